@@ -1,0 +1,83 @@
+//! The port behind which sandboxes come into being.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{SandboxId, SandboxSpec};
+
+/// What an agent's stream must be able to do.
+pub trait AgentIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentIo for T {}
+
+/// The one duplex byte stream between server and agent; HTTP/2 is spoken on it. Every byte read from it is hostile.
+pub type AgentStream = Box<dyn AgentIo>;
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The spec asks for what this backend or this machine cannot give. The message names the remedy.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The machine is out of something for the moment.
+    #[error("{0}")]
+    Exhausted(String),
+    /// It went wrong. The message says at which step.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A sandbox that a backend has something of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub id: SandboxId,
+}
+
+/// What a sandbox has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub cpu: Duration,
+    pub memory_bytes: u64,
+    pub peak_memory_bytes: u64,
+    /// Processes that the kernel killed at the memory limit.
+    pub oom_kills: u64,
+    /// Processes and threads now.
+    pub pids: u64,
+}
+
+/// How the first process of a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// Whether the kernel killed anything of it for want of memory.
+    pub oom_kills: u64,
+    /// For people: `exit status 1`, `signal 9`.
+    pub how: String,
+}
+
+/// What makes a sandbox exist. A backend launches, destroys and lists; everything that is done *inside* a sandbox goes
+/// through the agent stream that `launch` hands over.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The name in records, metrics and errors.
+    fn name(&self) -> &'static str;
+
+    /// Makes the sandbox exist and hands over the stream to its agent. On an error nothing of it is left.
+    /// Called once per id. Cancel-safe: a caller that goes away leaves a sandbox that `destroy` and `list` know.
+    async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError>;
+
+    /// Ends every process of the sandbox and frees what it held. Returns when that is done. Idempotent: an unknown id is fine.
+    async fn destroy(&self, id: SandboxId) -> Result<(), BackendError>;
+
+    /// How it ended by itself, once it has; `None` while it lives or when the backend knows nothing of it.
+    async fn death(&self, id: SandboxId) -> Option<Death>;
+
+    /// What it has used; `None` when the backend knows nothing of it.
+    async fn usage(&self, id: SandboxId) -> Option<Usage>;
+
+    /// Ground truth after a crash: everything this backend has something of.
+    async fn list(&self) -> Result<Vec<Observed>, BackendError>;
+
+    /// Ends everything that is left and releases the backend's own resources. Called once, last.
+    async fn shutdown(&self);
+}

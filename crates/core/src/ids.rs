@@ -1,0 +1,112 @@
+//! Identifiers: unguessable, distinct types, safe in URLs, file names and DNS labels.
+
+use std::{fmt, str::FromStr};
+
+/// Lower-case Crockford base 32: no `i`, `l`, `o`, `u`.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Random characters after the prefix: 25 × 5 = 125 random bits.
+const RANDOM_CHARS: usize = 25;
+const PREFIX_CHARS: usize = 3;
+const LEN: usize = PREFIX_CHARS + RANDOM_CHARS;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id of this kind is `{prefix}` followed by {RANDOM_CHARS} characters of 0-9 and a-z without i, l, o, u")]
+pub struct IdError {
+    prefix: &'static str,
+}
+
+fn generate(prefix: &str) -> [u8; LEN] {
+    let mut random = [0u8; RANDOM_CHARS];
+    // The kernel's generator fails only before the machine has finished booting.
+    getrandom::fill(&mut random).expect("the kernel's random generator is available");
+    let mut text = [0u8; LEN];
+    text[..PREFIX_CHARS].copy_from_slice(prefix.as_bytes());
+    for (to, byte) in text[PREFIX_CHARS..].iter_mut().zip(random) {
+        *to = ALPHABET[usize::from(byte & 31)];
+    }
+    text
+}
+
+fn parse(prefix: &'static str, text: &str) -> Result<[u8; LEN], IdError> {
+    let bytes: [u8; LEN] = text.as_bytes().try_into().map_err(|_| IdError { prefix })?;
+    let (head, tail) = bytes.split_at(PREFIX_CHARS);
+    if head != prefix.as_bytes() || !tail.iter().all(|c| ALPHABET.contains(c)) {
+        return Err(IdError { prefix });
+    }
+    Ok(bytes)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; LEN]);
+
+        impl $name {
+            /// A new id with 125 random bits from the kernel.
+            #[must_use]
+            pub fn random() -> Self {
+                Self(generate($prefix))
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                std::str::from_utf8(&self.0).expect("ids are ASCII")
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                parse($prefix, text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+id!(
+    /// Names one sandbox for ever; never given to another.
+    SandboxId,
+    "sbx"
+);
+id!(
+    /// Names one execution for ever.
+    ExecutionId,
+    "exe"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_round_trip_and_differ() {
+        let a = SandboxId::random();
+        assert_eq!(a.to_string().parse::<SandboxId>(), Ok(a));
+        assert_ne!(a, SandboxId::random());
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        let good = SandboxId::random().to_string();
+        for bad in ["", "sbx", "../../etc/passwd", &good.to_uppercase(), &good.replace("sbx", "exe"), &format!("{good}0"), &good[1..]] {
+            assert!(bad.parse::<SandboxId>().is_err(), "{bad}");
+        }
+        assert!(good.parse::<ExecutionId>().is_err());
+    }
+}

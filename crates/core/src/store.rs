@@ -1,0 +1,74 @@
+//! The port behind which records are kept, shaped by what the engine asks.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::{Execution, ExecutionId, Outcome, Sandbox, SandboxId, State, Tombstone};
+
+/// The store did not do it. Nothing was written unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A living sandbox has this name already.
+    #[error("the name is taken by sandbox {0}")]
+    NameTaken(SandboxId),
+    /// The database is not there or did not answer.
+    #[error("the database did not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A record cannot be read; it was written by another version or damaged.
+    #[error("record {0} cannot be read")]
+    Corrupt(String),
+}
+
+/// Which sandboxes to list. Newest first.
+#[derive(Debug, Clone, Default)]
+pub struct SandboxFilter {
+    pub states: Vec<State>,
+    /// Every pair must be among the sandbox's metadata.
+    pub metadata: Vec<(String, String)>,
+    pub name: Option<String>,
+    /// At most this many.
+    pub limit: u32,
+    /// The `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which executions to list. Newest first.
+#[derive(Debug, Clone)]
+pub struct ExecutionFilter {
+    pub sandbox: SandboxId,
+    pub limit: u32,
+    pub cursor: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    /// Give it back to get the next page; absent on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Records of sandboxes and executions. What a call has returned `Ok` for survives a `kill -9` of the server.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes a new sandbox. Fails with [`StoreError::NameTaken`] when a living one has its name.
+    async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
+    /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox.
+    async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
+    /// A cursor that is not ours is answered with an empty page.
+    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError>;
+
+    async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError>;
+    async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError>;
+    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
+    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;
+
+    /// After a start: everything that was alive when the last server went is ended with `tombstone`, and every running execution is `lost`.
+    /// Returns how many sandboxes and executions that were.
+    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError>;
+    /// Removes ended sandboxes that ended before `before`, with their executions; returns the ids of the removed executions (their logs can go).
+    async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

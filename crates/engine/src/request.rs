@@ -1,0 +1,153 @@
+//! What callers hand to the engine and get back from it.
+
+use std::{collections::BTreeMap, io, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use caisson_core::{Execution, FileStat, Sandbox, SandboxSpec, TimeLimits};
+use futures::Stream;
+use tokio::sync::mpsc;
+
+/// File contents on their way in or out.
+pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A sandbox to be made.
+#[derive(Debug, Clone, Default)]
+pub struct CreateRequest {
+    /// With a name, an existing living sandbox of that name is returned instead of a new one.
+    pub name: Option<String>,
+    pub spec: SandboxSpec,
+    pub time_limits: TimeLimits,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What `create` found or made.
+#[derive(Debug, Clone)]
+pub enum Created {
+    New(Sandbox),
+    Existing(Sandbox),
+}
+
+/// Changes to a living sandbox; `None` leaves things as they are.
+#[derive(Debug, Clone, Default)]
+pub struct SandboxUpdate {
+    /// `Some(None)` lifts the limit.
+    pub lifetime: Option<Option<Duration>>,
+    pub idle_timeout: Option<Option<Duration>>,
+    /// Replaces all of it.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// A program and its arguments, no shell involved.
+    Argv(Vec<String>),
+    /// A command line for the sandbox's shell (`bash` where there is one, else `sh`).
+    Shell(String),
+    /// Source code for an interpreter or compiler of the image; `args` come after the file.
+    Code { language: String, text: String, args: Vec<String> },
+}
+
+/// Standard input of an execution.
+#[derive(Debug, Default)]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    Empty,
+    /// All of it, then end of file.
+    Bytes(Bytes),
+    /// As it comes; end of file when the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+/// One execution in a living sandbox.
+#[derive(Debug)]
+pub struct ExecRequest {
+    pub program: Program,
+    pub stdin: Stdin,
+    pub env: BTreeMap<String, String>,
+    pub cwd: Option<String>,
+    /// `None`: no limit of its own.
+    pub timeout: Option<Duration>,
+    /// End it with `output_limit` after this many bytes on both streams together.
+    pub max_output_bytes: Option<u64>,
+}
+
+/// A file to put into a one-shot's sandbox.
+#[derive(Debug, Clone)]
+pub struct InputFile {
+    /// Absolute, or relative to the work dir.
+    pub path: Vec<u8>,
+    pub content: Bytes,
+    pub mode: Option<u32>,
+}
+
+/// A one-shot: fresh sandbox, files in, run, result and changed files out, sandbox destroyed.
+#[derive(Debug)]
+pub struct RunRequest {
+    pub spec: SandboxSpec,
+    pub metadata: BTreeMap<String, String>,
+    pub files: Vec<InputFile>,
+    pub exec: ExecRequest,
+    /// Bring back the contents of changed files up to this many bytes in all; 0 names them only.
+    pub max_file_bytes: u64,
+}
+
+/// What one stream of a finished execution said, as far as it fits inline.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Captured {
+    pub head: Bytes,
+    /// Empty unless something between head and tail was left out.
+    pub tail: Bytes,
+    pub total_bytes: u64,
+}
+
+impl Captured {
+    /// Whether something is missing between head and tail.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        (self.head.len() + self.tail.len()) as u64 != self.total_bytes
+    }
+}
+
+/// A finished execution with its output.
+#[derive(Debug, Clone)]
+pub struct ExecutionResult {
+    /// Its `outcome` is always there.
+    pub execution: Execution,
+    pub stdout: Captured,
+    pub stderr: Captured,
+}
+
+/// A file that a one-shot made or changed.
+#[derive(Debug, Clone)]
+pub struct ChangedFile {
+    pub stat: FileStat,
+    /// Absent when it did not fit under `max_file_bytes`.
+    pub content: Option<Bytes>,
+}
+
+/// A finished one-shot.
+#[derive(Debug, Clone)]
+pub struct RunResult {
+    pub result: ExecutionResult,
+    pub files: Vec<ChangedFile>,
+    /// Whether there were more changed files than are named.
+    pub files_truncated: bool,
+}
+
+/// How far an execution's output has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    pub finished: bool,
+}
+
+/// A piece of an output log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where `data` starts in what the program wrote. Larger than the offset asked for when what was there is not kept.
+    pub offset: u64,
+    pub data: Bytes,
+}

@@ -1,0 +1,207 @@
+//! The agent protocol: what server and agent say to each other over the one duplex stream.
+//!
+//! The stream carries HTTP/2 with prior knowledge (RFC 9113 §3.3); the server is the HTTP client, the agent the HTTP server.
+//! Paths in queries and in JSON are percent-encoded bytes ([`path`]), so that every file name survives.
+//!
+//! | request | body → answer |
+//! |---|---|
+//! | `GET /health` | → [`Health`] |
+//! | `POST /exec` | frames ([`frame`]), both directions at once |
+//! | `POST /which` | [`Which`] → [`Found`] |
+//! | `PUT /files?path=&mode=` | bytes → [`FileStat`]; parents are made, the file appears whole or not at all |
+//! | `GET /files?path=&offset=&length=` | → bytes, [`FileStat`] as JSON in the header [`STAT_HEADER`] |
+//! | `DELETE /files?path=&recursive=` | → 204 |
+//! | `GET /stat?path=` | → [`FileStat`] |
+//! | `GET /list?path=&depth=&limit=` | → [`Listing`] |
+//!
+//! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
+//! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
+
+pub mod frame;
+pub mod path;
+
+use serde::{Deserialize, Serialize};
+
+/// Changes whenever an old agent could misunderstand a new server, or the reverse.
+pub const VERSION: u32 = 1;
+
+/// The answer header that carries a file's [`FileStat`] beside its bytes.
+pub const STAT_HEADER: &str = "x-caisson-stat";
+
+/// The descriptor on which the agent finds its stream.
+pub const STREAM_FD: i32 = 3;
+
+/// The uid and gid of the agent inside the sandbox: beyond the 16 bits that images use, so that no user of an image is it.
+pub const AGENT_UID: u32 = 65_536;
+
+/// How the sandbox is set up; the agent's only argument, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentConfig {
+    /// Who user code is.
+    pub uid: u32,
+    pub gid: u32,
+    pub name: String,
+    pub home: String,
+    pub work_dir: String,
+    /// The whole environment of user code; a request adds to it.
+    pub env: Vec<(String, String)>,
+    /// `RLIMIT_NOFILE` of user code.
+    pub open_files: u64,
+}
+
+/// The agent is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub version: u32,
+}
+
+/// What to run: the first frame of `POST /exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStart {
+    /// The program and its arguments. A first element without `/` is looked up in the `PATH` of the resulting environment.
+    /// An element equal to [`CODE_FILE`] is replaced by the path of the file that `code` was written to.
+    pub argv: Vec<String>,
+    /// Other names for `argv[0]`, tried in order after it when it is not found.
+    #[serde(default)]
+    pub alternatives: Vec<String>,
+    /// Variables over those of [`AgentConfig::env`].
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    /// Absolute, or relative to the work dir, which is also the default.
+    pub cwd: Option<String>,
+    /// Whether [`frame::Kind::Stdin`] frames will come; otherwise standard input is `/dev/null`.
+    #[serde(default)]
+    pub stdin: bool,
+    /// After this long the whole process tree is killed.
+    pub timeout_ms: Option<u64>,
+    /// After this many bytes on both streams together the whole process tree is killed.
+    pub max_output_bytes: Option<u64>,
+    /// Code to put into a file that is removed when the program has ended.
+    pub code: Option<CodeFile>,
+    /// A directory whose new and changed files are to be named in the [`ExecExit`].
+    pub report_changes: Option<String>,
+}
+
+/// Stands in [`ExecStart::argv`] for the path of the code file.
+pub const CODE_FILE: &str = "{file}";
+
+/// A source file that lives as long as its execution: `{stem}.{extension}` in the execution's working directory, or
+/// `{stem}-{random}.{extension}` when that name is taken, or the same in `/tmp` when the directory cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeFile {
+    pub stem: String,
+    pub extension: String,
+    pub text: String,
+}
+
+/// The program has been started: payload of [`frame::Kind::Started`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// As seen inside the sandbox.
+    pub pid: u32,
+    /// The program that was found for `argv[0]`.
+    pub program: String,
+}
+
+/// Why the agent ended a program itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    TimedOut,
+    OutputLimit,
+}
+
+/// The program has ended and all its output has been sent: payload of [`frame::Kind::Exit`], the last frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecExit {
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    /// Set when the agent killed it.
+    pub ended: Option<Ended>,
+    pub duration_us: u64,
+    /// User and system time of the program and the children it waited for.
+    pub cpu_us: u64,
+    pub peak_memory_bytes: u64,
+    /// New and changed regular files under `report_changes`, sorted by path.
+    #[serde(default)]
+    pub changes: Vec<FileStat>,
+    #[serde(default)]
+    pub changes_truncated: bool,
+}
+
+/// Which programs to look for in the `PATH` of [`AgentConfig::env`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Which {
+    pub names: Vec<String>,
+}
+
+/// The names of [`Which`] that are there, in the order asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub names: Vec<String>,
+}
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    File,
+    Directory,
+    Symlink,
+    Other,
+}
+
+/// One directory entry; links are not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// Absolute, percent-encoded ([`path::encode`]).
+    pub path: String,
+    pub kind: FileKind,
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Where a link points, percent-encoded.
+    pub target: Option<String>,
+}
+
+/// Answer to `GET /list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    pub entries: Vec<FileStat>,
+    pub truncated: bool,
+}
+
+/// A request that the agent does not carry out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub code: RefusalCode,
+    /// For people; names the path or program.
+    pub message: String,
+}
+
+/// What kind of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// The request makes no sense; our own bug or an impossible path.
+    Invalid,
+    /// No such file, directory or program.
+    NotFound,
+    /// `argv[0]` and its alternatives are nowhere in `PATH`.
+    ProgramNotFound,
+    PermissionDenied,
+    NotADirectory,
+    IsADirectory,
+    DirectoryNotEmpty,
+    /// Not a regular file, so it cannot be read or replaced.
+    NotAFile,
+    /// The disk limit is reached.
+    NoSpace,
+    /// A limit on processes, memory or descriptors is reached.
+    Exhausted,
+    /// The file is a program that cannot be executed (`ENOEXEC`, `EACCES`).
+    NotExecutable,
+    Failed,
+}
