@@ -15,7 +15,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentIo for T {}
 pub type AgentStream = Box<dyn AgentIo>;
 
 /// Why a backend could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The spec asks for what this backend or this machine cannot give. The message names the remedy.
     #[error("{0}")]
@@ -49,10 +49,12 @@ pub struct Usage {
 /// How the first process of a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// Whether the kernel killed anything of it for want of memory.
+    /// How many processes of it the kernel killed for want of memory.
     pub oom_kills: u64,
-    /// For people: `exit status 1`, `signal 9`.
+    /// For people: `its agent exited with status 1`.
     pub how: String,
+    /// Set when it never came as far as an agent.
+    pub launch_error: Option<BackendError>,
 }
 
 /// What makes a sandbox exist. A backend launches, destroys and lists; everything that is done *inside* a sandbox goes
@@ -62,8 +64,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The name in records, metrics and errors.
     fn name(&self) -> &'static str;
 
-    /// Makes the sandbox exist and hands over the stream to its agent. On an error nothing of it is left.
-    /// Called once per id. Cancel-safe: a caller that goes away leaves a sandbox that `destroy` and `list` know.
+    /// Begins to make the sandbox exist and hands over the stream to its agent, which may be written to at once: nobody has to
+    /// wait for the agent before telling it what to do. On an error nothing of it is left. A launch that fails later ends the
+    /// stream, and then `death` has the `launch_error`. Called once per id. Cancel-safe: a caller that goes away leaves a sandbox
+    /// that `destroy` and `list` know.
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError>;
 
     /// Ends every process of the sandbox and frees what it held. Returns when that is done. Idempotent: an unknown id is fine.
