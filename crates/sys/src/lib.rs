@@ -1,1 +1,4 @@
+//! The only unsafe code of the project, behind safe signatures that own their descriptors.
 
+pub mod kernel;
+pub mod process;

@@ -1,0 +1,100 @@
+//! Which files an execution made or changed: a snapshot before, a look after.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use caisson_wire::FileStat;
+
+use crate::files::describe;
+
+/// Entries looked at; beyond it the answer says that there may be more.
+const MAX_ENTRIES: usize = 20_000;
+const MAX_DEPTH: usize = 32;
+/// Files named.
+const MAX_CHANGES: usize = 2_000;
+
+/// What a file looked like: modification and status change in nanoseconds, size, inode.
+type Look = (i128, i128, u64, u64);
+
+/// A directory before the execution.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    files: HashMap<PathBuf, Look>,
+    truncated: bool,
+}
+
+/// What is new or changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) files: Vec<FileStat>,
+    pub(crate) truncated: bool,
+}
+
+/// Whether there is nothing in the directory, which needs no walk.
+pub(crate) fn is_empty(directory: &str) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+impl Snapshot {
+    pub(crate) fn take(directory: &str) -> Self {
+        let mut files = HashMap::new();
+        let truncated = walk(Path::new(directory), |path, metadata| {
+            files.insert(path.to_owned(), look(metadata));
+        });
+        Self { files, truncated }
+    }
+
+    /// What is different now, `except` left out.
+    pub(crate) fn compare(&self, directory: &str, except: Option<&str>) -> Changes {
+        let mut changes = Changes { files: Vec::new(), truncated: self.truncated };
+        let walked = walk(Path::new(directory), |path, metadata| {
+            if self.files.get(path) != Some(&look(metadata)) && except.is_none_or(|except| path != Path::new(except)) {
+                changes.files.push(describe(path.as_os_str().as_bytes(), metadata, None));
+            }
+        });
+        changes.files.sort_by(|a, b| a.path.cmp(&b.path));
+        changes.truncated |= walked || changes.files.len() > MAX_CHANGES;
+        changes.files.truncate(MAX_CHANGES);
+        changes
+    }
+}
+
+fn look(metadata: &fs::Metadata) -> Look {
+    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    (
+        nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        metadata.size(),
+        metadata.ino(),
+    )
+}
+
+/// Calls `see` for every regular file; follows no link. Says whether it stopped early.
+fn walk(root: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
+    let mut seen = 0;
+    let mut truncated = false;
+    let mut directories = vec![(root.to_owned(), 0)];
+    while let Some((directory, depth)) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > MAX_ENTRIES {
+                return true;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_file() {
+                see(&entry.path(), &metadata);
+            } else if metadata.is_dir() {
+                if depth < MAX_DEPTH {
+                    directories.push((entry.path(), depth + 1));
+                } else {
+                    truncated = true;
+                }
+            }
+        }
+    }
+    truncated
+}

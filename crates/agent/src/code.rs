@@ -1,0 +1,76 @@
+//! The file that holds an execution's source code, for as long as the execution.
+
+use std::{fs::File, io::Write};
+
+use caisson_sys::process::{Identity, as_file_owner};
+use caisson_wire::{CodeFile, Refusal, RefusalCode};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat, unlink},
+    io::Errno,
+    rand::{GetRandomFlags, getrandom},
+};
+
+use crate::refusal::{of_path, refuse};
+
+/// The file; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) path: String,
+    user: Identity,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // The program may have removed or renamed it, which is its right.
+        drop(as_file_owner(self.user, || unlink(self.path.as_str())));
+    }
+}
+
+/// Writes the file into `directory`, or into `/tmp` where the user may not write there. Never touches one that exists.
+pub(crate) fn write(code: &CodeFile, directory: &str, user: Identity) -> Result<Written, Refusal> {
+    let plain =
+        |part: &str| !part.is_empty() && part.len() <= 64 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if !plain(&code.stem) || !plain(&code.extension) {
+        return Err(refuse(RefusalCode::Invalid, "the name of the code file may have letters, digits, `_` and `-`"));
+    }
+    let written = as_file_owner(user, || {
+        let mut last = Errno::EXIST;
+        for place in [directory, "/tmp"] {
+            for attempt in 0..8 {
+                let suffix = if attempt == 0 { String::new() } else { format!("-{}", random_letters()) };
+                let path = format!("{}/{}{suffix}.{}", place.trim_end_matches('/'), code.stem, code.extension);
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(CWD, path.as_str(), flags, Mode::from_raw_mode(0o644)) {
+                    Ok(file) => return fill(file, &code.text, path),
+                    Err(Errno::EXIST) => {}
+                    Err(error) => {
+                        last = error;
+                        break;
+                    }
+                }
+            }
+        }
+        Err(of_path(&last.into(), directory.as_bytes()))
+    });
+    let path = written.map_err(|error| refuse(RefusalCode::Failed, format!("cannot become the sandbox's user: {error}")))??;
+    Ok(Written { path, user })
+}
+
+fn fill(file: rustix::fd::OwnedFd, text: &str, path: String) -> Result<String, Refusal> {
+    match File::from(file).write_all(text.as_bytes()) {
+        Ok(()) => Ok(path),
+        Err(error) => {
+            // Half a program must not stay; that it cannot be removed either changes nothing of the refusal.
+            _ = unlink(path.as_str());
+            Err(of_path(&error, path.as_bytes()))
+        }
+    }
+}
+
+/// Six letters that are hard to guess, for names that must not collide.
+pub(crate) fn random_letters() -> String {
+    let mut bytes = [0u8; 6];
+    // Collisions are handled by whoever uses the name, so a generator that is not ready costs a retry at most.
+    _ = getrandom(&mut bytes, GetRandomFlags::empty());
+    bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+}

@@ -1,0 +1,33 @@
+//! PID 1 of a sandbox: reaps everything, starts programs as the sandbox's user, touches files for them, and serves the agent
+//! protocol on one inherited socket. When that socket ends, everything ends.
+
+mod body;
+mod changes;
+mod code;
+mod exec;
+mod files;
+mod lookup;
+mod reaper;
+mod refusal;
+mod service;
+mod setup;
+mod tree;
+mod watched;
+mod worker;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let started = setup::agent().and_then(|agent| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(service::serve(agent))
+    });
+    caisson_sys::process::kill_everybody_else();
+    match started {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caisson-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

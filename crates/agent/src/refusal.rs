@@ -1,0 +1,48 @@
+//! Why a request is not carried out, from `errno` to the wire.
+
+use std::io;
+
+use caisson_wire::{Refusal, RefusalCode, path};
+use rustix::io::Errno;
+
+/// A refusal with this code and sentence.
+pub(crate) fn refuse(code: RefusalCode, message: impl Into<String>) -> Refusal {
+    Refusal { code, message: message.into() }
+}
+
+/// A refusal for a failed operation on a path.
+pub(crate) fn of_path(error: &io::Error, name: &[u8]) -> Refusal {
+    let shown = path::encode(name);
+    let (code, what) = match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => (RefusalCode::NotFound, "does not exist"),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (RefusalCode::PermissionDenied, "may not be accessed by the sandbox's user"),
+        Some(Errno::NOTDIR) => (RefusalCode::NotADirectory, "leads through something that is not a directory"),
+        Some(Errno::ISDIR) => (RefusalCode::IsADirectory, "is a directory"),
+        Some(Errno::NOTEMPTY) => (RefusalCode::DirectoryNotEmpty, "is a directory that is not empty; delete it recursively"),
+        Some(Errno::NOSPC | Errno::DQUOT) => (RefusalCode::NoSpace, "does not fit: the disk limit of the sandbox is reached"),
+        Some(Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN) => {
+            (RefusalCode::Exhausted, "needs more than the sandbox's limits allow")
+        }
+        Some(Errno::NAMETOOLONG | Errno::INVAL | Errno::LOOP) => (RefusalCode::Invalid, "is not a usable path"),
+        _ => return refuse(RefusalCode::Failed, format!("`{shown}`: {error}")),
+    };
+    refuse(code, format!("`{shown}` {what}"))
+}
+
+/// The HTTP status that goes with a code.
+pub(crate) fn status(code: RefusalCode) -> http::StatusCode {
+    use http::StatusCode;
+    match code {
+        RefusalCode::Invalid => StatusCode::BAD_REQUEST,
+        RefusalCode::NotFound | RefusalCode::ProgramNotFound => StatusCode::NOT_FOUND,
+        RefusalCode::PermissionDenied => StatusCode::FORBIDDEN,
+        RefusalCode::NotADirectory
+        | RefusalCode::IsADirectory
+        | RefusalCode::DirectoryNotEmpty
+        | RefusalCode::NotAFile
+        | RefusalCode::NotExecutable => StatusCode::CONFLICT,
+        RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        RefusalCode::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

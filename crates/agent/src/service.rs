@@ -1,0 +1,97 @@
+//! HTTP/2 on the one stream, and which request goes where.
+
+use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use caisson_wire::{Found, Health, Refusal, RefusalCode, VERSION, Which};
+use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::UnixStream;
+
+use crate::{
+    body::Answer,
+    exec, files, lookup,
+    refusal::{refuse, status},
+    setup::Agent,
+};
+
+/// Requests at once.
+const MAX_STREAMS: u32 = 512;
+/// How much of a request's body waits in the agent before its reader has taken it.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MAX_FRAME: u32 = 64 << 10;
+/// JSON bodies are small.
+const MAX_JSON: usize = 64 << 10;
+
+/// Serves until the stream ends. `Ok` when the server closed it in order or by dying.
+pub(crate) async fn serve((agent, stream): (Arc<Agent>, OwnedFd)) -> io::Result<()> {
+    let stream = std::os::unix::net::UnixStream::from(stream);
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    let service = {
+        let agent = Arc::clone(&agent);
+        service_fn(move |request| {
+            let agent = Arc::clone(&agent);
+            async move { Ok::<_, Infallible>(route(agent, request).await) }
+        })
+    };
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(256 << 10)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // The end of the stream is the end of the sandbox, whatever else goes on.
+        result = connection => {
+            if let Err(error) = result { return Err(io::Error::other(error)); }
+            Ok(())
+        }
+        // Without a reaper no execution would ever end.
+        result = agent.reaper.run() => result,
+    }
+}
+
+async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = match (method, path.as_str()) {
+        (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
+        (Method::POST, "/exec") => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
+        (Method::POST, "/which") => which(&agent, request).await,
+        (Method::PUT, "/files") => files::write(&agent, request).await,
+        (Method::GET, "/files") => files::read(&agent, &request).await,
+        (Method::DELETE, "/files") => files::delete(&agent, &request).await,
+        (Method::GET, "/stat") => files::stat(&agent, &request).await,
+        (Method::GET, "/list") => files::list(&agent, &request).await,
+        (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
+    };
+    answer.unwrap_or_else(|refusal| {
+        let mut response = json(&refusal);
+        *response.status_mut() = status(refusal.code);
+        response
+    })
+}
+
+async fn which(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let invalid = |_| refuse(RefusalCode::Invalid, "the list of programs cannot be read");
+    let read = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), MAX_JSON).collect());
+    let body = read.await.map_err(|_| invalid(()))?.map_err(|_| invalid(()))?.to_bytes();
+    let Which { names } = serde_json::from_slice(&body).map_err(|_| invalid(()))?;
+    let config = &agent.config;
+    let found = names.into_iter().filter(|name| lookup::find(&[name.as_str()], &config.env, &config.work_dir, agent.user()).is_some());
+    Ok(json(&Found { names: found.collect() }))
+}
+
+/// A small answer.
+pub(crate) fn json(value: &impl Serialize) -> Response<Answer> {
+    let text = serde_json::to_vec(value).expect("wire types are plain data");
+    let mut response = Response::new(Answer::Whole(Bytes::from(text)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

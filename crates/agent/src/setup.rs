@@ -1,0 +1,46 @@
+//! What the agent finds when it starts, and what it does to itself before anybody talks to it.
+
+use std::{env, io, os::fd::OwnedFd, sync::Arc};
+
+use caisson_sys::{
+    kernel,
+    process::{self, Identity},
+};
+use caisson_wire::{AgentConfig, STREAM_FD};
+use rustix::fs::Mode;
+
+use crate::{reaper::Reaper, worker::Workers};
+
+/// Everything that requests share.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) config: AgentConfig,
+    pub(crate) reaper: Reaper,
+    pub(crate) workers: Workers,
+    /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
+    pub(crate) first: bool,
+}
+
+impl Agent {
+    /// As whom programs run and files are touched.
+    pub(crate) fn user(&self) -> Identity {
+        Identity { uid: self.config.uid, gid: self.config.gid }
+    }
+}
+
+/// The agent and its stream.
+pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
+    let stream = kernel::adopt_fd(STREAM_FD)?;
+    kernel::close_on_exec_from(STREAM_FD)?;
+    process::hide_from_tracers()?;
+    kernel::die_with_parent()?;
+    let first = rustix::process::getpid() == rustix::process::Pid::INIT;
+    if !first {
+        process::adopt_orphans()?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let argument = env::args().nth(1).ok_or_else(|| io::Error::other("the configuration is missing"))?;
+    let config: AgentConfig = serde_json::from_str(&argument)?;
+    let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
+    Ok((Arc::new(Agent { config, reaper: Reaper::new()?, workers, first }), stream))
+}

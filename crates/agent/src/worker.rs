@@ -1,0 +1,92 @@
+//! Threads for file work, so that a slow file never holds up the rest. Each touches files as the sandbox's user, without any
+//! capability: the kernel's own checks apply, and no trick with a path can use the agent's identity.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use caisson_sys::process::{Identity, become_file_owner};
+use caisson_wire::{Refusal, RefusalCode};
+use tokio::sync::oneshot;
+
+use crate::refusal::refuse;
+
+/// Streams that go on at once; more wait their turn.
+const MAX_THREADS: usize = 16;
+const STACK_BYTES: usize = 128 << 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. None is started before there is work.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    user: Identity,
+    queue: mpsc::Sender<Job>,
+    take: Arc<Mutex<mpsc::Receiver<Job>>>,
+    threads: AtomicUsize,
+    /// Jobs that wait or run.
+    busy: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    pub(crate) fn new(user: Identity) -> Self {
+        // Bounded by the number of HTTP/2 streams, each of which has at most one job.
+        let (queue, take) = mpsc::channel();
+        Self { user, queue, take: Arc::new(Mutex::new(take)), threads: AtomicUsize::new(0), busy: Arc::default() }
+    }
+
+    /// Does `work` on one of the threads.
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        self.spawn(move || {
+            // Whoever asked may have gone; the work is done all the same.
+            drop(sender.send(work()));
+        })?;
+        receiver.await.unwrap_or_else(|_| Err(refuse(RefusalCode::Failed, "the file worker ended")))
+    }
+
+    /// Does `work` on one of the threads and does not wait for it.
+    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
+        let threads = self.threads.load(Ordering::Relaxed);
+        if self.busy.fetch_add(1, Ordering::Relaxed) >= threads && threads < MAX_THREADS {
+            self.start_thread()?;
+        }
+        let busy = Arc::clone(&self.busy);
+        let job: Job = Box::new(move || {
+            work();
+            busy.fetch_sub(1, Ordering::Relaxed);
+        });
+        self.queue.send(job).map_err(|_| refuse(RefusalCode::Failed, "the file workers ended"))
+    }
+
+    fn start_thread(&self) -> Result<(), Refusal> {
+        let (user, take) = (self.user, Arc::clone(&self.take));
+        let started = std::thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            if become_file_owner(user).is_err() {
+                // A thread that could touch files as somebody else must not live.
+                std::process::abort();
+            }
+            loop {
+                let job = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                match job {
+                    Ok(job) => job(),
+                    Err(_) => return,
+                }
+            }
+        });
+        match started {
+            Ok(_) => {
+                self.threads.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            // With others there it only takes longer.
+            Err(_) if self.threads.load(Ordering::Relaxed) > 0 => Ok(()),
+            Err(error) => {
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+                Err(refuse(RefusalCode::Exhausted, format!("the sandbox has no room for a file worker: {error}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! What the agent needs to start, watch and end programs, and to touch files as their owner.
+
+use std::{
+    ffi::{CStr, CString, c_void},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+    time::Duration,
+};
+
+use libc::{c_int, c_long};
+
+/// Who a program is, or as whom files are touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A program to start, with everything made ready, so that the new process only makes system calls.
+#[derive(Debug)]
+pub struct Program<'a> {
+    pub path: &'a CStr,
+    pub argv: &'a [CString],
+    pub environment: &'a [CString],
+    pub directory: &'a CStr,
+    /// Standard input, output and error; numbers above 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Become this, and lose every capability and the way back. `None` keeps what the caller is.
+    pub identity: Option<Identity>,
+    /// Enter a new cgroup namespace, whose name then marks the program and all it starts.
+    pub mark: bool,
+    /// `RLIMIT_NOFILE`.
+    pub open_files: u64,
+    /// Compiled seccomp filters (`struct sock_filter` records), installed in this order, last of all.
+    pub filters: &'a [&'a [u8]],
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub struct Started {
+    pub pid: i32,
+    /// The name of its cgroup namespace, when asked for: `cgroup:[4026532000]`.
+    pub mark: Option<String>,
+}
+
+/// At which step a program could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Clone,
+    Session,
+    Descriptors,
+    Mark,
+    Limits,
+    Identity,
+    Capabilities,
+    Directory,
+    Seccomp,
+    Execute,
+}
+
+/// Why a program could not be started.
+#[derive(Debug)]
+pub struct StartError {
+    pub step: Step,
+    pub error: io::Error,
+}
+
+const MARK_LENGTH: usize = 64;
+/// Enough for the child's few calls; it shares everything else with this process.
+const STACK_LENGTH: usize = 64 << 10;
+/// Highest capability number that any kernel may know.
+const LAST_CAPABILITY: c_long = 63;
+
+/// What parent and child share; the child writes the last three.
+struct Shared {
+    path: *const libc::c_char,
+    argv: *const *const libc::c_char,
+    environment: *const *const libc::c_char,
+    directory: *const libc::c_char,
+    stdio: [RawFd; 3],
+    identity: Option<Identity>,
+    mark: bool,
+    open_files: u64,
+    filters: *const libc::sock_fprog,
+    filter_count: usize,
+    mark_text: [u8; MARK_LENGTH],
+    mark_length: usize,
+    failure: Option<(Step, c_int)>,
+}
+
+/// Starts a program. Like `vfork(2)`: the caller stands still until the program is executed or has failed, and memory is shared meanwhile,
+/// so nothing of it is copied. The child is reaped by the caller only when this fails.
+pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect()
+    };
+    let (argv, environment) = (pointers(program.argv), pointers(program.environment));
+    let filters: Vec<libc::sock_fprog> = program
+        .filters
+        .iter()
+        .map(|filter| libc::sock_fprog {
+            len: u16::try_from(filter.len() / size_of::<libc::sock_filter>()).unwrap_or(u16::MAX),
+            filter: filter.as_ptr().cast_mut().cast(),
+        })
+        .collect();
+    let mut shared = Shared {
+        path: program.path.as_ptr(),
+        argv: argv.as_ptr(),
+        environment: environment.as_ptr(),
+        directory: program.directory.as_ptr(),
+        stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        identity: program.identity,
+        mark: program.mark,
+        open_files: program.open_files,
+        filters: filters.as_ptr(),
+        filter_count: filters.len(),
+        mark_text: [0; MARK_LENGTH],
+        mark_length: 0,
+        failure: None,
+    };
+    let mut stack = vec![0u128; STACK_LENGTH / size_of::<u128>()];
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: all-zero is a valid signal set, filled before use; the sets are live.
+    let pid = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        // No handler may run in the child on our memory.
+        libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
+        // SAFETY: CLONE_VFORK holds this thread until the child has executed or exited, so `shared`, the vectors behind its pointers
+        // and the stack outlive the child's use of them. The child runs on its own stack, makes raw system calls only, and
+        // writes nothing but `shared`.
+        let pid = libc::clone(
+            child,
+            top.cast::<c_void>(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            ptr::from_mut(&mut shared).cast::<c_void>(),
+        );
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+        if pid == -1 { Err(error) } else { Ok(pid) }
+    };
+    let pid = pid.map_err(|error| StartError { step: Step::Clone, error })?;
+    if let Some((step, errno)) = shared.failure {
+        // SAFETY: reaps our own child, which has exited or is about to; no memory is passed.
+        while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } == -1 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+        return Err(StartError { step, error: io::Error::from_raw_os_error(errno) });
+    }
+    let mark = program.mark.then(|| String::from_utf8_lossy(&shared.mark_text[..shared.mark_length]).into_owned());
+    Ok(Started { pid, mark })
+}
+
+/// The new process, on memory that it shares with the suspended parent. Raw system calls only: the C library's wrappers for ids would
+/// reach for the parent's other threads.
+extern "C" fn child(argument: *mut c_void) -> c_int {
+    // SAFETY: `start` passes a live `Shared` and stands still.
+    let shared = unsafe { &mut *argument.cast::<Shared>() };
+    // SAFETY: as said above.
+    let failure = unsafe { prepare_and_execute(shared) };
+    shared.failure = Some(failure);
+    // SAFETY: ends this process alone; shared memory stays as it is.
+    unsafe { libc::syscall(libc::SYS_exit, 127) };
+    127
+}
+
+/// Returns only failures.
+///
+/// # Safety
+/// To be called in the child of [`start`] only.
+unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
+    macro_rules! step {
+        ($step:expr, $($call:tt)*) => {{
+            // SAFETY: arguments are numbers or pointers into `shared`, which outlives the call.
+            let result = unsafe { libc::syscall($($call)*) };
+            if result == -1 {
+                // SAFETY: reads this thread's errno.
+                return ($step, unsafe { *libc::__errno_location() });
+            }
+            result
+        }};
+    }
+    step!(Step::Session, libc::SYS_setsid);
+    for (number, fd) in shared.stdio.iter().enumerate() {
+        step!(Step::Descriptors, libc::SYS_dup3, *fd, number as c_int, 0);
+    }
+    step!(Step::Descriptors, libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+
+    if shared.mark {
+        step!(Step::Mark, libc::SYS_unshare, libc::CLONE_NEWCGROUP);
+        let length = step!(
+            Step::Mark,
+            libc::SYS_readlinkat,
+            libc::AT_FDCWD,
+            c"/proc/self/ns/cgroup".as_ptr(),
+            shared.mark_text.as_mut_ptr(),
+            MARK_LENGTH
+        );
+        shared.mark_length = usize::try_from(length).unwrap_or(0);
+    }
+
+    let files = libc::rlimit { rlim_cur: shared.open_files, rlim_max: shared.open_files };
+    step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::from_ref(&files), 0);
+    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, ptr::from_ref(&no_core), 0);
+    // When memory is short, this goes before the agent and before everything of the host.
+    let score = step!(Step::Limits, libc::SYS_openat, libc::AT_FDCWD, c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+    step!(Step::Limits, libc::SYS_write, score, c"1000".as_ptr(), 4);
+    step!(Step::Limits, libc::SYS_close, score);
+
+    if let Some(Identity { uid, gid }) = shared.identity {
+        for capability in 0..=LAST_CAPABILITY {
+            // SAFETY: no memory is passed.
+            if unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == -1 {
+                // SAFETY: reads this thread's errno.
+                match unsafe { *libc::__errno_location() } {
+                    // Beyond the last one that this kernel knows.
+                    libc::EINVAL => break,
+                    errno => return (Step::Capabilities, errno),
+                }
+            }
+        }
+        step!(Step::Identity, libc::SYS_setgroups, 0, ptr::null::<u32>());
+        step!(Step::Identity, libc::SYS_setresgid, gid, gid, gid);
+        step!(Step::Identity, libc::SYS_setresuid, uid, uid, uid);
+        step!(Step::Capabilities, libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        let header = CapabilityHeader::default();
+        let nothing = [CapabilityData::default(); 2];
+        step!(Step::Capabilities, libc::SYS_capset, ptr::from_ref(&header), nothing.as_ptr());
+    }
+    step!(Step::Capabilities, libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+
+    step!(Step::Directory, libc::SYS_chdir, shared.directory);
+    let mut here = [0u8; 4096];
+    step!(Step::Directory, libc::SYS_getcwd, here.as_mut_ptr(), here.len());
+    // A directory outside the root, reached through somebody's descriptor, has a name that says so (getcwd(2)).
+    if here[0] != b'/' {
+        return (Step::Directory, libc::EACCES);
+    }
+
+    // SAFETY: all-zero is the empty set; SIG_DFL is valid for SIGPIPE, which the runtime ignores.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // The kernel's set is eight bytes long.
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(&none), ptr::null_mut::<c_void>(), 8);
+    }
+    for index in 0..shared.filter_count {
+        const SECCOMP_SET_MODE_FILTER: c_int = 1;
+        // SAFETY: within the array that `start` keeps alive.
+        let filter = unsafe { shared.filters.add(index) };
+        step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter);
+    }
+    step!(Step::Execute, libc::SYS_execve, shared.path, shared.argv, shared.environment);
+    (Step::Execute, libc::EINVAL)
+}
+
+/// `struct __user_cap_header_struct`, include/uapi/linux/capability.h.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+impl Default for CapabilityHeader {
+    fn default() -> Self {
+        // _LINUX_CAPABILITY_VERSION_3, the calling thread.
+        Self { version: 0x2008_0522, pid: 0 }
+    }
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn raw(result: c_long) -> io::Result<c_long> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The effective capabilities of the calling thread, taken away and given back.
+fn capabilities() -> io::Result<[CapabilityData; 2]> {
+    let header = CapabilityHeader::default();
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: header and data are live and of the layout that version 3 asks for.
+    raw(unsafe { libc::syscall(libc::SYS_capget, ptr::from_ref(&header), data.as_mut_ptr()) })?;
+    Ok(data)
+}
+
+fn set_capabilities(data: &[CapabilityData; 2]) -> io::Result<()> {
+    let header = CapabilityHeader::default();
+    // SAFETY: as above; the kernel only reads.
+    raw(unsafe { libc::syscall(libc::SYS_capset, ptr::from_ref(&header), data.as_ptr()) }).map(drop)
+}
+
+fn set_file_identity(identity: Identity) -> io::Result<()> {
+    // SAFETY: no memory is passed. These calls change the calling thread alone and answer with the value before.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, identity.gid);
+        libc::syscall(libc::SYS_setfsuid, identity.uid);
+        // They do not fail visibly, so ask.
+        let now = (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX));
+        if now == (c_long::from(identity.uid), c_long::from(identity.gid)) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        }
+    }
+}
+
+/// Makes the calling thread touch files as `identity` for the rest of its life, without any capability.
+pub fn become_file_owner(identity: Identity) -> io::Result<()> {
+    // SAFETY: an empty list; changes the calling thread alone.
+    raw(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) })?;
+    set_file_identity(identity)?;
+    set_capabilities(&[CapabilityData::default(); 2])
+}
+
+/// Runs `work` with the calling thread touching files as `identity`, without any effective capability, and gives both back after it.
+/// For work that is short and does not panic.
+pub fn as_file_owner<T>(identity: Identity, work: impl FnOnce() -> T) -> io::Result<T> {
+    // SAFETY: plain questions.
+    let own = unsafe { Identity { uid: libc::geteuid(), gid: libc::getegid() } };
+    let before = capabilities()?;
+    set_file_identity(identity)?;
+    let without = before.map(|data| CapabilityData { effective: 0, ..data });
+    let result = match set_capabilities(&without) {
+        Ok(()) => Ok(work()),
+        Err(error) => Err(error),
+    };
+    // Capabilities first: they are what allows the way back.
+    if set_capabilities(&before).and_then(|()| set_file_identity(own)).is_err() {
+        // Going on with the wrong identity would be worse than ending the sandbox.
+        std::process::abort();
+    }
+    result
+}
+
+/// How a process ended, and what it used with the children that it waited for (`getrusage(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    pub pid: i32,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub cpu: Duration,
+    /// Largest resident set of any of them, in bytes.
+    pub peak_memory: u64,
+}
+
+/// Reaps one child that has ended, whoever started it. `None` when there is none at the moment.
+pub fn reap() -> io::Result<Option<Exit>> {
+    let mut status = 0;
+    // SAFETY: all-zero is a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are live and written by the kernel.
+    let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, &mut usage) };
+    match pid {
+        0 => Ok(None),
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+            error => Err(error),
+        },
+        pid => {
+            let time = |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_usec).unwrap_or(0) * 1000);
+            Ok(Some(Exit {
+                pid,
+                exit_code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+                signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+                cpu: time(usage.ru_utime) + time(usage.ru_stime),
+                peak_memory: usage.ru_maxrss.unsigned_abs() * 1024,
+            }))
+        }
+    }
+}
+
+/// Blocks SIGCHLD and gives a descriptor that is readable when children have ended (`signalfd(2)`), non-blocking, close-on-exec.
+pub fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is the empty set; the set is live; the new descriptor is owned by nobody else.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        let error = libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut());
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let fd = libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC);
+        if fd == -1 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// `PR_SET_DUMPABLE` 0: no process without capabilities may trace this one or read its `/proc` entries.
+pub fn hide_from_tracers() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    raw(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Adopts orphans of its descendants, as the first process of a pid namespace does anyway (`PR_SET_CHILD_SUBREAPER`).
+pub fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    raw(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Sends a signal to a process group.
+pub fn signal_group(group: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed. Groups below 2 would mean everybody.
+    if group < 2 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: no memory is passed.
+    raw(unsafe { libc::kill(-group, signal) }.into()).map(drop)
+}
+
+/// Sends SIGKILL to every process of this pid namespace but this one. Does nothing unless this is its first process: elsewhere it would
+/// mean the whole machine.
+pub fn kill_everybody_else() {
+    // SAFETY: plain question; no memory is passed.
+    unsafe {
+        if libc::getpid() == 1 {
+            libc::kill(-1, libc::SIGKILL);
+        }
+    }
+}
+
+/// Sends SIGKILL to exactly the process that `pidfd` names, after forbidding it to start others (`RLIMIT_NPROC` 0).
+pub fn kill_for_good(pid: i32, pidfd: BorrowedFd<'_>) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is live; nothing is written. Failure of either means that it has ended.
+    unsafe {
+        libc::prlimit(pid, libc::RLIMIT_NPROC, &none, ptr::null_mut());
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, ptr::null::<c_void>(), 0);
+    }
+}
+
+/// A handle on a process that stays its own (`pidfd_open(2)`).
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed; the new descriptor is owned by nobody else.
+    unsafe { Ok(OwnedFd::from_raw_fd(raw(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as RawFd)) }
+}
+
+/// How many bytes wait in a pipe (`FIONREAD`).
+pub fn waiting_bytes(pipe: BorrowedFd<'_>) -> usize {
+    let mut count: c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    let result = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut count) };
+    if result == -1 { 0 } else { usize::try_from(count).unwrap_or(0) }
+}
