@@ -1,1 +1,13 @@
+//! The `native` backend: sandboxes from Linux primitives, no daemon, no virtual machine.
+//!
+//! It computes launch plans ([`plan`]) and talks to the launcher ([`link`]), which alone is privileged. Everything that is done
+//! inside a sandbox goes through the agent's stream and is no business of this crate.
 
+mod backend;
+mod cgroup;
+mod host_image;
+mod link;
+mod machine;
+mod plan;
+
+pub use backend::{Native, NativeConfig};

@@ -1,0 +1,377 @@
+//! The launcher's loop: one `epoll`, one thread, a table of slots.
+//!
+//! ```text
+//!            park()          Parked            plan              end of file           pidfd readable
+//!   (none) ─────────▶ Parking ──────▶ Parked ───────▶ Launching ─────────────▶ Running ───────────────▶ removed
+//!                                                         └── Failed message ─▶ Failed ────────────────▶ removed
+//! ```
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use caisson_launcher::{
+    plan::Setup,
+    protocol::{self, Ended, Failure, Launched, Stage, Tag},
+};
+use caisson_sys::kernel::SingleThreaded;
+use rustix::event::{
+    Timespec,
+    epoll::{self, CreateFlags, Event, EventData, EventFlags},
+};
+
+use crate::{
+    cgroup::{self, Cgroup},
+    message::{receive, send},
+    processors::Processors,
+    slot::{Phase, Slot},
+};
+
+/// Empty cgroups of launchers that are gone are removed after this long; long enough for a living one to enter what it has made.
+const SWEEP_AFTER: Duration = Duration::from_secs(3);
+/// A cgroup that is still busy after its last process has gone is tried again this often.
+const RETRY_REMOVAL: Duration = Duration::from_millis(10);
+/// How many processes may be on their way to being parked at once.
+const MAX_PARKING: usize = 32;
+
+/// `epoll` data: the control socket is 0, a slot's socket is twice its key, its pidfd one more.
+const CONTROL: u64 = 0;
+
+/// Waits for the first message: the set-up, and the agent's program as a descriptor.
+pub(crate) fn receive_setup(control: BorrowedFd<'_>) -> io::Result<(Setup, OwnedFd)> {
+    let mut buffer = Vec::new();
+    let fds = receive(control, &mut buffer, |_| 1)?;
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the first message was not the set-up");
+    let agent = fds.and_then(|fds| fds.into_iter().next()).ok_or_else(invalid)?;
+    match protocol::split(&buffer) {
+        Ok((Tag::Setup, _, body)) => Ok((protocol::decode(body).map_err(|_| invalid())?, agent)),
+        _ => Err(invalid()),
+    }
+}
+
+/// A plan that waits for a parked process.
+struct Waiting {
+    seq: u64,
+    message: Vec<u8>,
+    stream: OwnedFd,
+}
+
+/// See the module.
+pub(crate) struct Launcher {
+    alone: SingleThreaded,
+    control: OwnedFd,
+    epoll: OwnedFd,
+    setup: Setup,
+    agent: OwnedFd,
+    slots: BTreeMap<u64, Slot>,
+    next_key: u64,
+    waiting: VecDeque<Waiting>,
+    processors: Processors,
+    /// Cgroups that were still busy when their last process had gone.
+    unremoved: Vec<Cgroup>,
+    sweep_at: Option<Instant>,
+    /// Parking failed; try again at this time.
+    park_again_at: Option<Instant>,
+    seed: u32,
+    buffer: Vec<u8>,
+}
+
+impl Launcher {
+    pub(crate) fn new(alone: SingleThreaded, control: OwnedFd, setup: Setup, agent: OwnedFd) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN)?;
+        Ok(Self {
+            alone,
+            control,
+            epoll,
+            setup,
+            agent,
+            slots: BTreeMap::new(),
+            next_key: 1,
+            waiting: VecDeque::new(),
+            processors: Processors::find()?,
+            unremoved: Vec::new(),
+            sweep_at: Some(Instant::now() + SWEEP_AFTER),
+            park_again_at: None,
+            seed: std::process::id().wrapping_mul(2_654_435_761),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Runs until the server closes its end, then ends everything and waits for it.
+    pub(crate) fn serve(mut self) -> io::Result<()> {
+        self.tell(Tag::Ready, 0, &());
+        self.refill();
+        let mut open = true;
+        let mut events: Vec<Event> = Vec::with_capacity(64);
+        while open || !self.slots.is_empty() {
+            let timeout = self.next_timer().map(|at| {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) }
+            });
+            events.clear();
+            rustix::io::retry_on_intr(|| epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()))?;
+            for event in &events {
+                let data = event.data.u64();
+                let key = data / 2;
+                if data == CONTROL {
+                    if !self.on_control() && open {
+                        open = false;
+                        self.end_everything()?;
+                    }
+                } else if data.is_multiple_of(2) {
+                    self.on_slot(key);
+                } else {
+                    self.on_death(key);
+                }
+            }
+            self.on_timers();
+            if open {
+                self.refill();
+            }
+        }
+        // Nothing will be told to anybody any more, so what is left of time goes into leaving nothing behind.
+        for _ in 0..200 {
+            self.remove_cgroups();
+            if self.unremoved.is_empty() {
+                break;
+            }
+            std::thread::sleep(RETRY_REMOVAL);
+        }
+        Ok(())
+    }
+
+    fn end_everything(&mut self) -> io::Result<()> {
+        epoll::delete(&self.epoll, &self.control)?;
+        self.waiting.clear();
+        for slot in self.slots.values() {
+            slot.kill();
+        }
+        Ok(())
+    }
+
+    /// Takes one message from the server. `false` when there will be no more.
+    fn on_control(&mut self) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let launch = |message: &[u8]| usize::from(message.first() == Some(&(Tag::Launch as u8)));
+        let received = receive(self.control.as_fd(), &mut buffer, launch);
+        let going_on = match (received, protocol::split(&buffer)) {
+            (Ok(Some(fds)), Ok((Tag::Launch, seq, _))) => {
+                for stream in fds {
+                    self.waiting.push_back(Waiting { seq, message: buffer.clone(), stream });
+                }
+                self.hand_out();
+                true
+            }
+            (Ok(Some(_)), Ok((Tag::Destroy, seq, _))) => {
+                self.destroy(seq);
+                true
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => true,
+            // The server has gone, or talks nonsense, which is as good as gone.
+            _ => false,
+        };
+        self.buffer = buffer;
+        going_on
+    }
+
+    fn destroy(&mut self, seq: u64) {
+        if let Some(slot) = self.slots.values().find(|slot| slot.phase.seq() == Some(seq)) {
+            slot.kill();
+            return;
+        }
+        self.waiting.retain(|waiting| waiting.seq != seq);
+        self.tell(Tag::Ended, seq, &Ended { exit: None, signal: None, oom_kills: 0 });
+    }
+
+    /// Gives waiting plans to parked processes, and sees to it that enough are on their way for the rest.
+    fn hand_out(&mut self) {
+        while !self.waiting.is_empty() {
+            let Some(slot) = self.slots.values_mut().find(|slot| matches!(slot.phase, Phase::Parked)) else { break };
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            let assigned = protocol::split(&waiting.message)
+                .and_then(|(_, _, body)| protocol::processors(body))
+                .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+                .and_then(|count| self.processors.assign(slot.pid, count));
+            let sent = assigned.and_then(|taken| {
+                slot.processors = taken;
+                send(slot.socket(), &waiting.message, &[waiting.stream.as_fd()])
+            });
+            match sent {
+                Ok(()) => slot.phase = Phase::Launching { seq: waiting.seq },
+                // It died while it was parked; its pidfd will tell. The plan goes to another.
+                Err(error) => {
+                    slot.phase = Phase::Failed { seq: None, failure: failure_of(Stage::Plan, &error) };
+                    self.waiting.push_front(waiting);
+                }
+            }
+        }
+    }
+
+    /// Keeps the agreed number of processes parked or on their way, and more when plans wait.
+    fn refill(&mut self) {
+        if self.park_again_at.is_some() {
+            return;
+        }
+        loop {
+            let ready = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Parked | Phase::Parking)).count();
+            let parking = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Parking)).count();
+            let wanted = self.setup.parked as usize + self.waiting.len();
+            if ready >= wanted || parking >= MAX_PARKING {
+                return;
+            }
+            match Slot::park(self.alone, &self.setup, self.agent.as_fd(), &mut self.seed) {
+                Ok(slot) => self.insert(slot),
+                Err(failure) => {
+                    self.parking_failed(&failure);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        let key = self.next_key;
+        self.next_key += 1;
+        let watched = epoll::add(&self.epoll, slot.socket(), EventData::new_u64(key * 2), EventFlags::IN)
+            .and_then(|()| epoll::add(&self.epoll, slot.pidfd(), EventData::new_u64(key * 2 + 1), EventFlags::IN));
+        if let Err(error) = watched {
+            // Without a watch it could never be reaped later, so it goes now.
+            slot.kill();
+            slot.wait(&self.setup);
+            self.bury(slot.cgroup);
+            self.parking_failed(&failure_of(Stage::Clone, &io::Error::from(error)));
+            return;
+        }
+        self.slots.insert(key, slot);
+    }
+
+    /// No process can be parked now: whoever waits is told, and it is tried again a little later.
+    fn parking_failed(&mut self, failure: &Failure) {
+        self.park_again_at = Some(Instant::now() + Duration::from_millis(100));
+        // Those who can be served by processes on their way still wait for them.
+        let coming = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Parked | Phase::Parking)).count();
+        while self.waiting.len() > coming {
+            if let Some(waiting) = self.waiting.pop_back() {
+                self.tell(Tag::Failed, waiting.seq, failure);
+            }
+        }
+    }
+
+    /// A parked process has said something, or has closed its socket by executing the agent or by dying.
+    fn on_slot(&mut self, key: u64) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            let message = receive(slot.socket(), &mut buffer, |_| 0);
+            let message = match message {
+                Ok(Some(_)) => protocol::split(&buffer).ok(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.buffer = buffer,
+                _ => None,
+            };
+            let mut launched = None;
+            match (message, &slot.phase) {
+                (Some((Tag::Parked, _, _)), Phase::Parking) => slot.phase = Phase::Parked,
+                (Some((Tag::Failed, _, body)), phase) => {
+                    let failure = protocol::decode(body).unwrap_or(Failure { stage: Stage::Plan, errno: 0, subject: String::new() });
+                    slot.phase = Phase::Failed { seq: phase.seq(), failure };
+                }
+                (message, phase) => {
+                    // The end of the conversation; anything else would be nonsense, and then nothing it says counts any more.
+                    if let Err(error) = epoll::delete(&self.epoll, slot.socket()) {
+                        debug_assert_eq!(error, rustix::io::Errno::NOENT);
+                    }
+                    if message.is_some() {
+                        slot.kill();
+                    } else if let Phase::Launching { seq } = *phase {
+                        launched = Some((seq, slot.cgroup.name()));
+                        slot.phase = Phase::Running { seq };
+                    }
+                }
+            }
+            if let Some((seq, cgroup)) = launched {
+                self.tell(Tag::Launched, seq, &Launched { cgroup });
+            }
+        }
+        self.buffer = buffer;
+        self.hand_out();
+    }
+
+    fn on_death(&mut self, key: u64) {
+        // What it said before it died comes first.
+        self.drain(key);
+        let Some(slot) = self.slots.remove(&key) else { return };
+        // A process that is just being made still holds copies of these descriptors, so closing ours would not end the watch.
+        for fd in [slot.socket(), slot.pidfd()] {
+            if let Err(error) = epoll::delete(&self.epoll, fd) {
+                debug_assert_eq!(error, rustix::io::Errno::NOENT);
+            }
+        }
+        let ended = slot.wait(&self.setup);
+        let phase = slot.phase;
+        self.bury(slot.cgroup);
+        self.processors.release(&slot.processors);
+        match phase {
+            Phase::Running { seq } => self.tell(Tag::Ended, seq, &ended),
+            Phase::Launching { seq } => {
+                let how = ended.signal.map_or_else(|| format!("exit status {}", ended.exit.unwrap_or(-1)), |s| format!("signal {s}"));
+                self.tell(Tag::Failed, seq, &Failure { stage: Stage::Execute, errno: 0, subject: how });
+            }
+            Phase::Failed { seq: Some(seq), failure } => self.tell(Tag::Failed, seq, &failure),
+            Phase::Failed { seq: None, failure } => self.parking_failed(&failure),
+            Phase::Parking => {
+                self.parking_failed(&Failure { stage: Stage::EnterCgroup, errno: 0, subject: "ended by a signal".to_owned() });
+            }
+            Phase::Parked => {}
+        }
+    }
+
+    fn drain(&mut self, key: u64) {
+        for _ in 0..2 {
+            if self.slots.get(&key).is_some_and(|slot| matches!(slot.phase, Phase::Parking | Phase::Launching { .. })) {
+                self.on_slot(key);
+            }
+        }
+    }
+
+    fn bury(&mut self, cgroup: Cgroup) {
+        if !cgroup.remove(&self.setup) {
+            self.unremoved.push(cgroup);
+        }
+    }
+
+    fn remove_cgroups(&mut self) {
+        let setup = &self.setup;
+        self.unremoved.retain(|cgroup| !cgroup.remove(setup));
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let removal = (!self.unremoved.is_empty()).then(|| Instant::now() + RETRY_REMOVAL);
+        [removal, self.sweep_at, self.park_again_at].into_iter().flatten().min()
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        self.remove_cgroups();
+        if self.park_again_at.is_some_and(|at| at <= now) {
+            self.park_again_at = None;
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_at = None;
+            cgroup::sweep(&self.setup);
+        }
+    }
+
+    fn tell(&self, tag: Tag, seq: u64, body: &impl serde::Serialize) {
+        // A server that does not listen any more closes its end, and that ends everything.
+        if let Err(error) = send(self.control.as_fd(), &protocol::encode(tag, seq, body), &[]) {
+            debug_assert_ne!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}
+
+fn failure_of(stage: Stage, error: &io::Error) -> Failure {
+    Failure { stage, errno: error.raw_os_error().unwrap_or(0), subject: String::new() }
+}

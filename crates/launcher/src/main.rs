@@ -1,0 +1,31 @@
+//! The only privileged program: takes launch plans from the server and executes them. One thread, no configuration of its own,
+//! nothing read from the environment. Standard input is the socket to the server; when it closes, everything ends.
+
+mod cgroup;
+mod control;
+mod message;
+mod processors;
+mod slot;
+mod stages;
+
+use std::{io, os::fd::AsFd, process::ExitCode};
+
+use caisson_sys::kernel::SingleThreaded;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caisson-launcher: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let alone = SingleThreaded::verify()?;
+    let stdin = io::stdin();
+    let control = stdin.as_fd().try_clone_to_owned()?;
+    let (setup, agent) = control::receive_setup(control.as_fd())?;
+    control::Launcher::new(alone, control, setup, agent)?.serve()
+}

@@ -1,0 +1,109 @@
+//! A launch plan: everything about a sandbox that is decided before it exists. Plain data, computed by the native backend.
+
+use serde::{Deserialize, Serialize};
+
+/// How many uids and gids a sandbox has: the 16 bits that images use, and the agent's own after them.
+pub const ID_COUNT: u32 = 65_537;
+
+/// What the launcher does for one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// On how many processors its programs may run at once. First, so that the launcher need not read the rest.
+    pub processors: u32,
+    /// Values for files of the sandbox's cgroup, by index of the hierarchy in [`Setup::hierarchies`].
+    pub limits: Vec<CgroupWrite>,
+    pub hostname: String,
+    /// Size of the root tmpfs in bytes.
+    pub root_bytes: u64,
+    /// Number of inodes of the root tmpfs.
+    pub root_inodes: u64,
+    /// What the root is made of, in order.
+    pub steps: Vec<Step>,
+    /// `argv[1]` of the agent.
+    pub agent_argument: String,
+    /// The uid and gid of the agent inside the sandbox.
+    pub agent_id: u32,
+}
+
+/// One value for one file of the sandbox's cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupWrite {
+    pub hierarchy: u8,
+    pub file: String,
+    pub value: String,
+    /// Whether a kernel without this file is fine.
+    pub optional: bool,
+}
+
+/// One thing in the sandbox's root. Paths are relative to it and have no `..`; owners are ids inside the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    Directory {
+        path: String,
+        mode: u32,
+        owner: u32,
+    },
+    File {
+        path: String,
+        mode: u32,
+        owner: u32,
+        content: String,
+    },
+    Symlink {
+        path: String,
+        target: String,
+    },
+    Device {
+        path: String,
+        major: u32,
+        minor: u32,
+    },
+    /// The host's `source` at `path`, read-only, without set-user-id programs and devices, owners mapped. Made before anything
+    /// else, so that the source is the host's whatever is mounted later.
+    Bind {
+        source: String,
+        path: String,
+        file: bool,
+    },
+    /// A tmpfs of its own.
+    Tmpfs {
+        path: String,
+        mode: u32,
+        bytes: u64,
+        inodes: u64,
+        /// Whether device nodes work in it; such a one is sealed by [`Step::Seal`] before user code runs.
+        devices: bool,
+    },
+    Devpts {
+        path: String,
+    },
+    Proc {
+        path: String,
+    },
+    /// Files and directories of `/proc` that become empty. Absent ones are skipped.
+    Mask {
+        paths: Vec<String>,
+    },
+    /// A file of `/proc` that says something else from now on. An absent one is skipped.
+    Cover {
+        path: String,
+        content: String,
+    },
+    /// What is there becomes read-only. Absent ones are skipped.
+    Seal {
+        path: String,
+    },
+}
+
+/// What the launcher is told once, before any plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// cgroup v2 when there is one hierarchy with everything, otherwise v1.
+    pub unified: bool,
+    /// The directories under which each sandbox gets one of its own. The first is where names are taken.
+    pub hierarchies: Vec<String>,
+    /// The file, in the first hierarchy, that counts kills by the kernel at the memory limit in a line `oom_kill N`.
+    pub oom_file: String,
+    /// How many empty processes wait in their cgroups for a plan.
+    pub parked: u32,
+}

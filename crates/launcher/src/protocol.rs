@@ -1,0 +1,197 @@
+//! Messages on the two `SOCK_SEQPACKET` sockets: server ↔ launcher, and launcher ↔ parked process.
+//!
+//! ```text
+//! server → launcher   Setup +agent program        once, first
+//!                     Launch(seq) plan +stream    a new sandbox
+//!                     Destroy(seq)                idempotent
+//! launcher → server   Ready | Unusable            once, first
+//!                     Launched(seq)               the agent has been executed
+//!                     Failed(seq)                 nothing of it is left
+//!                     Ended(seq)                  nothing of it is left; also the answer to Destroy of an unknown one
+//! parked → launcher   Parked                      then waits for the plan and the stream
+//!                     Failed                      then exits; end of file without it means: executed
+//! ```
+//! A message is one tag byte, the sequence number as eight bytes, and a postcard body. The closing of a socket by the other side
+//! ends the launcher and every sandbox.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest message in either direction, in bytes.
+pub const MAX_MESSAGE: usize = 160 << 10;
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tag {
+    Setup = 1,
+    Launch = 2,
+    Destroy = 3,
+    Ready = 16,
+    Launched = 17,
+    Failed = 18,
+    Ended = 19,
+    Parked = 20,
+}
+
+impl Tag {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Setup, Self::Launch, Self::Destroy, Self::Ready, Self::Launched, Self::Failed, Self::Ended, Self::Parked]
+            .into_iter()
+            .find(|tag| *tag as u8 == byte)
+    }
+}
+
+/// The sandbox's place, for reading its cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// The name of its directory in every hierarchy of [`crate::plan::Setup`].
+    pub cgroup: String,
+}
+
+/// How a sandbox's first process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Exit status, when it exited.
+    pub exit: Option<i32>,
+    /// Signal, when one ended it.
+    pub signal: Option<i32>,
+    pub oom_kills: u64,
+}
+
+/// Why a sandbox was not made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub stage: Stage,
+    /// `errno`, or 0.
+    pub errno: i32,
+    /// What it was about: a path or a file name of the plan.
+    pub subject: String,
+}
+
+/// Where a launch stands. The order is the order of privilege; `stages.rs` of the launcher follows it line by line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Making the cgroup directories.
+    Cgroup,
+    /// `clone3` with the namespaces.
+    Clone,
+    /// Entering the cgroup and its namespace.
+    EnterCgroup,
+    /// Cutting mount propagation to the host.
+    Propagation,
+    /// Session, keyring, loopback.
+    Surroundings,
+    /// Making the user namespace and its maps.
+    UserNamespace,
+    /// Decoding the plan.
+    Plan,
+    /// Writing the limits.
+    Limits,
+    /// Hostname.
+    Hostname,
+    /// Opening what the host lends.
+    Sources,
+    /// The root tmpfs.
+    Root,
+    /// A step of the plan.
+    Step,
+    /// `pivot_root` and leaving the host's mounts.
+    Pivot,
+    /// Entering the user namespace, dropping ids and capabilities.
+    Credentials,
+    /// Executing the agent.
+    Execute,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Self; 15] = [
+        Self::Cgroup,
+        Self::Clone,
+        Self::EnterCgroup,
+        Self::Propagation,
+        Self::Surroundings,
+        Self::UserNamespace,
+        Self::Plan,
+        Self::Limits,
+        Self::Hostname,
+        Self::Sources,
+        Self::Root,
+        Self::Step,
+        Self::Pivot,
+        Self::Credentials,
+        Self::Execute,
+    ];
+
+    /// What was being done, for people.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Cgroup => "making the control groups",
+            Self::Clone => "making the namespaces",
+            Self::EnterCgroup => "entering the control groups",
+            Self::Propagation => "separating the mounts from the host's",
+            Self::Surroundings => "preparing session, keyring and loopback",
+            Self::UserNamespace => "making the user namespace",
+            Self::Plan => "reading the launch plan",
+            Self::Limits => "setting the limit",
+            Self::Hostname => "setting the host name",
+            Self::Sources => "opening what the host lends",
+            Self::Root => "mounting the root",
+            Self::Step => "preparing the root",
+            Self::Pivot => "leaving the host's file system",
+            Self::Credentials => "dropping privileges",
+            Self::Execute => "starting the agent",
+        }
+    }
+}
+
+/// A message that cannot be understood; the conversation is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// One message as it travels.
+#[must_use]
+pub fn encode(tag: Tag, seq: u64, body: &impl Serialize) -> Vec<u8> {
+    let mut out = vec![tag as u8];
+    out.extend_from_slice(&seq.to_be_bytes());
+    postcard::to_extend(body, out).expect("plain data can be written to a Vec")
+}
+
+/// Tag, sequence number and undecoded body of a message.
+pub fn split(message: &[u8]) -> Result<(Tag, u64, &[u8]), Malformed> {
+    let (tag, rest) = message.split_first().ok_or(Malformed)?;
+    let (seq, body) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
+    Ok((Tag::from_byte(*tag).ok_or(Malformed)?, u64::from_be_bytes(*seq), body))
+}
+
+/// The first field of [`crate::plan::Plan`] in the body of a launch: on how many processors the sandbox may run.
+pub fn processors(body: &[u8]) -> Result<u32, Malformed> {
+    postcard::take_from_bytes(body).map(|(count, _)| count).map_err(|_| Malformed)
+}
+
+/// The body of a message.
+pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
+    postcard::from_bytes(body).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_round_trip() {
+        let failure = Failure { stage: Stage::Pivot, errno: 22, subject: "/".into() };
+        let message = encode(Tag::Failed, 7, &failure);
+        let (tag, seq, body) = split(&message).unwrap();
+        assert_eq!((tag, seq), (Tag::Failed, 7));
+        assert_eq!(decode::<Failure>(body), Ok(failure));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in [&b""[..], b"\x01", b"\xff12345678", b"\x1212345678"] {
+            assert!(split(bad).and_then(|(_, _, body)| decode::<Failure>(body)).is_err());
+        }
+    }
+}

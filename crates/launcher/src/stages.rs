@@ -1,0 +1,440 @@
+//! From a fresh process to the agent, in one line from top to bottom. The order of privilege is the design:
+//!
+//! 1. Parking, before any plan: cgroup, namespaces, surroundings, a user namespace made but not entered.
+//! 2. The plan arrives. Everything that needs the host's privileges or files is done while still in the initial user namespace,
+//!    so that mounts belong to it and nothing inside can ever change them.
+//! 3. `pivot_root`; the host's files are gone.
+//! 4. The user namespace is entered, ids and capabilities are dropped, `no_new_privs` is set, the agent is executed.
+//!
+//! This process is a copy of the single-threaded launcher, so it may allocate. Every failure is reported with its stage and ends it.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use caisson_launcher::{
+    plan::{ID_COUNT, Plan, Setup, Step},
+    protocol::{self, Failure, Stage, Tag},
+};
+use caisson_sys::kernel::{self, MountAttributes};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, open, openat, symlinkat},
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+    },
+    process::{Gid, Resource, Rlimit, Uid, fchdir, pivot_root, setrlimit, setsid},
+    thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::{cgroup::Cgroup, message};
+
+/// Where descriptors are after [`keep_only`].
+const SOCKET_FD: i32 = 3;
+const AGENT_FD: i32 = 4;
+
+/// What the agent may do in its own user namespace: become the user, act on the user's files and processes, mark executions
+/// with a cgroup namespace. Nothing of it reaches the mounts or the network, which belong to the initial user namespace.
+const AGENT_CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SYS_ADMIN);
+
+/// A stage that failed, and on what.
+struct Trouble {
+    stage: Stage,
+    subject: String,
+    error: io::Error,
+}
+
+type Done<T = ()> = Result<T, Trouble>;
+
+/// Adds stage and subject to an error.
+trait At<T> {
+    fn at(self, stage: Stage, subject: &str) -> Done<T>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, stage: Stage, subject: &str) -> Done<T> {
+        self.map_err(|error| Trouble { stage, subject: subject.to_owned(), error: error.into() })
+    }
+}
+
+/// The namespaces that a sandbox's first process is born into. The user namespace comes last, see the module; on cgroup v1 the
+/// cgroup namespace comes after the cgroup has been entered.
+pub(crate) fn namespaces(setup: &Setup) -> i32 {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if setup.unified { flags | libc::CLONE_NEWCGROUP } else { flags }
+}
+
+/// The life of the new process. Ends in the agent, or in a report and an exit.
+pub(crate) fn sandbox_process(socket: OwnedFd, agent: BorrowedFd<'_>, setup: &Setup, cgroup: &Cgroup) -> ! {
+    let kept = keep_only(&socket, agent).at(Stage::Surroundings, "descriptors");
+    // Their numbers belong to nobody any more; dropping them would close what is there now.
+    std::mem::forget(socket);
+    let Ok((socket, agent)) = kept else { kernel::exit_now(1) };
+    let Err(trouble) = park_and_launch(socket.as_fd(), agent.as_fd(), setup, cgroup) else { kernel::exit_now(0) };
+    let failure = match trouble.error.raw_os_error() {
+        Some(errno) => Failure { stage: trouble.stage, errno, subject: trouble.subject },
+        None => Failure { stage: trouble.stage, errno: 0, subject: format!("{}: {}", trouble.subject, trouble.error) },
+    };
+    // Nobody there to hear it means that the launcher has gone, and then this process goes too.
+    let heard = message::send(socket.as_fd(), &protocol::encode(Tag::Failed, 0, &failure), &[]);
+    kernel::exit_now(if heard.is_ok() { 1 } else { 2 })
+}
+
+/// `Ok` only when the launcher went away before there was a plan.
+fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup, cgroup: &Cgroup) -> Done {
+    let ids = park(setup, cgroup)?;
+    message::send(socket, &protocol::encode(Tag::Parked, 0, &()), &[]).at(Stage::Surroundings, "socket")?;
+
+    let mut buffer = Vec::new();
+    let Some(fds) = message::receive(socket, &mut buffer, |_| 1).at(Stage::Plan, "socket")? else { return Ok(()) };
+    let nonsense = || io::Error::from(Errno::PROTO);
+    let (_, _, body) = protocol::split(&buffer).map_err(|_| nonsense()).at(Stage::Plan, "message")?;
+    let plan: Plan = protocol::decode(body).map_err(|_| nonsense()).at(Stage::Plan, "plan")?;
+    let stream = fds.into_iter().next().ok_or_else(nonsense).at(Stage::Plan, "stream")?;
+
+    limit(&plan, setup, cgroup)?;
+    rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
+    build_root(&plan, ids.as_fd(), cgroup.first_id())?;
+    drop_privileges(&plan, ids.as_fd())?;
+    execute(&plan, socket, agent, &stream)
+}
+
+/// Closes everything that this copy of the launcher holds but these two and standard streams that lead nowhere: descriptors of
+/// other slots would keep their sockets open when the launcher dies.
+fn keep_only(socket: &OwnedFd, agent: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // Out of the way first, so that neither is overwritten by the other.
+    let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64)?;
+    let agent = rustix::io::fcntl_dupfd_cloexec(agent, 64)?;
+    for standard in 0..=2 {
+        kernel::donate_fd(null.as_fd(), standard)?;
+    }
+    kernel::donate_fd(socket.as_fd(), SOCKET_FD)?;
+    kernel::donate_fd(agent.as_fd(), AGENT_FD)?;
+    for owned in [null, socket, agent] {
+        std::mem::forget(owned);
+    }
+    kernel::close_from(AGENT_FD + 1)?;
+    kernel::close_on_exec_from(SOCKET_FD)?;
+    Ok((kernel::adopt_fd(SOCKET_FD)?, kernel::adopt_fd(AGENT_FD)?))
+}
+
+/// Everything that needs no plan. Returns the sandbox's user namespace, made but not entered.
+fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
+    kernel::die_with_parent().at(Stage::Surroundings, "parent death signal")?;
+    if !setup.unified {
+        for hierarchy in &setup.hierarchies {
+            let file = cgroup.directory(hierarchy).join("cgroup.procs");
+            fs::write(&file, "0").at(Stage::EnterCgroup, hierarchy)?;
+        }
+        kernel::unshare_cgroup().at(Stage::EnterCgroup, "namespace")?;
+    }
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Propagation, "/")?;
+    setsid().at(Stage::Surroundings, "session")?;
+    kernel::fresh_session_keyring().at(Stage::Surroundings, "keyring")?;
+    kernel::loopback_up().at(Stage::Surroundings, "loopback")?;
+    user_namespace(cgroup.first_id()).at(Stage::UserNamespace, "")
+}
+
+/// Makes a user namespace in which ids from 0 are the host's from `first_id`. A short-lived child is born into it so that this
+/// process, still in the initial one, may write the maps and keep a handle.
+fn user_namespace(first_id: u32) -> io::Result<OwnedFd> {
+    use std::io::{Read, Write};
+    let alone = kernel::SingleThreaded::verify()?;
+    let (mut to_parent, mut to_child) = (io::pipe()?, io::pipe()?);
+    let kernel::Cloned::Parent { pidfd, .. } = kernel::clone_process(alone, libc::CLONE_NEWUSER, None)? else {
+        // The `/proc` here is still the host's and so shows the number that the parent can use.
+        let pid = fs::read_link("/proc/self").unwrap_or_default();
+        let told = to_parent.1.write_all(pid.as_os_str().as_encoded_bytes());
+        drop(to_parent);
+        drop(to_child.1);
+        let released = to_child.0.read(&mut [0]);
+        kernel::exit_now(i32::from(told.is_err() || released.is_err()));
+    };
+    drop(to_parent.1);
+    drop(to_child.0);
+    let mut pid = String::new();
+    to_parent.0.read_to_string(&mut pid)?;
+    let handle = (|| {
+        let map = format!("0 {first_id} {ID_COUNT}");
+        fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+        fs::write(format!("/proc/{pid}/gid_map"), &map)?;
+        Ok::<_, io::Error>(open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    })();
+    to_child.1.flush()?;
+    drop(to_child.1);
+    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED)?;
+    handle
+}
+
+fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
+    for write in &plan.limits {
+        let hierarchy = setup.hierarchies.get(usize::from(write.hierarchy)).ok_or(Errno::INVAL).at(Stage::Limits, &write.file)?;
+        match fs::write(cgroup.directory(hierarchy).join(&write.file), &write.value) {
+            Err(error) if write.optional && error.kind() == io::ErrorKind::NotFound => {}
+            result => result.at(Stage::Limits, &format!("{} to {}", write.file, write.value))?,
+        }
+    }
+    Ok(())
+}
+
+/// Builds the root on a tmpfs and makes it the root of this process. Afterwards the host's files cannot be reached.
+fn build_root(plan: &Plan, ids: BorrowedFd<'_>, first_id: u32) -> Done {
+    // What the host lends is opened before anything is mounted, so that each path means the host's.
+    let mut sources = Vec::new();
+    for step in &plan.steps {
+        if let Step::Bind { source, .. } = step {
+            sources.push(lend(source, ids).at(Stage::Sources, source)?);
+        }
+    }
+    let null = clone_tree(CWD, "/dev/null").at(Stage::Sources, "/dev/null")?;
+    let closed = MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() };
+    kernel::mount_setattr(null.as_fd(), closed).at(Stage::Sources, "/dev/null")?;
+    let mut sources = sources.into_iter();
+
+    let root = tmpfs(plan.root_bytes, plan.root_inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?;
+    // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
+    attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
+    for step in &plan.steps {
+        carry_out(step, &root, &mut sources, &null, first_id).map_err(|error| Trouble {
+            stage: Stage::Step,
+            subject: format!("{step:?}"),
+            error,
+        })?;
+    }
+    fchdir(&root).at(Stage::Pivot, "enter")?;
+    pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
+    // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
+    unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
+    rustix::process::chdir("/").at(Stage::Pivot, "root")
+}
+
+/// A detached, read-only copy of a mount of the host, owners mapped.
+fn lend(source: &str, ids: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, source, flags)?;
+    let attributes = MountAttributes { read_only: true, no_suid: true, no_dev: true, private: true, ..MountAttributes::default() };
+    match kernel::mount_setattr(tree.as_fd(), MountAttributes { idmap: Some(ids), ..attributes }) {
+        // A file system or kernel that cannot map owners: files then belong to nobody inside, which takes rights and gives none.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP)) => {
+            kernel::mount_setattr(tree.as_fd(), attributes)?;
+        }
+        result => result?,
+    }
+    Ok(tree)
+}
+
+fn clone_tree(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(at, path, flags)?)
+}
+
+fn attach(tree: &OwnedFd, at: impl AsFd, path: &str) -> io::Result<()> {
+    Ok(move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: u32, devices: bool) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [
+        ("size", bytes.to_string()),
+        ("nr_inodes", inodes.to_string()),
+        ("mode", format!("{mode:o}")),
+        ("uid", owner.to_string()),
+        ("gid", owner.to_string()),
+        ("source", "tmpfs".to_owned()),
+    ] {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    let no_devices = if devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID | no_devices)?)
+}
+
+fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, null: &OwnedFd, first_id: u32) -> io::Result<()> {
+    match step {
+        Step::Directory { path, mode, owner } => {
+            mkdirat(root, path, Mode::from_raw_mode(*mode))?;
+            set_owner(root, path, *mode, first_id + owner)
+        }
+        Step::File { path, mode, owner, content } => {
+            let file = openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(*mode))?;
+            io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
+            set_owner(root, path, *mode, first_id + owner)
+        }
+        Step::Symlink { path, target } => Ok(symlinkat(target, root, path)?),
+        Step::Device { path, major, minor } => {
+            mknodat(root, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor))?;
+            set_owner(root, path, 0o666, first_id)
+        }
+        Step::Bind { path, file, .. } => {
+            if *file {
+                drop(openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?);
+            } else {
+                make_directory(root, path)?;
+            }
+            let source = sources.next().ok_or(Errno::INVAL)?;
+            attach(&source, root, path)
+        }
+        Step::Tmpfs { path, mode, bytes, inodes, devices } => {
+            make_directory(root, path)?;
+            attach(&tmpfs(*bytes, *inodes, *mode, first_id, *devices)?, root, path)
+        }
+        Step::Devpts { path } => {
+            make_directory(root, path)?;
+            let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_flag(&context, "newinstance")?;
+            fsconfig_set_string(&context, "ptmxmode", "0666")?;
+            fsconfig_set_string(&context, "mode", "0620")?;
+            // The group `tty` of every distribution.
+            fsconfig_set_string(&context, "gid", (first_id + 5).to_string())?;
+            fsconfig_create(&context)?;
+            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
+        }
+        Step::Proc { path } => {
+            make_directory(root, path)?;
+            let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            // Processes of other users, the agent first of all, are not even seen (Linux 5.8).
+            fsconfig_set_string(&context, "hidepid", "invisible")?;
+            fsconfig_create(&context)?;
+            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
+        }
+        Step::Mask { paths } => mask(root, paths, null, first_id),
+        Step::Cover { path, content } => cover(root, path, content),
+        Step::Seal { path } => seal(root, path),
+    }
+}
+
+/// Lays an empty, read-only file or directory over each path that is there.
+fn mask(root: &OwnedFd, paths: &[String], null: &OwnedFd, first_id: u32) -> io::Result<()> {
+    use rustix::fs::{AtFlags, statat};
+    // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
+    let (mut file, mut directory): (Option<&str>, Option<&str>) = (None, None);
+    for path in paths {
+        let kind = match statat(root, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            stat => FileType::from_raw_mode(stat?.st_mode),
+        };
+        let first = if kind == FileType::Directory { &mut directory } else { &mut file };
+        match first {
+            Some(first) => attach(&clone_tree(root, first)?, root, path)?,
+            None if kind == FileType::Directory => {
+                let empty = tmpfs(4096, 1, 0o555, first_id, false)?;
+                kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
+                attach(&empty, root, path)?;
+            }
+            None => attach(null, root, path)?,
+        }
+        *first = Some(path);
+    }
+    Ok(())
+}
+
+/// Lays a generated, read-only file over the path. The file itself has no name afterwards.
+fn cover(root: &OwnedFd, path: &str, content: &str) -> io::Result<()> {
+    use rustix::fs::{AtFlags, statat, unlinkat};
+    const NAME: &str = ".cover";
+    if let Err(Errno::NOENT) = statat(root, path, AtFlags::SYMLINK_NOFOLLOW) {
+        return Ok(());
+    }
+    let file = openat(root, NAME, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))?;
+    io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
+    let tree = clone_tree(root, NAME)?;
+    let attributes = MountAttributes { read_only: true, no_exec: true, private: true, ..MountAttributes::default() };
+    kernel::mount_setattr(tree.as_fd(), attributes)?;
+    attach(&tree, root, path)?;
+    Ok(unlinkat(root, NAME, AtFlags::empty())?)
+}
+
+/// Makes what is there read-only: the mount itself where `path` is one, otherwise a read-only copy laid over it.
+fn seal(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let attributes = MountAttributes { read_only: true, no_suid: true, private: true, ..MountAttributes::default() };
+    let here = match open_tree(root, path, OpenTreeFlags::OPEN_TREE_CLOEXEC) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    match kernel::mount_setattr(here.as_fd(), attributes) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        result => return result,
+    }
+    let copy = clone_tree(root, path)?;
+    kernel::mount_setattr(copy.as_fd(), attributes)?;
+    attach(&copy, root, path)
+}
+
+fn make_directory(root: &OwnedFd, path: &str) -> io::Result<()> {
+    match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+        // `mkdir` under a mount of the plan, such as the mount point for `/dev/pts`, or one that the plan has made before.
+        Err(Errno::EXIST) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn set_owner(root: &OwnedFd, path: &str, mode: u32, id: u32) -> io::Result<()> {
+    use rustix::fs::{AtFlags, chmodat, chownat};
+    chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), AtFlags::SYMLINK_NOFOLLOW)?;
+    // The launcher's umask must not decide.
+    Ok(chmodat(root, path, Mode::from_raw_mode(mode), AtFlags::empty())?)
+}
+
+/// From root of the host to a plain id with a few capabilities in a namespace of its own. Each line takes something away.
+fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
+    let at =
+        |subject: &'static str| move |error: Errno| Trouble { stage: Stage::Credentials, subject: subject.to_owned(), error: error.into() };
+    let set_limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
+    set_limit(Resource::Core, 0).map_err(at("core limit"))?;
+    set_limit(Resource::Memlock, 64 << 10).map_err(at("memlock limit"))?;
+    set_limit(Resource::Msgqueue, 800 << 10).map_err(at("message queue limit"))?;
+    set_limit(Resource::Sigpending, 16_384).map_err(at("pending signals limit"))?;
+    set_limit(Resource::Nice, 0).map_err(at("nice limit"))?;
+    set_limit(Resource::Rtprio, 0).map_err(at("real-time limit"))?;
+
+    move_into_link_name_space(ids, Some(LinkNameSpaceType::User)).map_err(at("user namespace"))?;
+    // All capabilities are now those of the sandbox's own user namespace.
+    rustix::thread::set_keep_capabilities(true).map_err(at("keep capabilities"))?;
+    rustix::thread::set_thread_groups(&[]).map_err(at("groups"))?;
+    let (uid, gid) = (Uid::from_raw(plan.agent_id), Gid::from_raw(plan.agent_id));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at("gid"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at("uid"))?;
+    for capability in CapabilitySet::all().difference(AGENT_CAPABILITIES).iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // A capability that this kernel does not know.
+            Err(Errno::INVAL) | Ok(()) => {}
+            Err(error) => return Err(at("bounding set")(error)),
+        }
+    }
+    let sets = CapabilitySets { effective: AGENT_CAPABILITIES, permitted: AGENT_CAPABILITIES, inheritable: AGENT_CAPABILITIES };
+    rustix::thread::set_capabilities(None, sets).map_err(at("capabilities"))?;
+    for capability in AGENT_CAPABILITIES.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(at("ambient set"))?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(at("no_new_privs"))
+}
+
+fn execute(plan: &Plan, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
+    let argument = |text: &str| CString::new(text).map_err(|_| io::Error::from(Errno::INVAL));
+    let argv = [argument("caisson-agent").at(Stage::Execute, "argv")?, argument(&plan.agent_argument).at(Stage::Execute, "argv")?];
+    // The agent finds its stream where the launcher's socket was; that one stays open under another number until the execution
+    // succeeds, and by closing then says so.
+    let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64).at(Stage::Execute, "socket")?;
+    kernel::donate_fd(stream.as_fd(), SOCKET_FD).at(Stage::Execute, "stream")?;
+    // Changes of credentials have cleared it.
+    kernel::die_with_parent().at(Stage::Execute, "parent death signal")?;
+    let error = kernel::execute(agent, &argv);
+    // Reports go where the socket is expected.
+    kernel::donate_fd(socket.as_fd(), SOCKET_FD).at(Stage::Execute, "socket")?;
+    Err(error).at(Stage::Execute, "execveat")
+}

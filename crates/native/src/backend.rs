@@ -1,0 +1,199 @@
+//! [`Native`]: the port of the engine, answered by plans and the launcher.
+
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
+use caisson_launcher::{
+    plan::Setup,
+    protocol::{Failure, Stage},
+};
+use caisson_wire::{AGENT_UID, AgentConfig};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::{net::UnixStream, sync::watch};
+
+use crate::{
+    cgroup::Cgroups,
+    host_image::HostImage,
+    link::{Link, Progress},
+    machine::Machine,
+    plan::{self, AgentArgument},
+};
+
+/// What the backend has to know of its surroundings.
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    /// Where sandboxes on disk are kept.
+    pub data_dir: PathBuf,
+    /// How many empty processes wait in their control groups, so that a launch need not wait for the kernel to move one there.
+    pub parked: u32,
+}
+
+impl NativeConfig {
+    /// The defaults of a server.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, parked: 8 }
+    }
+}
+
+/// How long after the end of a stream the launcher may take to say how the sandbox ended.
+const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
+
+/// A sandbox that was asked for and not yet destroyed.
+#[derive(Debug, Clone)]
+struct Entry {
+    seq: u64,
+    link: Arc<Link>,
+    progress: watch::Receiver<Progress>,
+}
+
+/// Sandboxes from Linux primitives.
+#[derive(Debug)]
+pub struct Native {
+    cgroups: Cgroups,
+    host: HostImage,
+    machine: Machine,
+    setup: Setup,
+    link: Mutex<Arc<Link>>,
+    entries: Mutex<HashMap<SandboxId, Entry>>,
+}
+
+impl Native {
+    /// Starts the launcher. Call it before the program has threads or secrets. An error names what is missing and the remedy.
+    pub fn start(config: NativeConfig) -> Result<Self, BackendError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(BackendError::Unsupported("sandboxes need root on this host; run as root or with sudo".to_owned()));
+        }
+        let cgroups = Cgroups::prepare()?;
+        let setup = Setup {
+            unified: cgroups.is_unified(),
+            hierarchies: cgroups.hierarchies(),
+            oom_file: cgroups.oom_file().to_owned(),
+            parked: config.parked,
+        };
+        let link = Arc::new(Link::start(&setup)?);
+        Ok(Self { cgroups, host: HostImage::find(), machine: Machine::find()?, setup, link: Mutex::new(link), entries: Mutex::default() })
+    }
+
+    /// The launcher, started again if it has died.
+    fn link(&self) -> Result<Arc<Link>, BackendError> {
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if !link.alive() {
+            tracing::warn!("Starting a new launcher");
+            *link = Arc::new(Link::start(&self.setup)?);
+        }
+        Ok(Arc::clone(&link))
+    }
+
+    fn entry(&self, id: SandboxId) -> Option<Entry> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn forget(&self, id: SandboxId) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
+#[async_trait]
+impl Backend for Native {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
+        let agent = AgentConfig {
+            uid: spec.user.uid,
+            gid: spec.user.gid,
+            name: spec.user.name.clone(),
+            home: spec.user.home.clone(),
+            work_dir: spec.work_dir.clone(),
+            env: plan::environment(spec),
+            open_files: spec.limits.open_files.into(),
+        };
+        let text = serde_json::to_string(&agent)
+            .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID })?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+            .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
+        let link = self.link()?;
+        let stream =
+            UnixStream::from_std(ours.into()).map_err(|error| BackendError::Failed(format!("cannot use the agent's socket: {error}")))?;
+        let (seq, progress) =
+            link.launch(&plan, theirs.as_fd()).map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
+        Ok(Box::new(stream))
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
+        let Some(mut entry) = self.entry(id) else { return Ok(()) };
+        if !matches!(*entry.progress.borrow(), Progress::Ended(_) | Progress::Failed(_)) && entry.link.alive() {
+            entry.link.destroy(entry.seq).map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
+            // An error means that the launcher has gone, and with it the sandbox.
+            if entry.progress.wait_for(|progress| matches!(progress, Progress::Ended(_) | Progress::Failed(_))).await.is_err() {
+                tracing::debug!(sandbox.id = %id, "The launcher ended before it had ended sandbox {id}");
+            }
+        }
+        self.forget(id);
+        Ok(())
+    }
+
+    async fn death(&self, id: SandboxId) -> Option<Death> {
+        let mut progress = self.entry(id)?.progress;
+        // The stream ends a moment before the launcher has reaped the process.
+        let over = progress.wait_for(|progress| matches!(progress, Progress::Ended(_) | Progress::Failed(_)));
+        match tokio::time::timeout(DEATH_IS_TOLD_WITHIN, over).await.ok()?.as_deref() {
+            Ok(Progress::Ended(death)) => Some(death.clone()),
+            Ok(Progress::Failed(failure)) => {
+                let error = explain(failure);
+                Some(Death { oom_kills: 0, how: error.to_string(), launch_error: Some(error) })
+            }
+            _ => None,
+        }
+    }
+
+    async fn usage(&self, id: SandboxId) -> Option<Usage> {
+        let progress = self.entry(id)?.progress.borrow().clone();
+        match progress {
+            Progress::Launched(cgroup) => self.cgroups.usage(&cgroup),
+            _ => None,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, BackendError> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(entries.keys().map(|id| Observed { id: *id }).collect())
+    }
+
+    async fn shutdown(&self) {
+        let link = Arc::clone(&self.link.lock().unwrap_or_else(PoisonError::into_inner));
+        link.shutdown();
+        while link.alive() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// A failure in words, with the remedy where there is one.
+fn explain(failure: &Failure) -> BackendError {
+    let Failure { stage, errno, subject } = failure;
+    let cause = if *errno == 0 { String::new() } else { format!(": {}", std::io::Error::from_raw_os_error(*errno)) };
+    let about = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
+    let what = format!("{} failed{about}{cause}", stage.describe());
+    match (stage, *errno) {
+        (_, libc::EAGAIN | libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => BackendError::Exhausted(what),
+        (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
+            "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"
+        )),
+        (Stage::Sources | Stage::Root | Stage::Step, libc::ENOSYS) => {
+            BackendError::Unsupported(format!("{what}; Linux 5.12 or later is needed for the mount calls"))
+        }
+        _ => BackendError::Failed(what),
+    }
+}

@@ -1,0 +1,207 @@
+//! From a spec to a launch plan. Pure: what the host has was found before.
+
+use caisson_core::{BackendError, Image, Network, SandboxSpec, Storage};
+use caisson_launcher::plan::{Plan, Step};
+
+use crate::{
+    cgroup::Cgroups,
+    host_image::{self, HostImage},
+    machine::Machine,
+};
+
+/// Parts of `/proc` that tell about the host and that nobody inside needs.
+const MASKED: [&str; 30] = [
+    "acpi",
+    "asound",
+    "buddyinfo",
+    "cmdline",
+    "config.gz",
+    "diskstats",
+    "driver",
+    "dynamic_debug",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "latency_stats",
+    "mdstat",
+    "modules",
+    "pagetypeinfo",
+    "partitions",
+    "pressure",
+    "sched_debug",
+    "schedstat",
+    "scsi",
+    "softirqs",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+    "tty",
+    "vmallocinfo",
+    "vmstat",
+    "zoneinfo",
+];
+/// Parts of `/proc` that can be read but through which the host could be changed.
+const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
+
+/// `/dev/shm` holds at most this many bytes, or half of the memory limit.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// What the plan needs to know of the agent beside the spec.
+#[derive(Debug)]
+pub(crate) struct AgentArgument {
+    /// The agent's configuration as it is passed to it.
+    pub(crate) text: String,
+    pub(crate) id: u32,
+}
+
+/// The plan for `spec`.
+pub(crate) fn plan(
+    spec: &SandboxSpec,
+    cgroups: &Cgroups,
+    host: &HostImage,
+    machine: &Machine,
+    agent: AgentArgument,
+) -> Result<Plan, BackendError> {
+    let (Image::Host, Storage::Memory, Network::None) = (&spec.image, spec.storage, spec.network);
+    let limits = &spec.limits;
+    let user = &spec.user;
+
+    let mut steps = host.steps(&spec.hostname, user);
+    let mut directory = |path: &str, mode, owner| steps.push(Step::Directory { path: path.to_owned(), mode, owner });
+    directory("tmp", 0o1777, 0);
+    directory("var", 0o755, 0);
+    directory("var/tmp", 0o1777, 0);
+    directory("run", 0o755, 0);
+    directory("home", 0o755, 0);
+    directory("root", 0o700, 0);
+    for path in [&user.home, &spec.work_dir] {
+        for (path, last) in with_parents(path)? {
+            if !steps.iter().any(|step| matches!(step, Step::Directory { path: made, .. } if *made == path)) {
+                let (mode, owner) = if last { (0o755, user.uid) } else { (0o755, 0) };
+                steps.push(Step::Directory { path, mode, owner });
+            }
+        }
+    }
+
+    steps.push(Step::Tmpfs { path: "dev".into(), mode: 0o755, bytes: 64 << 10, inodes: 64, devices: true });
+    for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)] {
+        steps.push(Step::Device { path: format!("dev/{name}"), major, minor });
+    }
+    for (name, target) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        steps.push(Step::Symlink { path: format!("dev/{name}"), target: target.to_owned() });
+    }
+    steps.push(Step::Devpts { path: "dev/pts".into() });
+    let shm = SHM_BYTES.min(limits.memory_bytes / 2);
+    steps.push(Step::Tmpfs { path: "dev/shm".into(), mode: 0o1777, bytes: shm, inodes: 4096, devices: false });
+    steps.push(Step::Proc { path: "proc".into() });
+    steps.push(Step::Mask { paths: MASKED.into_iter().map(|name| format!("proc/{name}")).collect() });
+    steps.extend(SEALED.into_iter().map(|path| Step::Seal { path: path.to_owned() }));
+    // After the seals: a sealed copy would hide what covers a file below it.
+    steps.extend(machine.steps(limits));
+    steps.push(Step::Seal { path: "dev".to_owned() });
+
+    Ok(Plan {
+        processors: machine.processors(limits),
+        limits: cgroups.writes(limits),
+        hostname: spec.hostname.clone(),
+        root_bytes: limits.disk_bytes,
+        root_inodes: limits.disk_inodes,
+        steps,
+        agent_argument: agent.text,
+        agent_id: agent.id,
+    })
+}
+
+/// The environment of user code before a request adds to it.
+pub(crate) fn environment(spec: &SandboxSpec) -> Vec<(String, String)> {
+    let mut variables = std::collections::BTreeMap::from([
+        ("HOME".to_owned(), spec.user.home.clone()),
+        ("HOSTNAME".to_owned(), spec.hostname.clone()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ("LOGNAME".to_owned(), spec.user.name.clone()),
+        ("PATH".to_owned(), host_image::PATH.to_owned()),
+        ("SHELL".to_owned(), "/bin/bash".to_owned()),
+        ("USER".to_owned(), spec.user.name.clone()),
+    ]);
+    variables.extend(spec.env.clone());
+    variables.into_iter().collect()
+}
+
+/// The directories on the way to an absolute path, relative to the root, and whether each is the last.
+fn with_parents(path: &str) -> Result<Vec<(String, bool)>, BackendError> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if !path.starts_with('/') || parts.is_empty() || parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Err(BackendError::Unsupported(format!(
+            "`{}` cannot be a directory of the sandbox; give an absolute path",
+            path.escape_default()
+        )));
+    }
+    Ok((1..=parts.len()).map(|n| (parts[..n].join("/"), n == parts.len())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Plan {
+        let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
+        let agent = AgentArgument { text: "{}".to_owned(), id: 65_536 };
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), agent).unwrap()
+    }
+
+    #[test]
+    fn every_mount_point_is_made_inside_the_root_and_devices_are_sealed() {
+        let plan = example();
+        for step in &plan.steps {
+            if let Step::Mask { paths } = step {
+                assert!(paths.iter().all(|path| path.starts_with("proc/")));
+                continue;
+            }
+            let (Step::Directory { path, .. }
+            | Step::File { path, .. }
+            | Step::Symlink { path, .. }
+            | Step::Device { path, .. }
+            | Step::Bind { path, .. }
+            | Step::Tmpfs { path, .. }
+            | Step::Devpts { path }
+            | Step::Proc { path }
+            | Step::Cover { path, .. }
+            | Step::Seal { path }) = step
+            else {
+                unreachable!("every other step has one path")
+            };
+            assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."), "{path}");
+            if let Step::Tmpfs { path, devices: true, .. } = step {
+                assert!(plan.steps.iter().any(|s| matches!(s, Step::Seal { path: sealed } if sealed == path)), "{path} is not sealed");
+            }
+        }
+    }
+
+    #[test]
+    fn the_user_owns_home_and_work_dir_alone() {
+        let owned: Vec<_> = example()
+            .steps
+            .iter()
+            .filter_map(|s| match s {
+                Step::Directory { path, owner: 1000, .. } => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(owned, ["home/user", "workspace"]);
+    }
+
+    #[test]
+    fn impossible_directories_are_refused() {
+        for bad in ["", "/", "relative", "/a/../b"] {
+            assert!(with_parents(bad).is_err(), "{bad}");
+        }
+    }
+}
