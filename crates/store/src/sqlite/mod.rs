@@ -1,0 +1,148 @@
+//! [`Sqlite`]: one file, one writer, a few readers.
+
+mod migrations;
+mod read;
+mod rows;
+mod statements;
+mod writer;
+
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use caisson_core::{
+    Execution, ExecutionFilter, ExecutionId, Outcome, Page, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tombstone,
+};
+use jiff::Timestamp;
+use sqlx::{
+    ConnectOptions, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use self::{
+    rows::{ExecutionRow, OutcomeRow, SandboxRow},
+    writer::{Done, Operation, Writer},
+};
+
+/// How long to wait for another process that holds the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Readers at one time; more wait.
+const READERS: u32 = 4;
+/// Sandboxes removed in one transaction, so that a purge never keeps writers waiting for long.
+const PURGE_BATCH: u32 = 500;
+/// Pages of the write-ahead log after which the writer itself moves them, should the checkpointer not keep up.
+const BACKSTOP_PAGES: &str = "8000";
+
+/// Records in one SQLite file. What a call has returned `Ok` for survives the death of this process (`synchronous=NORMAL` in WAL mode:
+/// a power cut may take the last moments, but never tears a record).
+#[derive(Debug)]
+pub struct Sqlite {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    /// Opens the file and brings its schema up to date; makes it (mode 0600) and its directory (mode 0700) where they are missing.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = path.to_owned();
+        tokio::task::spawn_blocking(move || prepare(&file)).await.map_err(unavailable)?.map_err(unavailable)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .pragma("wal_autocheckpoint", BACKSTOP_PAGES)
+            .disable_statement_logging();
+        let mut connection = options.connect().await.map_err(unavailable)?;
+        migrations::migrator().run(&mut connection).await.map_err(unavailable)?;
+        let checkpointer = options.connect().await.map_err(unavailable)?;
+        let writer = Writer::start(connection, checkpointer);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.read_only(true));
+        Ok(Self { writer, readers })
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        self.writer.submit(Operation::InsertSandbox(Box::new(SandboxRow::from(sandbox)))).await?;
+        Ok(())
+    }
+
+    async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        self.writer.submit(Operation::UpdateSandbox(Box::new(SandboxRow::from(sandbox)))).await?;
+        Ok(())
+    }
+
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        read::sandbox(&self.readers, id).await
+    }
+
+    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+        read::sandboxes(&self.readers, filter).await
+    }
+
+    async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
+        self.writer.submit(Operation::InsertExecution(Box::new(ExecutionRow::from(execution)))).await?;
+        Ok(())
+    }
+
+    async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError> {
+        self.writer.submit(Operation::FinishExecution(id, Box::new(OutcomeRow::from(outcome)))).await?;
+        Ok(())
+    }
+
+    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        read::execution(&self.readers, id).await
+    }
+
+    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+        read::executions(&self.readers, filter).await
+    }
+
+    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
+        match self.writer.submit(Operation::Bury(tombstone.clone())).await? {
+            Done::Buried { sandboxes, executions } => Ok((sandboxes, executions)),
+            _ => Ok((0, 0)),
+        }
+    }
+
+    async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
+        let before_us = before.as_microsecond();
+        let mut removed = Vec::new();
+        while let Done::Purged { sandboxes, executions } = self.writer.submit(Operation::Purge { before_us, limit: PURGE_BATCH }).await? {
+            removed.extend(executions);
+            if sandboxes < u64::from(PURGE_BATCH) {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.submit(Operation::Ping).await?;
+        read::ping(&self.readers).await
+    }
+}
+
+/// Directory and file with modes that keep others out; SQLite gives its side files the mode of the main file.
+fn prepare(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    Ok(())
+}
+
+fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Unavailable(cause.into())
+}

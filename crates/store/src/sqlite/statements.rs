@@ -1,0 +1,147 @@
+//! The statements that change something. Each runs on the writer's connection, inside its transaction.
+
+use caisson_core::{ExecutionId, StoreError, Tombstone};
+use sqlx::{Row, SqliteConnection};
+
+use super::rows::{ExecutionRow, OutcomeRow, SandboxRow};
+
+/// Why one operation of a batch did not happen.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Only this one: the others of its transaction are not touched.
+    Own(StoreError),
+    /// The transaction as a whole cannot be trusted any more.
+    Batch(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLite undoes just the statement when a constraint is violated, and possibly everything on other errors.
+        let own = error.as_database_error().is_some_and(|e| !matches!(e.kind(), sqlx::error::ErrorKind::Other));
+        if own { Self::Own(super::unavailable(error)) } else { Self::Batch(error) }
+    }
+}
+
+pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
+    let inserted = sqlx::query(
+        "insert into sandboxes (id, name, state, spec, lifetime_us, idle_timeout_us, metadata, created_at, last_active_at, \
+         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.id.clone())
+    .bind(row.name.clone())
+    .bind(row.state)
+    .bind(row.spec.clone())
+    .bind(row.lifetime_us)
+    .bind(row.idle_timeout_us)
+    .bind(row.metadata.clone())
+    .bind(row.created_at)
+    .bind(row.last_active_at)
+    .bind(row.tombstone_reason)
+    .bind(row.tombstone_message.clone())
+    .bind(row.tombstone_at)
+    .execute(&mut *db)
+    .await;
+    let Err(error) = inserted else { return Ok(()) };
+    if error.as_database_error().is_some_and(|e| e.is_unique_violation()) && row.name.is_some() {
+        let holder = sqlx::query("select id from sandboxes where name = ? and state <> 'ended'").bind(row.name.clone()).fetch_optional(db);
+        if let Some(found) = holder.await? {
+            let id: String = found.try_get("id")?;
+            return Err(Failure::Own(id.parse().map_or(StoreError::Corrupt(id), StoreError::NameTaken)));
+        }
+    }
+    Err(error.into())
+}
+
+pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
+    sqlx::query(
+        "update sandboxes set state = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
+         tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ?",
+    )
+    .bind(row.state)
+    .bind(row.lifetime_us)
+    .bind(row.idle_timeout_us)
+    .bind(row.metadata.clone())
+    .bind(row.last_active_at)
+    .bind(row.tombstone_reason)
+    .bind(row.tombstone_message.clone())
+    .bind(row.tombstone_at)
+    .bind(row.id.clone())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn insert_execution(db: &mut SqliteConnection, row: &ExecutionRow) -> Result<(), Failure> {
+    sqlx::query("insert into executions (id, sandbox, argv, started_at, status) values (?, ?, ?, ?, 'running')")
+        .bind(row.id.clone())
+        .bind(row.sandbox.clone())
+        .bind(row.argv.clone())
+        .bind(row.started_at)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn finish_execution(db: &mut SqliteConnection, id: ExecutionId, row: &OutcomeRow) -> Result<(), Failure> {
+    sqlx::query(
+        "update executions set status = ?, exit_code = ?, signal = ?, message = ?, duration_us = ?, cpu_us = ?, peak_memory_bytes = ?, \
+         stdout_total = ?, stdout_dropped = ?, stderr_total = ?, stderr_dropped = ? where id = ?",
+    )
+    .bind(row.status)
+    .bind(row.exit_code)
+    .bind(row.signal)
+    .bind(row.message.clone())
+    .bind(row.duration_us)
+    .bind(row.cpu_us)
+    .bind(row.peak_memory_bytes)
+    .bind(row.stdout.0)
+    .bind(row.stdout.1)
+    .bind(row.stderr.0)
+    .bind(row.stderr.1)
+    .bind(id.to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Returns how many sandboxes and executions were still alive.
+pub(super) async fn bury(db: &mut SqliteConnection, tombstone: &Tombstone) -> Result<(u64, u64), Failure> {
+    let at = tombstone.at.as_microsecond();
+    let executions =
+        sqlx::query("update executions set status = 'lost', message = ?, duration_us = max(0, ? - started_at) where status = 'running'")
+            .bind(tombstone.message.clone())
+            .bind(at)
+            .execute(&mut *db)
+            .await?;
+    let sandboxes = sqlx::query(
+        "update sandboxes set state = 'ended', tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where state <> 'ended'",
+    )
+    .bind(tombstone.reason.as_str())
+    .bind(tombstone.message.clone())
+    .bind(at)
+    .execute(db)
+    .await?;
+    Ok((sandboxes.rows_affected(), executions.rows_affected()))
+}
+
+/// Removes up to `limit` sandboxes; returns how many it were and the ids of their executions.
+pub(super) async fn purge(db: &mut SqliteConnection, before_us: i64, limit: u32) -> Result<(u64, Vec<ExecutionId>), Failure> {
+    let found = sqlx::query(
+        "select id from executions where sandbox in \
+         (select id from sandboxes where state = 'ended' and tombstone_at < ? order by tombstone_at, id limit ?)",
+    )
+    .bind(before_us)
+    .bind(limit)
+    .fetch_all(&mut *db)
+    .await?;
+    let executions = found.iter().filter_map(|row| row.try_get::<String, _>("id").ok()?.parse().ok()).collect();
+    let removed = sqlx::query(
+        "delete from sandboxes where id in \
+         (select id from sandboxes where state = 'ended' and tombstone_at < ? order by tombstone_at, id limit ?)",
+    )
+    .bind(before_us)
+    .bind(limit)
+    .execute(db)
+    .await?;
+    Ok((removed.rows_affected(), executions))
+}
