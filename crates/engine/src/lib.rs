@@ -1,7 +1,36 @@
-//! Policy: everything that decides something about sandboxes and executions. Knows no HTTP and no kernel.
+//! Policy: everything that decides something about sandboxes and executions. Knows no kernel, and no HTTP but the agent protocol's.
+//!
+//! ```text
+//! Engine ──▶ create · oneshot · execution ──▶ sandbox (one task each) ──▶ Backend
+//!                     │                                │
+//!                     ├──▶ agent_client ◀── stream ────┘
+//!                     ├──▶ output_log
+//!                     └──▶ Store
+//! ```
 
+mod activity;
+mod agent_client;
+mod config;
+mod core;
+mod create;
+mod engine;
+mod execution;
+mod figures;
+mod languages;
+mod metrics;
+mod oneshot;
+mod output_log;
+mod registry;
 mod request;
+mod retention;
+mod sandbox;
+mod validate;
 
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use execution::Running;
+pub use metrics::{BUCKETS, Histogram, Snapshot};
+pub use oneshot::RunningOneShot;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, InputFile, OutputChunk, Program, Progress,
     RunRequest, RunResult, SandboxUpdate, Stdin,

@@ -1,0 +1,126 @@
+//! `POST /exec`: frames in both directions at once.
+
+use std::io;
+
+use bytes::Bytes;
+use caisson_core::FileStat;
+use caisson_wire::{
+    ExecExit, ExecStart, Refusal, Started,
+    frame::{Decoder, Frame, Kind},
+};
+use futures::stream;
+use http::Method;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{AgentClient, AgentError, Body, chain, convert, json};
+
+/// Frames on their way to the agent; whoever sends more waits.
+const FRAMES_WAITING: usize = 4;
+
+/// Takes frames for a running program.
+pub(crate) type FrameSender = mpsc::Sender<Bytes>;
+
+/// What the agent tells of an execution.
+#[derive(Debug)]
+pub(crate) enum ExecFrame {
+    Started(Started),
+    Stdout(Bytes),
+    Stderr(Bytes),
+    Exit { exit: Box<ExecExit>, changes: Vec<FileStat> },
+    Refused(Refusal),
+}
+
+/// The agent's side of one execution. Dropping it makes the agent kill the program's process tree.
+#[derive(Debug)]
+pub(crate) struct ExecStream {
+    answer: Incoming,
+    decoder: Decoder,
+    /// Ends the request in good order; dropped unused it resets the stream, which is the order to kill.
+    finish: Option<oneshot::Sender<()>>,
+}
+
+impl AgentClient {
+    /// Asks for an execution. `first` are frames that travel right behind the start.
+    pub(crate) async fn exec(&self, start: &ExecStart, first: Vec<Bytes>) -> Result<(FrameSender, ExecStream), AgentError> {
+        let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
+        let (finish, finished) = oneshot::channel();
+        let head = [Frame::json(Kind::Start, start).encode()].into_iter().chain(first);
+        let body = request_body(head.collect(), waiting, finished);
+        let answer = super::in_time(self.send(Method::POST, "/exec".to_owned(), body)).await?;
+        Ok((frames, ExecStream { answer: answer.into_body(), decoder: Decoder::default(), finish: Some(finish) }))
+    }
+}
+
+impl ExecStream {
+    /// The next frame. Cancel-safe: what has arrived stays in the decoder.
+    pub(crate) async fn next(&mut self) -> Result<ExecFrame, AgentError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(|error| AgentError::Nonsense(error.to_string()))? {
+                return read(frame);
+            }
+            match self.answer.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.decoder.push(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(AgentError::Lost(chain(&error))),
+                None => return Err(AgentError::Lost("the execution broke off".to_owned())),
+            }
+        }
+    }
+
+    /// The program has ended by itself: nothing is left to kill.
+    pub(crate) fn finish(mut self) {
+        if let Some(finish) = self.finish.take() {
+            // The request's body may have been dropped already, with the connection.
+            finish.send(()).ok();
+        }
+    }
+}
+
+fn read(frame: Frame) -> Result<ExecFrame, AgentError> {
+    Ok(match frame.kind {
+        Kind::Started => ExecFrame::Started(json(&frame.payload)?),
+        Kind::Stdout => ExecFrame::Stdout(frame.payload),
+        Kind::Stderr => ExecFrame::Stderr(frame.payload),
+        Kind::Refused => ExecFrame::Refused(json(&frame.payload)?),
+        Kind::Exit => {
+            let mut exit: ExecExit = json(&frame.payload)?;
+            let changes = std::mem::take(&mut exit.changes);
+            let changes = changes.into_iter().map(convert::stat).collect::<Result<_, _>>()?;
+            ExecFrame::Exit { exit: Box::new(exit), changes }
+        }
+        other => return Err(AgentError::Nonsense(format!("a frame of kind {other:?} from the agent"))),
+    })
+}
+
+/// The request's frames: first those that are there, then what comes, until somebody says that it is over. When nobody does, the
+/// body fails, and HTTP/2 tells the agent by `RST_STREAM`.
+fn request_body(head: Vec<Bytes>, mut waiting: mpsc::Receiver<Bytes>, mut finished: oneshot::Receiver<()>) -> Body {
+    let mut head = head.into_iter();
+    let mut open = true;
+    let frames = stream::poll_fn(move |cx| {
+        use std::task::Poll;
+        if let Some(frame) = head.next() {
+            return Poll::Ready(Some(Ok(http_body::Frame::data(frame))));
+        }
+        if let Poll::Ready(end) = std::pin::Pin::new(&mut finished).poll(cx) {
+            return Poll::Ready(match end {
+                Ok(()) => None,
+                Err(_) => Some(Err(io::Error::other("the execution was given up"))),
+            });
+        }
+        while open {
+            match waiting.poll_recv(cx) {
+                Poll::Ready(Some(frame)) => return Poll::Ready(Some(Ok(http_body::Frame::data(frame)))),
+                Poll::Ready(None) => open = false,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

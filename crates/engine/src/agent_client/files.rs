@@ -1,0 +1,118 @@
+//! Files inside the sandbox, as seen and changed by its agent.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use caisson_core::{FileStat, Listing};
+use caisson_wire::{STAT_HEADER, path::encode};
+use futures::{StreamExt, stream};
+use http::Method;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::{ANSWER_WITHIN, AgentClient, AgentError, Body, SMALL_ANSWER, chain, convert, empty, full, json};
+use crate::request::ByteStream;
+
+/// The largest listing that is taken.
+const MAX_LISTING: usize = 32 << 20;
+
+impl AgentClient {
+    /// Writes a file whose content is at hand.
+    pub(crate) async fn put(&self, path: &[u8], mode: Option<u32>, content: Bytes) -> Result<FileStat, AgentError> {
+        let stat = self.ask_json(Method::PUT, put_uri(path, mode), full(content), SMALL_ANSWER).await?;
+        convert::stat(stat)
+    }
+
+    /// Writes a file from a stream, which may take as long as it takes.
+    pub(crate) async fn put_stream(&self, path: &[u8], mode: Option<u32>, content: ByteStream) -> Result<FileStat, AgentError> {
+        // HTTP/2 tells us only that the request failed; what broke it is noted here.
+        let broken: Arc<Mutex<Option<io::Error>>> = Arc::default();
+        let note = Arc::clone(&broken);
+        let frames = content.map(move |chunk| match chunk {
+            Ok(data) => Ok(http_body::Frame::data(data)),
+            Err(error) => {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Err(copy)
+            }
+        });
+        let body: Body = StreamBody::new(frames).boxed_unsync();
+        let sent = self.send(Method::PUT, put_uri(path, mode), body).await;
+        let answer = match sent {
+            Err(AgentError::Lost(how)) => {
+                let ours = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(ours.map_or(AgentError::Lost(how), AgentError::Upload));
+            }
+            other => other?,
+        };
+        convert::stat(json(&super::collect(answer.into_body(), SMALL_ANSWER).await?)?)
+    }
+
+    /// The file's stat and its bytes, from `offset` on and at most `length`.
+    pub(crate) async fn get(&self, path: &[u8], offset: u64, length: Option<u64>) -> Result<(FileStat, ByteStream), AgentError> {
+        let mut uri = format!("/files?path={}&offset={offset}", encode(path));
+        if let Some(length) = length {
+            uri.push_str(&format!("&length={length}"));
+        }
+        let answer = super::in_time(self.send(Method::GET, uri, empty())).await?;
+        let header = answer.headers().get(STAT_HEADER).ok_or_else(|| AgentError::Nonsense("a file without its stat".to_owned()))?;
+        let stat = convert::stat(json(header.as_bytes())?)?;
+        let left = length.unwrap_or(u64::MAX);
+        let content = stream::unfold((answer.into_body(), left), |(mut body, left)| async move {
+            loop {
+                let data = match tokio::time::timeout(ANSWER_WITHIN, body.frame()).await {
+                    Err(_) => return Some((Err(io::ErrorKind::TimedOut.into()), (body, 0))),
+                    Ok(None) => return None,
+                    Ok(Some(Err(error))) => return Some((Err(io::Error::other(chain(&error))), (body, 0))),
+                    Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+                };
+                if data.len() as u64 > left {
+                    return Some((Err(io::Error::other("the agent sent more than was asked for")), (body, 0)));
+                }
+                if !data.is_empty() {
+                    let left = left - data.len() as u64;
+                    return Some((Ok(data), (body, left)));
+                }
+            }
+        });
+        // After an error there is nothing more.
+        let mut failed = false;
+        let content = content.take_while(move |chunk| {
+            let go_on = !failed;
+            failed = chunk.is_err();
+            std::future::ready(go_on)
+        });
+        Ok((stat, Box::pin(content)))
+    }
+
+    pub(crate) async fn stat(&self, path: &[u8]) -> Result<FileStat, AgentError> {
+        convert::stat(self.ask_json(Method::GET, format!("/stat?path={}", encode(path)), empty(), SMALL_ANSWER).await?)
+    }
+
+    pub(crate) async fn list(&self, path: &[u8], depth: u32, limit: u32) -> Result<Listing, AgentError> {
+        let uri = format!("/list?path={}&depth={depth}&limit={limit}", encode(path));
+        let listing: caisson_wire::Listing = self.ask_json(Method::GET, uri, empty(), MAX_LISTING).await?;
+        if listing.entries.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Err(AgentError::Nonsense("a listing longer than its limit".to_owned()));
+        }
+        let entries = listing.entries.into_iter().map(convert::stat).collect::<Result<_, _>>()?;
+        Ok(Listing { entries, truncated: listing.truncated })
+    }
+
+    pub(crate) async fn delete(&self, path: &[u8], recursive: bool) -> Result<(), AgentError> {
+        let uri = format!("/files?path={}&recursive={recursive}", encode(path));
+        super::in_time(self.send(Method::DELETE, uri, empty())).await?;
+        Ok(())
+    }
+}
+
+fn put_uri(path: &[u8], mode: Option<u32>) -> String {
+    let mut uri = format!("/files?path={}", encode(path));
+    if let Some(mode) = mode {
+        // Decimal, like every number in a query.
+        uri.push_str(&format!("&mode={mode}"));
+    }
+    uri
+}

@@ -1,0 +1,32 @@
+//! What the engine has to know of its surroundings.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Set once at the start; there is no other source of configuration.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where output logs are kept.
+    pub data_dir: PathBuf,
+    /// How much of each output stream a result carries itself, head and tail together.
+    pub inline_output_bytes: usize,
+    /// How much of each output stream is kept on disk, head and tail together.
+    pub log_bytes: u64,
+    /// Sandboxes that exist at one time, those that are coming up and going down included.
+    pub max_sandboxes: usize,
+    /// How long records and logs of ended sandboxes are kept.
+    pub retention: Duration,
+}
+
+impl EngineConfig {
+    /// The defaults of a server.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            inline_output_bytes: 1 << 20,
+            log_bytes: 64 << 20,
+            max_sandboxes: 2000,
+            retention: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}

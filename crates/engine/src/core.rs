@@ -1,0 +1,65 @@
+//! What all parts of the engine share.
+
+use std::{sync::Arc, time::Duration};
+
+use caisson_core::{Backend, BackendError, Error, Store, StoreError};
+use jiff::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{config::EngineConfig, metrics::Metrics, output_log::LogConfig, registry::Registry};
+
+/// When to come back after a refusal for want of something.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub(crate) struct Core {
+    pub(crate) config: EngineConfig,
+    pub(crate) logs: LogConfig,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    /// Every task of the engine; shutdown waits for them.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled once nothing new is accepted.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Core {
+    /// Refuses when the engine is being shut down.
+    pub(crate) fn accepting(&self) -> Result<(), Error> {
+        if self.closing.is_cancelled() { Err(unavailable("the server is shutting down")) } else { Ok(()) }
+    }
+}
+
+/// Now, as exactly as records keep it.
+pub(crate) fn now() -> Timestamp {
+    to_microsecond(Timestamp::now())
+}
+
+pub(crate) fn to_microsecond(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
+pub(crate) fn unavailable(message: impl Into<String>) -> Error {
+    Error::Unavailable { message: message.into(), retry_after: RETRY_AFTER, cause: None }
+}
+
+/// A store's failure as a caller sees it. A taken name is dealt with where names are given.
+pub(crate) fn store_error(error: StoreError) -> Error {
+    match error {
+        StoreError::NameTaken(id) => Error::conflict("name_taken", format!("the name is taken by sandbox {id}")),
+        StoreError::Unavailable(cause) => {
+            Error::Unavailable { message: "the database did not answer".to_owned(), retry_after: RETRY_AFTER, cause: Some(cause) }
+        }
+        StoreError::Corrupt(_) => Error::internal("a record cannot be read", error),
+    }
+}
+
+/// A launch that failed as a caller sees it.
+pub(crate) fn launch_error(error: &BackendError) -> Error {
+    match error {
+        BackendError::Unsupported(message) => Error::unsupported(message.clone()),
+        BackendError::Exhausted(message) => unavailable(format!("the sandbox cannot be launched now: {message}")),
+        BackendError::Failed(message) => Error::internal(format!("the sandbox could not be launched: {message}"), error.clone()),
+    }
+}

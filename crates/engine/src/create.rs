@@ -1,0 +1,104 @@
+//! New sandboxes, and existing ones by their name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, TimeLimits, TombstoneReason};
+
+use crate::{
+    core::{Core, now, unavailable},
+    execution::task_ended,
+    request::{CreateRequest, Created},
+    sandbox::{End, Living, Purpose, not_recorded},
+    validate,
+};
+
+/// How often a name is tried when its holder ends at that very moment.
+const ATTEMPTS: usize = 5;
+
+/// The record of a sandbox that is about to be made.
+pub(crate) fn record(name: Option<String>, spec: SandboxSpec, time_limits: TimeLimits, metadata: BTreeMap<String, String>) -> Sandbox {
+    let created_at = now();
+    Sandbox {
+        id: SandboxId::random(),
+        name,
+        state: State::Creating,
+        spec,
+        time_limits,
+        metadata,
+        created_at,
+        last_active_at: created_at,
+        tombstone: None,
+    }
+}
+
+/// Makes or finds it, in a task of its own: a caller that goes away leaves a whole sandbox or none.
+pub(crate) async fn create(core: &Arc<Core>, request: CreateRequest) -> Result<Created> {
+    validate::create(&request)?;
+    core.accepting()?;
+    let task = Arc::clone(core);
+    let made = core.tasks.spawn(async move {
+        for _ in 0..ATTEMPTS {
+            if let Some(created) = attempt(&task, &request).await? {
+                return Ok(created);
+            }
+        }
+        let name = request.name.unwrap_or_default();
+        Err(unavailable(format!("the sandbox named `{name}` is just ending; try again")))
+    });
+    made.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+/// `None`: the name was taken by a sandbox that is gone by now.
+async fn attempt(core: &Arc<Core>, request: &CreateRequest) -> Result<Option<Created>> {
+    if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(name)) {
+        return existing(core, living.id).await;
+    }
+    let record = record(request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
+    let living = Living::bring_up(core, record, Purpose::Kept)?;
+    let begun = living.activity.begin();
+    let (recorded, healthy) = tokio::join!(living.recorded(), prove(&living));
+    let result = match (recorded, healthy) {
+        (Err(error), _) => match &*error {
+            StoreError::NameTaken(holder) => return existing(core, *holder).await,
+            _ => Err(not_recorded(error)),
+        },
+        (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(())) => {
+            living.answered().await;
+            // Waits until its task has heard of it.
+            living.ready_agent().await.map(|_| Some(Created::New(living.now())))
+        }
+    };
+    drop(begun);
+    result
+}
+
+/// Whether an agent answers that speaks our language.
+async fn prove(living: &Living) -> Result<()> {
+    let agent = living.agent().await?;
+    match agent.health().await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let failure = living.failed(error).await;
+            living.end(End::new(TombstoneReason::LaunchFailed, text)).await;
+            Err(failure)
+        }
+    }
+}
+
+async fn existing(core: &Arc<Core>, holder: SandboxId) -> Result<Option<Created>> {
+    let Some(living) = core.registry.sandbox(holder) else { return Ok(None) };
+    if living.state() == State::Stopping {
+        living.ended().await;
+        return Ok(None);
+    }
+    match living.ready_agent().await {
+        Ok(_) => {
+            living.activity.touch();
+            Ok(Some(Created::Existing(living.now())))
+        }
+        Err(Error::Gone { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,398 @@
+//! [`Engine`]: what the API's operations are.
+
+use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+
+use caisson_core::{
+    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Listing, Page, Result, Sandbox, SandboxFilter,
+    SandboxId, State, Store, Stream, StreamTotals, Tombstone, TombstoneReason, Usage,
+};
+use futures::{StreamExt, future::join_all};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    activity::Use,
+    agent_client::AgentClient,
+    config::EngineConfig,
+    core::{Core, now, store_error, unavailable},
+    create, execution,
+    execution::Running,
+    metrics::{Metrics, Snapshot},
+    oneshot::{self, RunningOneShot},
+    output_log::{self, LogConfig},
+    registry::{Registry, unknown_execution, unknown_sandbox},
+    request::{ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, OutputChunk, Progress, RunRequest, SandboxUpdate},
+    retention,
+    sandbox::{End, Living},
+    validate,
+};
+
+/// Rows on one page of a list.
+const MAX_PAGE: u32 = 1000;
+/// Entries and depth of one listing.
+const MAX_LIST: u32 = 100_000;
+const MAX_DEPTH: u32 = 64;
+/// How long `shutdown` waits for sandboxes to end.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
+/// How long `destroy` waits for a sandbox that the kernel does not let go.
+const DESTROY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The engine: a cheap handle. What it does it does in tasks of its own, so a caller that goes away half-creates nothing.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("backend", &self.core.backend.name()).field("config", &self.core.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts on what the last server left: its sandboxes are ended, what it left running is `lost`.
+    pub async fn open(config: EngineConfig, backend: Arc<dyn Backend>, store: Arc<dyn Store>) -> Result<Self> {
+        let logs = LogConfig {
+            logs: config.data_dir.join("executions"),
+            inline_bytes: config.inline_output_bytes as u64,
+            log_bytes: config.log_bytes,
+        };
+        let directory = logs.logs.clone();
+        let made = tokio::task::spawn_blocking(move || make_private(&directory)).await.map_err(std::io::Error::other);
+        made.and_then(|made| made)
+            .map_err(|error| Error::internal(format!("cannot make the directory `{}`", logs.logs.display()), error))?;
+        let core = Arc::new(Core {
+            config,
+            logs,
+            backend,
+            store,
+            registry: Registry::default(),
+            metrics: Metrics::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        bury(&core).await?;
+        core.tasks.spawn(retention::keep_tidy(Arc::clone(&core)));
+        Ok(Self { core })
+    }
+
+    /// Makes a sandbox and returns when its agent answers; with a name, returns the living one of that name if there is one.
+    pub async fn create(&self, request: CreateRequest) -> Result<Created> {
+        create::create(&self.core, request).await
+    }
+
+    /// A sandbox, living or ended.
+    pub async fn sandbox(&self, id: SandboxId) -> Result<Sandbox> {
+        if let Some(living) = self.core.registry.sandbox(id) {
+            living.activity.touch();
+            return Ok(living.now());
+        }
+        self.core.store.sandbox(id).await.map_err(store_error)?.ok_or_else(|| unknown_sandbox(id))
+    }
+
+    /// Sandboxes, newest first.
+    pub async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>> {
+        let wanted = filter.limit.clamp(1, MAX_PAGE);
+        let mut ask = filter.clone();
+        // The store knows who has ended; how the others live is known here alone.
+        if filter.states.iter().any(|state| *state != State::Ended) {
+            ask.states = State::ALL.into_iter().filter(|state| *state != State::Ended || filter.states.contains(state)).collect();
+        }
+        let mut data = Vec::new();
+        loop {
+            ask.limit = wanted - u32::try_from(data.len()).unwrap_or(wanted);
+            let page = self.core.store.sandboxes(&ask).await.map_err(store_error)?;
+            let now = page.data.into_iter().map(|recorded| self.core.registry.sandbox(recorded.id).map_or(recorded, |living| living.now()));
+            data.extend(now.filter(|sandbox| filter.states.is_empty() || filter.states.contains(&sandbox.state)));
+            if page.next_cursor.is_none() || data.len() >= wanted as usize {
+                return Ok(Page { data, next_cursor: page.next_cursor });
+            }
+            ask.cursor = page.next_cursor;
+        }
+    }
+
+    /// Changes time limits and metadata of a living sandbox.
+    pub async fn update(&self, id: SandboxId, update: SandboxUpdate) -> Result<Sandbox> {
+        validate::update(&update)?;
+        let living = self.living(id).await?;
+        let begun = living.begin().await?;
+        let task = Arc::clone(&living);
+        // In a task of its own: a caller that goes away leaves the update whole or undone.
+        let updating = self.core.tasks.spawn(async move {
+            let result = task.update(update).await;
+            drop(begun);
+            result
+        });
+        updating.await.unwrap_or_else(|_| Err(execution::task_ended()))
+    }
+
+    /// Ends a sandbox and returns when nothing of it is left. Doing so twice at once is one destruction; afterwards it is `Gone`.
+    /// A sandbox that the kernel does not let go is returned as `stopping` after 30 s.
+    pub async fn destroy(&self, id: SandboxId) -> Result<Sandbox> {
+        let living = self.living(id).await?;
+        living.end(End::new(TombstoneReason::Deleted, "deleted on request")).await;
+        Ok(tokio::time::timeout(DESTROY_WITHIN, living.ended()).await.unwrap_or_else(|_| living.now()))
+    }
+
+    /// What a living sandbox has used.
+    pub async fn usage(&self, id: SandboxId) -> Result<Usage> {
+        let living = self.living(id).await?;
+        let _begun = living.begin().await?;
+        let usage = self.core.backend.usage(id).await;
+        usage.ok_or_else(|| unavailable(format!("the usage of sandbox `{id}` is not known at the moment")))
+    }
+
+    /// Starts a program in a living sandbox; returns when it runs and is recorded, or why it does not.
+    pub async fn exec(&self, id: SandboxId, request: ExecRequest) -> Result<Running> {
+        validate::exec(&request)?;
+        self.core.accepting()?;
+        let living = self.living(id).await?;
+        execution::exec(&self.core, living, request).await
+    }
+
+    /// The same in a fresh sandbox that is destroyed afterwards.
+    pub async fn run(&self, request: RunRequest) -> Result<RunningOneShot> {
+        oneshot::run(&self.core, request).await
+    }
+
+    /// An execution, running or ended.
+    pub async fn execution(&self, id: ExecutionId) -> Result<Execution> {
+        if let Some(running) = self.core.registry.execution(id) {
+            if let Some(living) = self.core.registry.sandbox(running.started.sandbox) {
+                living.activity.touch();
+            }
+            return Ok(running.started.clone());
+        }
+        self.core.store.execution(id).await.map_err(store_error)?.ok_or_else(|| unknown_execution(id))
+    }
+
+    /// The executions of one sandbox, newest first.
+    pub async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>> {
+        self.sandbox(filter.sandbox).await?;
+        let ask = ExecutionFilter { limit: filter.limit.clamp(1, MAX_PAGE), ..filter.clone() };
+        self.core.store.executions(&ask).await.map_err(store_error)
+    }
+
+    /// A finished execution with its output, as far as that fits inline.
+    pub async fn result(&self, id: ExecutionId) -> Result<ExecutionResult> {
+        let mut execution = self.execution(id).await?;
+        if execution.outcome.is_none() {
+            return Err(Error::conflict("execution_running", format!("execution `{id}` is still running")));
+        }
+        let capture = async |stream| {
+            let captured = output_log::capture_finished(&self.core.logs, id, stream, recorded(&execution, stream)).await;
+            captured.map_err(|error| Error::internal(format!("the log of execution `{id}` cannot be read"), error))
+        };
+        let ((stdout, stdout_totals), (stderr, stderr_totals)) = (capture(Stream::Stdout).await?, capture(Stream::Stderr).await?);
+        if let Some(outcome) = &mut execution.outcome {
+            (outcome.stdout, outcome.stderr) = (stdout_totals, stderr_totals);
+        }
+        Ok(ExecutionResult { execution, stdout, stderr })
+    }
+
+    /// Sends a signal to the process group of a running program.
+    pub async fn signal(&self, id: ExecutionId, signal: i32) -> Result<()> {
+        match self.core.registry.execution(id) {
+            Some(running) => running.signal(signal).await,
+            None => Err(self.not_running(id).await),
+        }
+    }
+
+    /// Ends the whole process tree of a running program; returns when it is recorded.
+    pub async fn kill(&self, id: ExecutionId) -> Result<()> {
+        let Some(running) = self.core.registry.execution(id) else { return Err(self.not_running(id).await) };
+        running.kill();
+        let mut progress = running.log.progress();
+        // An error means that it has ended as well.
+        progress.wait_for(|progress| progress.finished).await.ok();
+        Ok(())
+    }
+
+    /// How far its output has come; for an execution that has ended, a receiver that holds the final value.
+    pub async fn progress(&self, id: ExecutionId) -> Result<watch::Receiver<Progress>> {
+        if let Some(running) = self.core.registry.execution(id) {
+            return Ok(running.log.progress());
+        }
+        let execution = self.execution(id).await?;
+        let [stdout_bytes, stderr_bytes] = match (recorded(&execution, Stream::Stdout), recorded(&execution, Stream::Stderr)) {
+            (Some(stdout), Some(stderr)) => [stdout.total_bytes, stderr.total_bytes],
+            _ => {
+                let result = self.result(id).await?;
+                [result.stdout.total_bytes, result.stderr.total_bytes]
+            }
+        };
+        Ok(watch::Sender::new(Progress { stdout_bytes, stderr_bytes, finished: true }).subscribe())
+    }
+
+    /// Up to `max` bytes of a stream from the first kept one at or after `offset`; `None` when there is nothing there (yet).
+    pub async fn output(&self, id: ExecutionId, stream: Stream, offset: u64, max: usize) -> Result<Option<OutputChunk>> {
+        let unreadable = |error| Error::internal(format!("the log of execution `{id}` cannot be read"), error);
+        if let Some(running) = self.core.registry.execution(id) {
+            return running.log.read(stream, offset, max).await.map_err(unreadable);
+        }
+        let execution = self.execution(id).await?;
+        // It may have started to run only now, or be about to be recorded as finished.
+        let recorded = recorded(&execution, stream);
+        output_log::read_finished(&self.core.logs.logs, id, stream, recorded, offset, max).await.map_err(unreadable)
+    }
+
+    /// Writes a file: it appears whole or not at all, its parents are made.
+    pub async fn write_file(&self, id: SandboxId, path: &[u8], mode: Option<u32>, body: ByteStream) -> Result<FileStat> {
+        if mode.is_some_and(|mode| mode > 0o777) {
+            return Err(Error::invalid("invalid_mode", "field `mode` is permission bits, 0 to 0o777"));
+        }
+        let (living, agent, path, _begun) = self.file(id, path).await?;
+        match agent.put_stream(&path, mode, body).await {
+            Ok(stat) => Ok(stat),
+            Err(error) => Err(living.failed_at(&path, error).await),
+        }
+    }
+
+    /// A file's stat and bytes. The sandbox is in use until the stream is read or dropped.
+    pub async fn read_file(&self, id: SandboxId, path: &[u8], offset: u64, length: Option<u64>) -> Result<(FileStat, ByteStream)> {
+        let (living, agent, path, begun) = self.file(id, path).await?;
+        match agent.get(&path, offset, length).await {
+            Ok((stat, content)) => {
+                let content = content.map(move |chunk| {
+                    let _in_use = &begun;
+                    chunk
+                });
+                Ok((stat, Box::pin(content)))
+            }
+            Err(error) => Err(living.failed_at(&path, error).await),
+        }
+    }
+
+    /// What is known of one directory entry.
+    pub async fn stat_file(&self, id: SandboxId, path: &[u8]) -> Result<FileStat> {
+        let (living, agent, path, _begun) = self.file(id, path).await?;
+        match agent.stat(&path).await {
+            Ok(stat) => Ok(stat),
+            Err(error) => Err(living.failed_at(&path, error).await),
+        }
+    }
+
+    /// A directory's content, `depth` levels deep, at most `limit` entries.
+    pub async fn list_files(&self, id: SandboxId, path: &[u8], depth: u32, limit: u32) -> Result<Listing> {
+        if !(1..=MAX_DEPTH).contains(&depth) {
+            return Err(Error::invalid("limit_out_of_range", format!("field `depth` is {depth}, allowed is 1 to {MAX_DEPTH}")));
+        }
+        if !(1..=MAX_LIST).contains(&limit) {
+            return Err(Error::invalid("limit_out_of_range", format!("field `limit` is {limit}, allowed is 1 to {MAX_LIST}")));
+        }
+        let (living, agent, path, _begun) = self.file(id, path).await?;
+        match agent.list(&path, depth, limit).await {
+            Ok(listing) => Ok(listing),
+            Err(error) => Err(living.failed_at(&path, error).await),
+        }
+    }
+
+    /// Removes a file, an empty directory, or, with `recursive`, a whole tree.
+    pub async fn delete_file(&self, id: SandboxId, path: &[u8], recursive: bool) -> Result<()> {
+        let (living, agent, path, _begun) = self.file(id, path).await?;
+        match agent.delete(&path, recursive).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(living.failed_at(&path, error).await),
+        }
+    }
+
+    /// The engine in numbers.
+    #[must_use]
+    pub fn metrics(&self) -> Snapshot {
+        self.core.metrics.snapshot(self.core.registry.count(), self.core.registry.running_executions())
+    }
+
+    /// Whether new work can be taken.
+    pub async fn ready(&self) -> Result<()> {
+        self.core.accepting()?;
+        self.core.store.ping().await.map_err(store_error)
+    }
+
+    /// Takes nothing new, ends all sandboxes, waits for their records, shuts the backend down. Whatever takes longer than 10 s is left
+    /// to the backend, which ends it all the same, and to the next start, which records it.
+    pub async fn shutdown(&self) {
+        let core = &self.core;
+        core.closing.cancel();
+        core.tasks.close();
+        let end = End::new(TombstoneReason::ServerStopped, "the server was shut down");
+        let drained = async {
+            // Again and again: a create that was let in before may only now register its sandbox.
+            loop {
+                let living = core.registry.sandboxes();
+                if living.is_empty() {
+                    break;
+                }
+                let ending = living.iter().map(|sandbox| async {
+                    sandbox.end(end.clone()).await;
+                    sandbox.ended().await;
+                });
+                join_all(ending).await;
+            }
+            core.tasks.wait().await;
+        };
+        if tokio::time::timeout(SHUTDOWN_WITHIN, drained).await.is_err() {
+            let left = core.registry.sandboxes().len();
+            tracing::error!(sandboxes = left, "{left} sandboxes did not end in time; the backend ends them now");
+        }
+        core.backend.shutdown().await;
+    }
+
+    /// A sandbox that has not ended; an error says what became of it.
+    async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
+        if let Some(living) = self.core.registry.sandbox(id) {
+            return Ok(living);
+        }
+        match self.core.store.sandbox(id).await.map_err(store_error)? {
+            Some(Sandbox { tombstone: Some(tombstone), .. }) => Err(Error::Gone { id: id.to_string(), tombstone }),
+            // It ended between the two looks, or its last server is another.
+            Some(_) => Err(unavailable(format!("sandbox `{id}` is just ending"))),
+            None => Err(unknown_sandbox(id)),
+        }
+    }
+
+    async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
+        let living = self.living(id).await?;
+        let path = validate::absolute_path(&living.work_dir, path)?;
+        let begun = living.begin().await?;
+        let agent = living.ready_agent().await?;
+        Ok((living, agent, path, begun))
+    }
+
+    async fn not_running(&self, id: ExecutionId) -> Error {
+        match self.execution(id).await {
+            Ok(_) => Error::conflict("execution_finished", format!("execution `{id}` has ended")),
+            Err(error) => error,
+        }
+    }
+}
+
+/// The totals as recorded; unknown when the server died before it could.
+fn recorded(execution: &Execution, stream: Stream) -> Option<StreamTotals> {
+    let outcome = execution.outcome.as_ref()?;
+    let totals = match stream {
+        Stream::Stdout => outcome.stdout,
+        Stream::Stderr => outcome.stderr,
+    };
+    let unknown = outcome.status == ExecutionStatus::Lost && totals == StreamTotals::default();
+    (!unknown).then_some(totals)
+}
+
+async fn bury(core: &Core) -> Result<()> {
+    let message = "the server that ran it died".to_owned();
+    let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message, at: now() };
+    let (sandboxes, executions) = core.store.bury_the_living(&tombstone).await.map_err(store_error)?;
+    if sandboxes + executions > 0 {
+        tracing::warn!(sandboxes, executions, "The last server died with {sandboxes} sandboxes and {executions} executions");
+    }
+    let left = core.backend.list().await.map_err(|error| Error::internal("cannot list what the last server left", error))?;
+    for observed in left {
+        let id = observed.id;
+        tracing::warn!(sandbox.id = %id, "Destroying sandbox {id}, which the last server left");
+        core.backend.destroy(id).await.map_err(|error| Error::internal(format!("cannot destroy sandbox `{id}`"), error))?;
+    }
+    Ok(())
+}
+
+fn make_private(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

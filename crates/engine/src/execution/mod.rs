@@ -1,0 +1,123 @@
+//! Executions: one task owns each, pumps its frames into the log, and decides how it ended.
+
+mod outcome;
+mod prepare;
+mod task;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use caisson_core::{Error, Execution, Result};
+use caisson_wire::frame::{Frame, Kind};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::{
+    prepare::prepare,
+    task::{Ended, Started, start},
+};
+use crate::{
+    agent_client::FrameSender,
+    core::{Core, unavailable},
+    output_log::OutputLog,
+    request::{ExecRequest, ExecutionResult},
+    sandbox::Living,
+};
+
+/// A frame waits this long behind others on their way to the program's agent.
+const FRAME_SENT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Everybody's view of an execution that runs.
+#[derive(Debug)]
+pub(crate) struct RunningExecution {
+    pub(crate) started: Execution,
+    pub(crate) log: OutputLog,
+    frames: FrameSender,
+    /// Bit n: signal n was sent on request.
+    signals_sent: AtomicU64,
+    killed: CancellationToken,
+}
+
+impl RunningExecution {
+    /// Sends a signal to the program's process group.
+    pub(crate) async fn signal(&self, signal: i32) -> Result<()> {
+        let number = u32::try_from(signal).ok().filter(|n| (1..=64).contains(n));
+        let Some(number) = number else {
+            return Err(Error::invalid("invalid_signal", format!("signal {signal} does not exist; signals are 1 to 64")));
+        };
+        self.signals_sent.fetch_or(1 << (number - 1), Ordering::AcqRel);
+        let frame = Frame::new(Kind::Signal, Bytes::copy_from_slice(&number.to_be_bytes())).encode();
+        match tokio::time::timeout(FRAME_SENT_WITHIN, self.frames.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::conflict("execution_finished", format!("execution `{}` has ended", self.started.id))),
+            Err(_) => Err(unavailable("the program does not read its standard input, and the signal waits behind it; kill it instead")),
+        }
+    }
+
+    /// Ends the program's whole process tree.
+    pub(crate) fn kill(&self) {
+        self.killed.cancel();
+    }
+}
+
+/// An execution that the agent has started. Dropping this changes nothing: the execution goes on and is recorded.
+#[derive(Debug)]
+pub struct Running {
+    /// As recorded at its start.
+    pub execution: Execution,
+    pub(crate) result: oneshot::Receiver<Result<ExecutionResult>>,
+}
+
+impl Running {
+    /// Returns when it has ended and is recorded.
+    pub async fn wait(self) -> Result<ExecutionResult> {
+        self.result.await.unwrap_or_else(|_| Err(task_ended()))
+    }
+}
+
+/// Starts an execution in a living sandbox, in a task of its own that outlives the caller.
+pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecRequest) -> Result<Running> {
+    let begun = living.begin().await?;
+    let (reply, started) = oneshot::channel();
+    let (core, tasks) = (Arc::clone(core), core.tasks.clone());
+    let executions = living.executions.clone();
+    tasks.spawn(executions.track_future(async move {
+        let result = async {
+            let agent = living.ready_agent().await?;
+            let prepared = prepare(&living, &agent, request, None).await?;
+            start(&core, &living, &agent, prepared).await
+        };
+        let mut started = match result.await {
+            Ok(started) => started,
+            // Whoever asked may have gone; nothing was started.
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let (result_to, result) = oneshot::channel();
+        let mut reply = Some(reply);
+        let ended = started
+            .pump(|recorded| {
+                if let Some(reply) = reply.take() {
+                    // Whoever asked may have gone; the execution goes on.
+                    drop(reply.send(recorded.map(|execution| Running { execution, result })));
+                }
+            })
+            .await;
+        if let Some(ended) = ended {
+            // Likewise.
+            drop(result_to.send(started.finish(ended).await));
+        }
+        drop(begun);
+    }));
+    started.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+/// A task of ours went without an answer: it panicked.
+pub(crate) fn task_ended() -> Error {
+    Error::Internal { message: "the server failed while it handled this; see its log".to_owned(), cause: None }
+}

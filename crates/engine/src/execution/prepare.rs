@@ -1,0 +1,173 @@
+//! From what a client asks for to what the agent is told.
+
+use bytes::Bytes;
+use caisson_core::{Error, Result};
+use caisson_wire::{
+    CODE_FILE, CodeFile, ExecStart, Refusal, RefusalCode,
+    frame::{Frame, Kind},
+};
+
+use crate::{
+    agent_client::AgentClient,
+    figures,
+    languages::{self, Found, Language, Runner},
+    request::{ExecRequest, Program, Stdin},
+    sandbox::Living,
+};
+
+/// Standard input up to this size travels with the start.
+const INLINE_STDIN: usize = 64 << 10;
+
+/// Ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) start: ExecStart,
+    /// Frames that travel right behind the start.
+    pub(crate) first: Vec<Bytes>,
+    pub(crate) stdin: Stdin,
+    pub(crate) timeout: Option<std::time::Duration>,
+    wanted: Wanted,
+}
+
+/// What to say when there is no such program.
+#[derive(Debug)]
+enum Wanted {
+    Program(String),
+    Shell,
+    Language(&'static Language),
+    /// A name that is not in the table of languages.
+    Interpreter(String),
+}
+
+/// `report_changes`: a directory whose changed files are to be named at the end.
+pub(crate) async fn prepare(
+    living: &Living,
+    agent: &AgentClient,
+    request: ExecRequest,
+    report_changes: Option<String>,
+) -> Result<Prepared> {
+    let mut code = None;
+    let mut alternatives = Vec::new();
+    let (argv, wanted) = match request.program {
+        Program::Argv(argv) => {
+            let name = argv.first().cloned().unwrap_or_default();
+            (argv, Wanted::Program(name))
+        }
+        Program::Shell(line) => {
+            alternatives.push("sh".to_owned());
+            (vec!["bash".to_owned(), "-c".to_owned(), line], Wanted::Shell)
+        }
+        Program::Code { language, text, args } => {
+            let (mut argv, extension, wanted) = match languages::find(&language)? {
+                Found::Known(language) => {
+                    let runner = runner(living, agent, language).await?;
+                    if !language.must_be_looked_for() {
+                        alternatives.extend(language.runners.iter().skip(1).map(|other| other.program.to_owned()));
+                    }
+                    let argv = [runner.program].iter().chain(runner.arguments).map(|word| (*word).to_owned()).collect();
+                    (argv, language.extension.to_owned(), Wanted::Language(language))
+                }
+                Found::Interpreter(name) => {
+                    let extension = if name.bytes().all(|c| c.is_ascii_alphanumeric()) { name.clone() } else { "txt".to_owned() };
+                    (vec![name.clone(), CODE_FILE.to_owned()], extension, Wanted::Interpreter(name))
+                }
+            };
+            argv.extend(args);
+            code = Some(CodeFile { stem: languages::STEM.to_owned(), extension, text });
+            (argv, wanted)
+        }
+    };
+    let (first, stdin) = match request.stdin {
+        Stdin::Bytes(bytes) if bytes.len() <= INLINE_STDIN => {
+            let end = Frame::new(Kind::StdinEof, Bytes::new()).encode();
+            let data = (!bytes.is_empty()).then(|| Frame::new(Kind::Stdin, bytes).encode());
+            (data.into_iter().chain([end]).collect(), None)
+        }
+        Stdin::Empty => (Vec::new(), None),
+        other => (Vec::new(), Some(other)),
+    };
+    let start = ExecStart {
+        argv,
+        alternatives,
+        env: request.env.into_iter().collect(),
+        cwd: request.cwd,
+        stdin: stdin.is_some() || !first.is_empty(),
+        timeout_ms: request.timeout.map(|timeout| u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)),
+        max_output_bytes: request.max_output_bytes,
+        code,
+        report_changes,
+    };
+    Ok(Prepared { start, first, stdin: stdin.unwrap_or_default(), timeout: request.timeout, wanted })
+}
+
+/// The first runner that the image has, where it matters which; otherwise the agent looks while it starts.
+async fn runner(living: &Living, agent: &AgentClient, language: &'static Language) -> Result<Runner> {
+    let first = language.runners[0];
+    if !language.must_be_looked_for() {
+        return Ok(first);
+    }
+    let names = language.runners.iter().map(|runner| runner.program.to_owned()).collect();
+    let found = match agent.which(names).await {
+        Ok(found) => found,
+        Err(error) => return Err(living.failed(error).await),
+    };
+    match language.runners.iter().find(|runner| found.iter().any(|name| name == runner.program)) {
+        Some(runner) => Ok(*runner),
+        None => Err(missing(agent, &Wanted::Language(language)).await),
+    }
+}
+
+impl Prepared {
+    /// What an agent's refusal to start this means for the caller.
+    pub(crate) async fn refused(&self, agent: &AgentClient, refusal: Refusal) -> Option<Error> {
+        match refusal.code {
+            RefusalCode::ProgramNotFound => Some(missing(agent, &self.wanted).await),
+            // A directory to start in that is not there is the request's mistake, not a missing resource.
+            RefusalCode::NotFound | RefusalCode::NotADirectory => {
+                Some(Error::invalid("invalid_path", figures::tamed(&refusal.message, 1000)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The argv for the record: the program that was found, and the code file's name.
+    pub(crate) fn shown(&self, found: &str) -> Vec<String> {
+        let mut argv = self.start.argv.clone();
+        let found = found.rsplit('/').next().unwrap_or_default();
+        if let Some(name) = self.start.alternatives.iter().find(|name| *name == found)
+            && let Some(program) = argv.first_mut()
+        {
+            program.clone_from(name);
+        }
+        if let Some(code) = &self.start.code {
+            for argument in argv.iter_mut().filter(|argument| *argument == CODE_FILE) {
+                *argument = format!("{}.{}", code.stem, code.extension);
+            }
+        }
+        argv
+    }
+}
+
+async fn missing(agent: &AgentClient, wanted: &Wanted) -> Error {
+    let (code, what) = match wanted {
+        Wanted::Program(name) => {
+            let message = format!("program `{}` is not in this image; give its path, or another program", figures::tamed(name, 200));
+            return Error::invalid("program_not_found", message);
+        }
+        Wanted::Shell => return Error::invalid("program_not_found", "this image has neither `bash` nor `sh`; use `cmd`"),
+        Wanted::Language(language) => {
+            let programs: Vec<&str> = language.runners.iter().map(|runner| runner.program).collect();
+            ("interpreter_missing", format!("this image has no interpreter for {} (looked for {})", language.name, programs.join(", ")))
+        }
+        Wanted::Interpreter(name) => {
+            ("unknown_language", format!("language `{name}` is not known, and this image has no program of that name"))
+        }
+    };
+    // The list is a courtesy; without it the answer is still right.
+    let found = agent.which(languages::programs()).await.unwrap_or_default();
+    let there = match &languages::available(&found)[..] {
+        [] => "no known language".to_owned(),
+        names => names.join(", "),
+    };
+    Error::invalid(code, format!("{what}; it has {there}"))
+}

@@ -1,0 +1,371 @@
+//! The life of one execution: started by the agent, pumped into the log, judged, recorded.
+
+use std::{
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use caisson_core::{Execution, ExecutionId, FileStat, Outcome, Result, Stream, TombstoneReason};
+use caisson_wire::{
+    ExecExit,
+    frame::{Frame, Kind},
+};
+use futures::FutureExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RunningExecution,
+    outcome::{self, Facts, Verdict},
+    prepare::Prepared,
+};
+use crate::{
+    agent_client::{AgentClient, AgentError, ExecFrame, ExecStream, FrameSender},
+    core::{Core, now, store_error},
+    figures,
+    output_log::OutputLog,
+    request::{ExecutionResult, Stdin},
+    sandbox::{End, Living, not_recorded},
+};
+
+/// How long the agent may take to start a program.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// After its time-out, a program that the agent has not ended takes its sandbox with it.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long output may wait in memory before it is put on disk.
+const WRITE_AFTER: Duration = Duration::from_millis(500);
+/// Attempts to write how an execution ended.
+const RECORD_ATTEMPTS: u32 = 4;
+/// Standard input in one frame.
+const STDIN_CHUNK: usize = 256 << 10;
+
+type Recording = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// An execution that the agent has started and nobody has recorded yet.
+pub(crate) struct Started {
+    core: Arc<Core>,
+    living: Arc<Living>,
+    handle: Arc<RunningExecution>,
+    stream: Option<ExecStream>,
+    stdin: Stdin,
+    facts: Facts,
+    oom_kills_before: u64,
+    /// What the agent's figures cannot exceed counts from here.
+    requested: Instant,
+    /// The time-out counts from here.
+    began: Instant,
+}
+
+/// An execution that has ended and is not recorded so yet.
+pub(crate) struct Ended {
+    verdict: Verdict,
+    duration: Duration,
+    cpu: Duration,
+    peak_memory_bytes: u64,
+    /// Changed files, when they were asked for.
+    pub(crate) changes: Vec<FileStat>,
+    pub(crate) changes_truncated: bool,
+}
+
+/// Hands the program to the agent and returns once it runs, or why it does not.
+pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentClient, mut prepared: Prepared) -> Result<Started> {
+    let requested = Instant::now();
+    let first = std::mem::take(&mut prepared.first);
+    let starting = async {
+        let (frames, mut stream) = agent.exec(&prepared.start, first).await?;
+        let frame = stream.next().await?;
+        Ok((frames, stream, frame))
+    };
+    let answer = tokio::time::timeout(START_WITHIN, starting).await.unwrap_or(Err(AgentError::Silent));
+    let (frames, stream, found) = match answer {
+        Ok((frames, stream, ExecFrame::Started(started))) => (frames, stream, started.program),
+        Ok((_, stream, ExecFrame::Refused(refusal))) => {
+            stream.finish();
+            return Err(match prepared.refused(agent, refusal.clone()).await {
+                Some(error) => error,
+                None => living.failed(AgentError::Refused(refusal)).await,
+            });
+        }
+        Ok(_) => return Err(living.failed(AgentError::Nonsense("an execution that did not begin with its start".to_owned())).await),
+        Err(AgentError::Refused(refusal)) => {
+            return Err(match prepared.refused(agent, refusal.clone()).await {
+                Some(error) => error,
+                None => living.failed(AgentError::Refused(refusal)).await,
+            });
+        }
+        Err(error) => return Err(living.failed(error).await),
+    };
+    let execution =
+        Execution { id: ExecutionId::random(), sandbox: living.id, argv: prepared.shown(&found), started_at: now(), outcome: None };
+    let handle = Arc::new(RunningExecution {
+        log: OutputLog::new(&core.logs, execution.id),
+        started: execution,
+        frames,
+        signals_sent: AtomicU64::new(0),
+        killed: CancellationToken::new(),
+    });
+    core.registry.add_execution(Arc::clone(&handle));
+    let facts = Facts {
+        timeout: prepared.timeout,
+        max_output_bytes: prepared.start.max_output_bytes,
+        memory_bytes: living.memory_bytes,
+        signals_sent: 0,
+    };
+    Ok(Started {
+        core: Arc::clone(core),
+        living: Arc::clone(living),
+        handle,
+        stream: Some(stream),
+        stdin: prepared.stdin,
+        facts,
+        oom_kills_before: living.oom_kills.load(Ordering::Acquire),
+        requested,
+        began: Instant::now(),
+    })
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.core.registry.forget_execution(self.handle.started.id);
+        self.handle.log.announce_end();
+    }
+}
+
+impl Started {
+    /// Follows the program until it has ended. `recorded` hears of the record as soon as it is committed; when it cannot be, the
+    /// program is killed and there is nothing to finish.
+    pub(crate) async fn pump(&mut self, recorded: impl FnOnce(Result<Execution>)) -> Option<Ended> {
+        let mut stream = self.stream.take()?;
+        let mut recorded = Some(recorded);
+        let mut tell = |result: Result<Execution>| {
+            if let Some(recorded) = recorded.take() {
+                recorded(result);
+            }
+        };
+        let handle = Arc::clone(&self.handle);
+        let mut recording = self.record().fuse();
+        let stdin = std::mem::take(&mut self.stdin);
+        let mut feeding = pin!(feed(handle.frames.clone(), stdin).fuse());
+        let overdue_at = self.facts.timeout.map(|timeout| self.began + timeout + GRACE);
+        let mut write_at = None;
+        let mut is_recorded = false;
+        let ended = loop {
+            let write_due = write_at.unwrap_or_else(|| Instant::now() + WRITE_AFTER);
+            tokio::select! {
+                // Cancel-safe: see there.
+                frame = stream.next() => match frame {
+                    Ok(ExecFrame::Stdout(data)) => self.take(Stream::Stdout, &data, &mut write_at).await,
+                    Ok(ExecFrame::Stderr(data)) => self.take(Stream::Stderr, &data, &mut write_at).await,
+                    Ok(ExecFrame::Exit { exit, changes }) => match self.judge(&exit).await {
+                        Ok(verdict) => {
+                            stream.finish();
+                            break self.exited(verdict, &exit, changes);
+                        }
+                        Err(what) => break self.lost(AgentError::Nonsense(what)).await,
+                    },
+                    Ok(ExecFrame::Refused(refusal)) => {
+                        stream.finish();
+                        break self.without_exit(outcome::unreported(&refusal.message));
+                    }
+                    Ok(ExecFrame::Started(_)) => {
+                        break self.lost(AgentError::Nonsense("an execution that started twice".to_owned())).await;
+                    }
+                    Err(error) => break self.lost(error).await,
+                },
+                // Kept between rounds and awaited below.
+                result = &mut recording => match result {
+                    Ok(()) => {
+                        is_recorded = true;
+                        tell(Ok(handle.started.clone()));
+                    }
+                    Err(error) => {
+                        // Dropping the stream kills the program: nothing runs that is not recorded.
+                        tell(Err(error));
+                        return None;
+                    }
+                },
+                // Kept between rounds; what is not fed when the program ends, it did not read.
+                () = &mut feeding => {}
+                // A token stays cancelled.
+                () = handle.killed.cancelled() => break self.without_exit(outcome::killed()),
+                // The deadline stays the same.
+                () = until(overdue_at) => break self.overdue().await,
+                // Computed anew in every round.
+                () = tokio::time::sleep_until(write_due), if write_at.is_some() => {
+                    write_at = None;
+                    tokio::join!(handle.log.write(Stream::Stdout), handle.log.write(Stream::Stderr));
+                }
+            }
+        };
+        if !is_recorded {
+            if let Err(error) = (&mut recording).await {
+                tell(Err(error));
+                return None;
+            }
+            tell(Ok(handle.started.clone()));
+        }
+        Some(ended)
+    }
+
+    /// Completes log and record; only then anybody hears of the end.
+    pub(crate) async fn finish(self, ended: Ended) -> Result<ExecutionResult> {
+        let (stdout, stderr) = self.handle.log.finish().await;
+        let Verdict { status, exit_code, signal, message } = ended.verdict;
+        let incomplete = [("stdout", &stdout.incomplete), ("stderr", &stderr.incomplete)]
+            .into_iter()
+            .filter_map(|(name, why)| why.as_ref().map(|why| format!("the log of {name} is incomplete: {why}")));
+        let message = message.into_iter().chain(incomplete).reduce(|all, next| format!("{all}; {next}"));
+        let outcome = Outcome {
+            status,
+            exit_code,
+            signal,
+            message,
+            duration: ended.duration,
+            cpu: ended.cpu,
+            peak_memory_bytes: ended.peak_memory_bytes,
+            stdout: stdout.totals,
+            stderr: stderr.totals,
+        };
+        let mut execution = self.handle.started.clone();
+        self.save(execution.id, &outcome).await?;
+        self.core.metrics.execution_ended(status, outcome.duration);
+        let (id, sandbox, duration_ms) = (execution.id, execution.sandbox, u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX));
+        tracing::debug!(execution.id = %id, sandbox.id = %sandbox, duration_ms, status = status.as_str(), "Execution {id} ended");
+        execution.outcome = Some(outcome);
+        Ok(ExecutionResult { execution, stdout: stdout.captured, stderr: stderr.captured })
+    }
+
+    /// Writes the outcome; gives up after a few attempts, and then the next start calls the execution lost.
+    async fn save(&self, id: ExecutionId, outcome: &Outcome) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            match self.core.store.finish_execution(id, outcome).await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempt == RECORD_ATTEMPTS => return Err(store_error(error)),
+                Err(error) => {
+                    tracing::warn!(execution.id = %id, attempt, error = %error, "Cannot record the end of execution {id} yet");
+                    tokio::time::sleep(Duration::from_millis(50) * attempt).await;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    /// Writes the record once the sandbox's own is there.
+    fn record(&self) -> Recording {
+        let (core, living, execution) = (Arc::clone(&self.core), Arc::clone(&self.living), self.handle.started.clone());
+        Box::pin(async move {
+            living.recorded().await.map_err(not_recorded)?;
+            core.store.insert_execution(&execution).await.map_err(store_error)
+        })
+    }
+
+    async fn take(&self, stream: Stream, data: &Bytes, write_at: &mut Option<Instant>) {
+        self.core.metrics.output(data.len());
+        if self.handle.log.append(stream, data) {
+            // The program waits for the disk here, by the windows of HTTP/2, and never for a reader.
+            self.handle.log.write(stream).await;
+        } else if write_at.is_none() && self.handle.log.has_pending() {
+            *write_at = Some(Instant::now() + WRITE_AFTER);
+        }
+    }
+
+    async fn judge(&self, exit: &ExecExit) -> Result<Verdict, String> {
+        let facts = self.facts_now();
+        let out_of_memory = outcome::may_be_out_of_memory(exit, &facts)
+            && match self.core.backend.usage(self.living.id).await {
+                Some(usage) => self.living.note_oom_kills(usage.oom_kills, self.oom_kills_before),
+                None => false,
+            };
+        outcome::of_exit(exit, &facts, out_of_memory)
+    }
+
+    fn facts_now(&self) -> Facts {
+        Facts { signals_sent: self.handle.signals_sent.load(Ordering::Acquire), ..self.facts }
+    }
+
+    /// The agent's figures, as far as they can be true.
+    fn exited(&self, verdict: Verdict, exit: &ExecExit, changes: Vec<FileStat>) -> Ended {
+        let elapsed = self.requested.elapsed();
+        Ended {
+            verdict,
+            duration: Duration::from_micros(exit.duration_us).min(elapsed),
+            cpu: Duration::from_micros(exit.cpu_us).min(elapsed.saturating_mul(1024)),
+            peak_memory_bytes: exit.peak_memory_bytes.min(i64::MAX.unsigned_abs()),
+            changes,
+            changes_truncated: exit.changes_truncated,
+        }
+    }
+
+    fn without_exit(&self, verdict: Verdict) -> Ended {
+        Ended {
+            verdict,
+            duration: self.began.elapsed(),
+            cpu: Duration::ZERO,
+            peak_memory_bytes: 0,
+            changes: Vec::new(),
+            changes_truncated: false,
+        }
+    }
+
+    /// The agent has gone or talks nonsense: how the sandbox ended says how the program did.
+    async fn lost(&self, error: AgentError) -> Ended {
+        let tombstone = match error {
+            AgentError::Lost(_) => self.living.tombstone().await,
+            other => {
+                self.living.end(End::new(TombstoneReason::Crashed, other.to_string())).await;
+                self.living.tombstone().await
+            }
+        };
+        let past_its_time = self.facts.timeout.filter(|timeout| self.began.elapsed() >= *timeout);
+        match (past_its_time, &tombstone) {
+            (Some(timeout), Some(t)) if t.reason == TombstoneReason::Crashed => self.without_exit(outcome::overdue(timeout)),
+            _ => self.without_exit(outcome::of_tombstone(tombstone.as_ref(), self.living.memory_bytes)),
+        }
+    }
+
+    async fn overdue(&self) -> Ended {
+        let timeout = self.facts.timeout.unwrap_or_default();
+        let message = format!("its agent did not end an execution at its time-out of {}", figures::seconds(timeout));
+        self.living.end(End::new(TombstoneReason::Crashed, message)).await;
+        self.without_exit(outcome::overdue(timeout))
+    }
+}
+
+/// Feeds standard input to the program, as fast as it reads.
+async fn feed(frames: FrameSender, stdin: Stdin) {
+    let sent = async {
+        match stdin {
+            Stdin::Empty => return Ok(()),
+            Stdin::Bytes(bytes) => feed_bytes(&frames, bytes).await?,
+            Stdin::Stream(mut chunks) => {
+                while let Some(chunk) = chunks.recv().await {
+                    feed_bytes(&frames, chunk).await?;
+                }
+            }
+        }
+        frames.send(Frame::new(Kind::StdinEof, Bytes::new()).encode()).await
+    };
+    // The program ended before it had read everything, which is its own affair.
+    sent.await.ok();
+}
+
+async fn feed_bytes(frames: &FrameSender, mut bytes: Bytes) -> Result<(), tokio::sync::mpsc::error::SendError<Bytes>> {
+    while !bytes.is_empty() {
+        let chunk = bytes.split_to(bytes.len().min(STDIN_CHUNK));
+        frames.send(Frame::new(Kind::Stdin, chunk).encode()).await?;
+    }
+    Ok(())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

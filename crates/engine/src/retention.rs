@@ -1,0 +1,40 @@
+//! Old records and logs go.
+
+use std::{sync::Arc, time::Duration};
+
+use caisson_core::Result;
+use jiff::Timestamp;
+
+use crate::{
+    core::{Core, store_error},
+    output_log,
+};
+
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// Purges now and then every hour until the engine closes.
+pub(crate) async fn keep_tidy(core: Arc<Core>) {
+    loop {
+        if let Err(error) = purge(&core).await {
+            tracing::warn!(error = %error, "Cannot purge old records; trying again in an hour");
+        }
+        tokio::select! {
+            // A token stays cancelled.
+            () = core.closing.cancelled() => return,
+            // Begins anew after each purge.
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn purge(core: &Core) -> Result<()> {
+    let before = Timestamp::now().checked_sub(core.config.retention).unwrap_or(Timestamp::MIN);
+    let removed = core.store.purge(before).await.map_err(store_error)?;
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let count = removed.len();
+    let failed = output_log::remove(&core.logs.logs, removed).await;
+    tracing::info!(executions = count, failed, "Purged {count} executions beyond their retention");
+    Ok(())
+}

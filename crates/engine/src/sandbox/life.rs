@@ -1,0 +1,320 @@
+//! The task that owns one sandbox, from its record to its tombstone.
+//!
+//! ```text
+//! record ∥ launch ─▶ connected ─▶ answered ─▶ … ─▶ end ─▶ destroy ─▶ executions recorded ─▶ tombstone recorded
+//! ```
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use caisson_core::{BackendError, Event, Result, Sandbox, State, StoreError, Tombstone, TombstoneReason, next};
+use futures::{FutureExt, future::Fuse};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use super::{Command, End, Purpose, Recorded};
+use crate::{
+    activity::Activity,
+    agent_client::{self, AgentClient},
+    core::{Core, now, store_error, to_microsecond},
+    figures,
+    request::SandboxUpdate,
+};
+
+/// From the request until the agent has answered.
+const LAUNCH_WITHIN: Duration = Duration::from_secs(60);
+/// How long the records of its executions are waited for.
+const EXECUTIONS_END_WITHIN: Duration = Duration::from_secs(10);
+/// Between two attempts to destroy what does not go; grows up to the longest.
+const RETRY_DESTROY: Duration = Duration::from_millis(200);
+const RETRY_DESTROY_MAX: Duration = Duration::from_secs(30);
+/// Attempts to write the tombstone before only the log has it.
+const RECORD_ATTEMPTS: u32 = 5;
+
+type Connecting = Pin<Box<dyn Future<Output = Result<(AgentClient, oneshot::Receiver<String>), BackendError>> + Send>>;
+type Recording<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+pub(super) struct Life {
+    pub(super) core: Arc<Core>,
+    pub(super) purpose: Purpose,
+    pub(super) activity: Arc<Activity>,
+    pub(super) executions: TaskTracker,
+    pub(super) record: watch::Sender<Sandbox>,
+    pub(super) agent: watch::Sender<Option<AgentClient>>,
+    pub(super) recorded: watch::Sender<Recorded>,
+    pub(super) launch_error: Arc<OnceLock<BackendError>>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+}
+
+impl Life {
+    pub(super) async fn run(mut self) {
+        let sandbox = self.record.borrow().clone();
+        let core = Arc::clone(&self.core);
+        let mut recording: Fuse<Recording<'_>> = core.store.insert_sandbox(&sandbox).fuse();
+        // A name must be ours before anything is launched under it; without one, recording and launching overlap.
+        if sandbox.name.is_some()
+            && let Err(error) = (&mut recording).await
+        {
+            self.recorded.send_replace(Recorded::Failed(Arc::new(error)));
+            self.activity.close();
+            self.core.registry.forget_sandbox(sandbox.id);
+            return;
+        }
+        if sandbox.name.is_some() {
+            self.recorded.send_replace(Recorded::Done);
+        }
+        let end = self.live(&sandbox, &mut recording, sandbox.name.is_some()).await;
+        self.take_down(&sandbox, end, recording).await;
+    }
+
+    /// Until there is a reason to end.
+    async fn live(&mut self, sandbox: &Sandbox, recording: &mut Fuse<Recording<'_>>, mut is_recorded: bool) -> End {
+        let mut connecting = self.connect(sandbox).fuse();
+        let mut lost = Fuse::terminated();
+        loop {
+            let wake = tokio::time::Instant::from_std(self.next_deadline());
+            tokio::select! {
+                // Polled to the end here or in `take_down`: it is not lost.
+                result = &mut *recording, if !is_recorded => match result {
+                    Ok(()) => {
+                        is_recorded = true;
+                        self.recorded.send_replace(Recorded::Done);
+                    }
+                    Err(error) => {
+                        self.recorded.send_replace(Recorded::Failed(Arc::new(error)));
+                        return End::new(TombstoneReason::LaunchFailed, "it could not be recorded");
+                    }
+                },
+                // Kept between rounds; dropped only when we leave, and then `take_down` destroys whatever came of it.
+                result = &mut connecting => match result {
+                    Ok((agent, ended)) => {
+                        self.agent.send_replace(Some(agent));
+                        lost = ended.fuse();
+                    }
+                    Err(error) => return self.launch_failed(error),
+                },
+                // Kept between rounds.
+                how = &mut lost => return self.explain_loss(sandbox, how.ok()).await,
+                // `recv` loses nothing when another arm wins.
+                command = self.inbox.recv() => match command {
+                    Some(Command::End(end)) => return end,
+                    Some(Command::Update(update, reply)) => {
+                        let result = self.update(update).await;
+                        // Whoever asked may have gone; the change stands.
+                        reply.send(result).ok();
+                    }
+                    Some(Command::Answered) => {
+                        self.answered();
+                        if self.purpose == Purpose::Kept && is_recorded {
+                            self.save().await;
+                        }
+                    }
+                    None => return End::new(TombstoneReason::Crashed, "nobody holds it any more"),
+                },
+                // Computed anew in every round.
+                () = tokio::time::sleep_until(wake) => if let Some(end) = self.due() {
+                    return end;
+                },
+            }
+        }
+    }
+
+    fn connect(&self, sandbox: &Sandbox) -> Connecting {
+        let (core, id, spec) = (Arc::clone(&self.core), sandbox.id, sandbox.spec.clone());
+        Box::pin(async move {
+            let stream = core.backend.launch(id, &spec).await?;
+            agent_client::connect(stream, &core.tasks).await.map_err(|error| BackendError::Failed(error.to_string()))
+        })
+    }
+
+    fn answered(&self) {
+        let answered = self.record.send_if_modified(|sandbox| {
+            // The second to say so has nothing to add.
+            let Ok(state) = next(sandbox.state, Event::AgentReady) else { return false };
+            sandbox.state = state;
+            true
+        });
+        if answered {
+            let after = self.activity.born().elapsed();
+            self.core.metrics.launched(after);
+            let id = self.record.borrow().id;
+            tracing::debug!(sandbox.id = %id, duration_ms = millis(after), "Launched sandbox {id}");
+        }
+    }
+
+    fn launch_failed(&self, error: BackendError) -> End {
+        let end = End::new(TombstoneReason::LaunchFailed, error.to_string());
+        // Set once: a launch fails once.
+        self.launch_error.set(error).ok();
+        end
+    }
+
+    /// The agent's stream has ended: asks the backend why.
+    async fn explain_loss(&self, sandbox: &Sandbox, how: Option<String>) -> End {
+        match self.core.backend.death(sandbox.id).await {
+            Some(caisson_core::Death { launch_error: Some(error), .. }) => self.launch_failed(error),
+            Some(death) if death.oom_kills > 0 => {
+                let limit = figures::bytes(sandbox.spec.limits.memory_bytes);
+                End::new(TombstoneReason::OutOfMemory, format!("memory limit {limit}"))
+            }
+            Some(death) => End::new(TombstoneReason::Crashed, death.how),
+            None => {
+                let how = how.unwrap_or_else(|| "unknown".to_owned());
+                End::new(TombstoneReason::Crashed, format!("the stream to its agent ended: {how}"))
+            }
+        }
+    }
+
+    async fn update(&self, update: SandboxUpdate) -> Result<Sandbox> {
+        self.activity.touch();
+        let before = self.record.borrow().clone();
+        let mut after = before.clone();
+        if let Some(lifetime) = update.lifetime {
+            after.time_limits.lifetime = lifetime;
+        }
+        if let Some(idle_timeout) = update.idle_timeout {
+            after.time_limits.idle_timeout = idle_timeout;
+        }
+        if let Some(metadata) = update.metadata {
+            after.metadata = metadata;
+        }
+        after.last_active_at = to_microsecond(self.activity.last_active_at());
+        if after != before {
+            self.core.store.update_sandbox(&after).await.map_err(store_error)?;
+            self.record.send_replace(after.clone());
+        }
+        Ok(after)
+    }
+
+    /// When to look at the time limits next.
+    fn next_deadline(&self) -> Instant {
+        let sandbox = self.record.borrow();
+        let born = self.activity.born();
+        let lifetime = sandbox.time_limits.lifetime.map(|lifetime| born + lifetime);
+        let idle = sandbox.time_limits.idle_timeout.map(|idle| self.activity.last_used() + idle);
+        let launch = (sandbox.state == State::Creating).then(|| born + LAUNCH_WITHIN);
+        [lifetime, idle, launch].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+
+    /// Whether a time limit is over.
+    fn due(&self) -> Option<End> {
+        let sandbox = self.record.borrow();
+        let age = self.activity.born().elapsed();
+        if let Some(lifetime) = sandbox.time_limits.lifetime
+            && age >= lifetime
+        {
+            return Some(End::new(TombstoneReason::Lifetime, format!("its lifetime of {} is over", figures::seconds(lifetime))));
+        }
+        if sandbox.state == State::Creating && age >= LAUNCH_WITHIN {
+            let message = format!("its agent did not answer within {}", figures::seconds(LAUNCH_WITHIN));
+            return Some(End::new(TombstoneReason::LaunchFailed, message));
+        }
+        let idle = sandbox.time_limits.idle_timeout?;
+        if self.activity.last_used().elapsed() >= idle && self.activity.close_if_unused() {
+            return Some(End::new(TombstoneReason::IdleTimeout, format!("nothing happened in it for {}", figures::seconds(idle))));
+        }
+        None
+    }
+
+    async fn take_down(mut self, sandbox: &Sandbox, end: End, recording: Fuse<Recording<'_>>) {
+        let id = sandbox.id;
+        self.activity.close();
+        self.inbox.close();
+        let started = Instant::now();
+        let never_ran = self.record.borrow().state == State::Creating;
+        let tombstone = Tombstone { reason: end.reason, message: end.message, at: now() };
+        self.record.send_modify(|sandbox| {
+            sandbox.last_active_at = to_microsecond(self.activity.last_active_at());
+            sandbox.tombstone = Some(tombstone.clone());
+            step(sandbox, if never_ran { Event::LaunchFailed } else { Event::Destroy });
+        });
+        if end.reason == TombstoneReason::LaunchFailed {
+            self.core.metrics.launch_failed();
+        }
+        self.destroy(sandbox).await;
+        self.agent.send_replace(None);
+        self.executions.close();
+        if tokio::time::timeout(EXECUTIONS_END_WITHIN, self.executions.wait()).await.is_err() {
+            tracing::error!(sandbox.id = %id, "Executions of sandbox {id} did not end with it");
+        }
+        // A record that was never written needs no tombstone.
+        let mut recording = recording;
+        let was_recorded = match &*self.recorded.borrow() {
+            Recorded::Done => Some(true),
+            Recorded::Failed(_) => Some(false),
+            Recorded::Pending => None,
+        };
+        let was_recorded = match was_recorded {
+            Some(known) => known,
+            None => (&mut recording).await.is_ok(),
+        };
+        let ended = {
+            let mut ended = self.record.borrow().clone();
+            step(&mut ended, Event::TornDown);
+            if let Some(tombstone) = &mut ended.tombstone {
+                tombstone.at = now();
+            }
+            ended
+        };
+        if was_recorded {
+            self.save_tombstone(&ended).await;
+        }
+        self.core.metrics.sandbox_ended(end.reason);
+        self.core.registry.forget_sandbox(id);
+        self.record.send_replace(ended);
+        let reason = end.reason.as_str();
+        let duration_ms = millis(started.elapsed());
+        if matches!(end.reason, TombstoneReason::Crashed | TombstoneReason::LaunchFailed) {
+            tracing::warn!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {tombstone}");
+        } else {
+            tracing::debug!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {tombstone}");
+        }
+    }
+
+    /// Does not return before the backend has nothing of it any more. Until then it counts as one of the sandboxes there may be.
+    async fn destroy(&self, sandbox: &Sandbox) {
+        let id = sandbox.id;
+        let mut wait = RETRY_DESTROY;
+        while let Err(error) = self.core.backend.destroy(id).await {
+            tracing::error!(sandbox.id = %id, error = %error, "Cannot destroy sandbox {id} yet");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_DESTROY_MAX);
+        }
+    }
+
+    /// Writes the record as it is; what fails here is written with the tombstone.
+    async fn save(&self) {
+        let sandbox = self.record.borrow().clone();
+        if let Err(error) = self.core.store.update_sandbox(&sandbox).await {
+            let id = sandbox.id;
+            tracing::warn!(sandbox.id = %id, error = %error, "Cannot update the record of sandbox {id}");
+        }
+    }
+
+    async fn save_tombstone(&self, sandbox: &Sandbox) {
+        let id = sandbox.id;
+        for attempt in 1..=RECORD_ATTEMPTS {
+            match self.core.store.update_sandbox(sandbox).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(sandbox.id = %id, attempt, error = %error, "Cannot record the end of sandbox {id}; the next start will");
+                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+                }
+            }
+        }
+    }
+}
+
+fn step(sandbox: &mut Sandbox, event: Event) {
+    match next(sandbox.state, event) {
+        Ok(state) => sandbox.state = state,
+        Err(denied) => tracing::error!(sandbox.id = %sandbox.id, "Broken life of a sandbox: {denied}"),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,294 @@
+//! A living sandbox: one task owns it and is the only writer of its state; everybody else holds a [`Living`].
+
+mod life;
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use caisson_core::{BackendError, Error, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    activity::{Activity, Use},
+    agent_client::{AgentClient, AgentError},
+    core::{Core, launch_error, store_error, unavailable},
+    figures,
+    registry::unknown_sandbox,
+    request::SandboxUpdate,
+};
+
+/// Commands that wait; whoever sends more waits too.
+const COMMANDS_WAITING: usize = 16;
+/// How long its task may take to find out why a sandbox does not answer any more.
+const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// What its task is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The agent has answered for the first time.
+    Answered,
+    Update(SandboxUpdate, oneshot::Sender<Result<Sandbox>>),
+    End(End),
+}
+
+/// Why a sandbox is to end.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    pub(crate) reason: TombstoneReason,
+    pub(crate) message: String,
+}
+
+impl End {
+    pub(crate) fn new(reason: TombstoneReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Whether the sandbox is in the store.
+#[derive(Debug, Clone)]
+pub(crate) enum Recorded {
+    Pending,
+    Done,
+    Failed(Arc<StoreError>),
+}
+
+/// How a sandbox comes into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Lives until somebody or some limit ends it.
+    Kept,
+    /// Ends with its one execution: nobody looks at its record in between.
+    OneShot,
+}
+
+/// Everybody's view of a sandbox that has not ended.
+#[derive(Debug)]
+pub(crate) struct Living {
+    pub(crate) id: SandboxId,
+    pub(crate) work_dir: String,
+    pub(crate) memory_bytes: u64,
+    pub(crate) activity: Arc<Activity>,
+    /// Its executions: their records are complete before its own is closed.
+    pub(crate) executions: TaskTracker,
+    /// The last count of processes killed for want of memory that anybody asked for.
+    pub(crate) oom_kills: AtomicU64,
+    commands: mpsc::Sender<Command>,
+    record: watch::Receiver<Sandbox>,
+    agent: watch::Receiver<Option<AgentClient>>,
+    recorded: watch::Receiver<Recorded>,
+    launch_error: Arc<OnceLock<BackendError>>,
+}
+
+impl Living {
+    /// Admits the sandbox and starts its task, which begins with recording and launching it.
+    pub(crate) fn bring_up(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
+        core.accepting()?;
+        let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
+        let record = watch::Sender::new(sandbox.clone());
+        let agent = watch::Sender::new(None);
+        let recorded = watch::Sender::new(Recorded::Pending);
+        let activity = Arc::new(Activity::new(sandbox.created_at));
+        let launch_error = Arc::default();
+        let living = Arc::new(Self {
+            id: sandbox.id,
+            work_dir: sandbox.spec.work_dir.clone(),
+            memory_bytes: sandbox.spec.limits.memory_bytes,
+            activity: Arc::clone(&activity),
+            executions: TaskTracker::new(),
+            oom_kills: AtomicU64::new(0),
+            commands,
+            record: record.subscribe(),
+            agent: agent.subscribe(),
+            recorded: recorded.subscribe(),
+            launch_error: Arc::clone(&launch_error),
+        });
+        core.registry.admit(Arc::clone(&living), core.config.max_sandboxes)?;
+        let executions = living.executions.clone();
+        let life = life::Life { core: Arc::clone(core), purpose, activity, executions, record, agent, recorded, launch_error, inbox };
+        core.tasks.spawn(life.run());
+        Ok(living)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.record.borrow().state
+    }
+
+    /// The record as it is now.
+    pub(crate) fn now(&self) -> Sandbox {
+        let mut sandbox = self.record.borrow().clone();
+        sandbox.last_active_at = self.activity.last_active_at();
+        sandbox
+    }
+
+    /// Begins a use: as long as it lasts, the sandbox is not idle.
+    pub(crate) async fn begin(&self) -> Result<Use> {
+        match self.activity.begin() {
+            Some(begun) => Ok(begun),
+            None => Err(self.why_ended().await),
+        }
+    }
+
+    /// The agent of a sandbox whose agent has answered; waits for one that is still coming up.
+    pub(crate) async fn ready_agent(&self) -> Result<AgentClient> {
+        let mut record = self.record.clone();
+        let state = record.wait_for(|sandbox| sandbox.state != State::Creating).await.map(|sandbox| sandbox.state);
+        match state {
+            Ok(State::Running) => self.agent().await,
+            _ => Err(self.why_ended().await),
+        }
+    }
+
+    /// The agent as soon as there is a stream to it, whether it has answered yet or not.
+    pub(crate) async fn agent(&self) -> Result<AgentClient> {
+        let mut agent = self.agent.clone();
+        let found = agent.wait_for(Option::is_some).await.ok().and_then(|agent| agent.clone());
+        match found {
+            Some(agent) => Ok(agent),
+            None => Err(self.why_ended().await),
+        }
+    }
+
+    /// Returns when the record is in the store.
+    pub(crate) async fn recorded(&self) -> Result<(), Arc<StoreError>> {
+        let mut recorded = self.recorded.clone();
+        match recorded.wait_for(|recorded| !matches!(recorded, Recorded::Pending)).await.as_deref() {
+            Ok(Recorded::Done) => Ok(()),
+            Ok(Recorded::Failed(error)) => Err(Arc::clone(error)),
+            Ok(Recorded::Pending) | Err(_) => Err(Arc::new(StoreError::Unavailable("the sandbox ended before it was recorded".into()))),
+        }
+    }
+
+    /// Tells its task that the agent has answered.
+    pub(crate) async fn answered(&self) {
+        // A task that takes no commands any more has news of its own.
+        self.commands.send(Command::Answered).await.ok();
+    }
+
+    /// Asks for its end. It does not matter how many ask: the first reason counts.
+    pub(crate) async fn end(&self, end: End) {
+        // A task that takes no commands any more is ending the sandbox already.
+        self.commands.send(Command::End(end)).await.ok();
+    }
+
+    /// Returns when nothing of it is left.
+    pub(crate) async fn ended(&self) -> Sandbox {
+        let mut record = self.record.clone();
+        // An error means that its task has gone, which it does last of all.
+        record.wait_for(|sandbox| sandbox.state == State::Ended).await.ok();
+        self.now()
+    }
+
+    pub(crate) async fn update(&self, update: SandboxUpdate) -> Result<Sandbox> {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Update(update, reply)).await.is_ok()
+            && let Ok(result) = answer.await
+        {
+            return result;
+        }
+        Err(self.why_ended().await)
+    }
+
+    /// The tombstone, as soon as its task has found out; `None` when it does not end at all.
+    pub(crate) async fn tombstone(&self) -> Option<Tombstone> {
+        let mut record = self.record.clone();
+        let known = record.wait_for(|sandbox| sandbox.tombstone.is_some());
+        match tokio::time::timeout(END_IS_KNOWN_WITHIN, known).await {
+            Ok(Ok(sandbox)) => sandbox.tombstone.clone(),
+            Ok(Err(_)) => self.record.borrow().tombstone.clone(),
+            Err(_) => None,
+        }
+    }
+
+    /// The error for somebody who wanted something of a sandbox that takes nothing any more.
+    pub(crate) async fn why_ended(&self) -> Error {
+        let tombstone = self.tombstone().await;
+        if let Some(error) = self.launch_error.get() {
+            return launch_error(error);
+        }
+        if let Recorded::Failed(_) = &*self.recorded.borrow() {
+            return unavailable("the sandbox could not be recorded");
+        }
+        match tombstone {
+            Some(tombstone) => Error::Gone { id: self.id.to_string(), tombstone },
+            None if self.record.has_changed().is_err() => unknown_sandbox(self.id),
+            None => unavailable(format!("sandbox `{}` did not answer", self.id)),
+        }
+    }
+
+    /// What an agent's failure means for the caller. Nonsense ends the sandbox.
+    pub(crate) async fn failed(&self, error: AgentError) -> Error {
+        match error {
+            AgentError::Refused(refusal) => refused(refusal),
+            AgentError::Lost(_) => self.why_ended().await,
+            AgentError::Nonsense(what) => {
+                self.end(End::new(TombstoneReason::Crashed, format!("its agent broke the protocol: {what}"))).await;
+                self.why_ended().await
+            }
+            AgentError::Silent => unavailable(error.to_string()),
+            AgentError::Upload(cause) => Error::invalid("upload_failed", format!("the upload broke off: {cause}")),
+            AgentError::TooLarge(max) => {
+                let message = format!("the answer is larger than {}; ask for less", figures::bytes(max as u64));
+                Error::TooLarge { message }
+            }
+        }
+    }
+
+    /// The same where it is about a path inside.
+    pub(crate) async fn failed_at(&self, path: &[u8], error: AgentError) -> Error {
+        match error {
+            AgentError::Refused(refusal) if refusal.code == caisson_wire::RefusalCode::NotFound => {
+                Error::not_found("file", String::from_utf8_lossy(path).escape_debug().to_string())
+            }
+            other => self.failed(other).await,
+        }
+    }
+
+    /// Whether it is the one that has this name.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        matches!(*self.recorded.borrow(), Recorded::Done) && self.record.borrow().name.as_deref() == Some(name)
+    }
+
+    /// Notes how many processes have been killed for want of memory; says whether that is more than `before`.
+    pub(crate) fn note_oom_kills(&self, now: u64, before: u64) -> bool {
+        self.oom_kills.fetch_max(now, Ordering::AcqRel);
+        now > before
+    }
+}
+
+/// A refusal of the agent as a caller sees it.
+fn refused(refusal: caisson_wire::Refusal) -> Error {
+    use caisson_wire::RefusalCode as Code;
+    let message = figures::tamed(&refusal.message, 1000);
+    match refusal.code {
+        Code::Invalid => Error::invalid("invalid_path", message),
+        Code::NotFound => Error::invalid("not_found_inside", message),
+        Code::ProgramNotFound => Error::invalid("program_not_found", message),
+        Code::PermissionDenied => Error::invalid("permission_denied", message),
+        Code::NotExecutable => Error::invalid("not_executable", message),
+        Code::NotADirectory => Error::conflict("not_a_directory", message),
+        Code::IsADirectory => Error::conflict("is_a_directory", message),
+        Code::DirectoryNotEmpty => Error::conflict("directory_not_empty", message),
+        Code::NotAFile => Error::conflict("not_a_file", message),
+        Code::NoSpace => Error::QuotaExceeded { message: format!("the sandbox's disk limit is reached: {message}") },
+        Code::Exhausted => Error::QuotaExceeded { message: format!("a limit of the sandbox is reached: {message}") },
+        Code::Failed => Error::conflict("failed_inside", message),
+    }
+}
+
+/// For a sandbox whose record could not be written.
+pub(crate) fn not_recorded(error: Arc<StoreError>) -> Error {
+    match Arc::try_unwrap(error) {
+        Ok(error) => store_error(error),
+        Err(shared) => Error::Unavailable {
+            message: "the database did not answer".to_owned(),
+            retry_after: crate::core::RETRY_AFTER,
+            cause: Some(Box::new(shared)),
+        },
+    }
+}

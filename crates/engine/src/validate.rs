@@ -1,0 +1,327 @@
+//! What a request may ask for. Every refusal names the field and what is allowed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use caisson_core::{Error, Result, SandboxSpec, TimeLimits};
+
+use crate::{
+    figures,
+    request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate},
+};
+
+/// The kernel takes no argument or variable of this length or more (`MAX_ARG_STRLEN`).
+const MAX_ARGUMENT: usize = 128 << 10;
+/// Arguments and environment together; the kernel's own limit is about 2 MiB with the default stack.
+const MAX_ARGUMENTS: usize = 1 << 20;
+/// Source code in a request. What is larger belongs into a file.
+const MAX_CODE: usize = 8 << 20;
+const MAX_PATH: usize = 4095;
+const MAX_NAME: usize = 64;
+const MAX_METADATA_PAIRS: usize = 64;
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
+pub(crate) fn create(request: &CreateRequest) -> Result<()> {
+    if let Some(name) = &request.name {
+        self::name(name)?;
+    }
+    spec(&request.spec)?;
+    time_limit("lifetime", request.time_limits.lifetime)?;
+    time_limit("idle_timeout", request.time_limits.idle_timeout)?;
+    metadata(&request.metadata)
+}
+
+pub(crate) fn update(update: &SandboxUpdate) -> Result<()> {
+    time_limit("lifetime", update.lifetime.flatten())?;
+    time_limit("idle_timeout", update.idle_timeout.flatten())?;
+    update.metadata.as_ref().map_or(Ok(()), metadata)
+}
+
+pub(crate) fn run(request: &RunRequest) -> Result<()> {
+    spec(&request.spec)?;
+    metadata(&request.metadata)?;
+    exec(&request.exec)?;
+    let mut paths: Vec<Vec<u8>> = Vec::with_capacity(request.files.len());
+    for file in &request.files {
+        paths.push(absolute_path(&request.spec.work_dir, &file.path)?);
+        if file.mode.is_some_and(|mode| mode > 0o777) {
+            return Err(Error::invalid("invalid_mode", "field `mode` of a file is permission bits, 0 to 0o777"));
+        }
+    }
+    paths.sort_unstable();
+    if let Some(pair) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
+        let path = String::from_utf8_lossy(&pair[0]).escape_debug().to_string();
+        return Err(Error::invalid("duplicate_file", format!("file `{path}` is given twice")));
+    }
+    Ok(())
+}
+
+pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
+    match &request.program {
+        Program::Argv(argv) => {
+            if argv.first().is_none_or(String::is_empty) {
+                return Err(Error::invalid("invalid_argv", "field `cmd` must begin with the name of a program"));
+            }
+            arguments("cmd", argv)?;
+        }
+        Program::Shell(line) => {
+            if line.trim().is_empty() {
+                return Err(Error::invalid("invalid_argv", "field `shell` is empty"));
+            }
+            arguments("shell", std::slice::from_ref(line))?;
+        }
+        Program::Code { text, args, .. } => {
+            if text.len() > MAX_CODE {
+                let message = format!(
+                    "field `code` has {} bytes, allowed are {}; upload it as a file and run that",
+                    text.len(),
+                    figures::bytes(MAX_CODE as u64)
+                );
+                return Err(Error::TooLarge { message });
+            }
+            arguments("args", args)?;
+        }
+    }
+    env(&request.env)?;
+    if let Some(cwd) = &request.cwd {
+        path("cwd", cwd.as_bytes())?;
+    }
+    time_limit("timeout", request.timeout)?;
+    if request.max_output_bytes == Some(0) {
+        return Err(Error::invalid("limit_out_of_range", "field `max_output_bytes` must be at least 1"));
+    }
+    Ok(())
+}
+
+/// The path as the agent gets it: absolute, relative ones starting at the work dir.
+pub(crate) fn absolute_path(work_dir: &str, given: &[u8]) -> Result<Vec<u8>> {
+    path("path", given)?;
+    if given.starts_with(b"/") {
+        return Ok(given.to_vec());
+    }
+    let mut whole = work_dir.as_bytes().to_vec();
+    if !whole.ends_with(b"/") {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(given);
+    path("path", &whole)?;
+    Ok(whole)
+}
+
+fn spec(spec: &SandboxSpec) -> Result<()> {
+    spec.limits.validate()?;
+    env(&spec.env)?;
+    let host = spec.hostname.as_bytes();
+    let fine = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.');
+    if host.is_empty() || host.len() > 63 || !host.iter().all(fine) || !host[0].is_ascii_alphanumeric() {
+        let message = "field `hostname` is 1 to 63 characters of a-z, A-Z, 0-9, `-` and `.`, beginning with a letter or digit";
+        return Err(Error::invalid("invalid_hostname", message));
+    }
+    for (field, text) in [("work_dir", &spec.work_dir), ("user.home", &spec.user.home)] {
+        path(field, text.as_bytes())?;
+        if !text.starts_with('/') {
+            return Err(Error::invalid("invalid_path", format!("field `{field}` must be an absolute path")));
+        }
+        if text.split('/').any(|part| part == "..") {
+            return Err(Error::invalid("invalid_path", format!("field `{field}` must not contain `..`")));
+        }
+    }
+    let user = &spec.user;
+    if user.uid == 0 || user.gid == 0 {
+        return Err(Error::unsupported("root inside a sandbox is not available; use a `user` with uid and gid from 1 to 65535"));
+    }
+    if user.uid > 65_535 || user.gid > 65_535 {
+        return Err(Error::invalid("invalid_user", "fields `user.uid` and `user.gid` are 1 to 65535"));
+    }
+    let letter = |c: &u8| c.is_ascii_lowercase() || *c == b'_';
+    let name = user.name.as_bytes();
+    if name.len() > 32 || !name.first().is_some_and(letter) || !name.iter().all(|c| letter(c) || c.is_ascii_digit() || *c == b'-') {
+        return Err(Error::invalid(
+            "invalid_user",
+            "field `user.name` is 1 to 32 characters of a-z, 0-9, `_` and `-`, beginning with a letter",
+        ));
+    }
+    Ok(())
+}
+
+fn name(name: &str) -> Result<()> {
+    let fine = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(fine) || !name.as_bytes()[0].is_ascii_alphanumeric() {
+        let message =
+            format!("field `name` is 1 to {MAX_NAME} characters of a-z, A-Z, 0-9, `-`, `_` and `.`, beginning with a letter or digit");
+        return Err(Error::invalid("invalid_name", message));
+    }
+    Ok(())
+}
+
+fn env(env: &BTreeMap<String, String>) -> Result<()> {
+    let mut total = 0;
+    for (name, value) in env {
+        let shown = figures::tamed(name, 64);
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(Error::invalid("invalid_env", format!("the name `{shown}` in field `env` is empty or contains `=` or NUL")));
+        }
+        if value.contains('\0') {
+            return Err(Error::invalid("invalid_env", format!("the value of `{shown}` in field `env` contains NUL")));
+        }
+        let length = name.len() + value.len() + 2;
+        if length > MAX_ARGUMENT {
+            return Err(Error::invalid("invalid_env", format!("`{shown}` in field `env` has {length} bytes, allowed are {MAX_ARGUMENT}")));
+        }
+        total += length;
+    }
+    if total > MAX_ARGUMENTS {
+        return Err(Error::invalid("invalid_env", format!("field `env` has {total} bytes in all, allowed are {MAX_ARGUMENTS}")));
+    }
+    Ok(())
+}
+
+fn arguments(field: &str, arguments: &[String]) -> Result<()> {
+    let mut total = 0;
+    for (index, argument) in arguments.iter().enumerate() {
+        if argument.contains('\0') {
+            return Err(Error::invalid("invalid_argv", format!("element {index} of field `{field}` contains NUL")));
+        }
+        if argument.len() >= MAX_ARGUMENT {
+            let length = argument.len();
+            let message = format!("element {index} of field `{field}` has {length} bytes, allowed are {}", MAX_ARGUMENT - 1);
+            return Err(Error::invalid("invalid_argv", message));
+        }
+        total += argument.len() + 1;
+    }
+    if total > MAX_ARGUMENTS {
+        return Err(Error::invalid("invalid_argv", format!("field `{field}` has {total} bytes in all, allowed are {MAX_ARGUMENTS}")));
+    }
+    Ok(())
+}
+
+fn path(field: &str, path: &[u8]) -> Result<()> {
+    let problem = if path.is_empty() {
+        "is empty".to_owned()
+    } else if path.contains(&0) {
+        "contains NUL".to_owned()
+    } else if path.len() > MAX_PATH {
+        format!("has {} bytes, allowed are {MAX_PATH}", path.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid("invalid_path", format!("field `{field}` {problem}")))
+}
+
+fn time_limit(field: &str, limit: Option<Duration>) -> Result<()> {
+    match limit {
+        Some(limit) if limit.is_zero() || limit > TimeLimits::MAX => {
+            let message = format!(
+                "field `{field}` is {}, allowed is more than 0 and at most {}",
+                figures::seconds(limit),
+                figures::seconds(TimeLimits::MAX)
+            );
+            Err(Error::invalid("limit_out_of_range", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
+    if metadata.len() > MAX_METADATA_PAIRS {
+        let message = format!("field `metadata` has {} pairs, allowed are {MAX_METADATA_PAIRS}", metadata.len());
+        return Err(Error::invalid("invalid_metadata", message));
+    }
+    if metadata.iter().any(|(key, value)| key.is_empty() || key.contains('\0') || value.contains('\0')) {
+        return Err(Error::invalid("invalid_metadata", "field `metadata` has an empty key or contains NUL"));
+    }
+    let total: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if total > MAX_METADATA_BYTES {
+        return Err(Error::invalid("invalid_metadata", format!("field `metadata` has {total} bytes, allowed are {MAX_METADATA_BYTES}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{InputFile, Stdin};
+
+    fn request(program: Program) -> ExecRequest {
+        ExecRequest { program, stdin: Stdin::Empty, env: BTreeMap::new(), cwd: None, timeout: None, max_output_bytes: None }
+    }
+
+    fn argv(argv: &[&str]) -> Program {
+        Program::Argv(argv.iter().map(|a| (*a).to_owned()).collect())
+    }
+
+    #[track_caller]
+    fn refused(result: Result<()>, code: &str, word: &str) {
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        exec(&request(argv(&["true"]))).unwrap();
+        exec(&request(Program::Shell("echo".to_owned()))).unwrap();
+        let named = CreateRequest { name: Some("box-1.a_b".to_owned()), ..CreateRequest::default() };
+        create(&named).unwrap();
+    }
+
+    #[test]
+    fn programs_are_checked() {
+        refused(exec(&request(argv(&[]))), "invalid_argv", "`cmd`");
+        refused(exec(&request(argv(&[""]))), "invalid_argv", "`cmd`");
+        refused(exec(&request(argv(&["a", "b\0"]))), "invalid_argv", "element 1");
+        refused(exec(&request(argv(&["a", &"x".repeat(MAX_ARGUMENT)]))), "invalid_argv", "131071");
+        refused(exec(&request(argv(&vec!["xxxxxxxxxxxxxxxx"; 70_000]))), "invalid_argv", "in all");
+        refused(exec(&request(Program::Shell(" ".to_owned()))), "invalid_argv", "`shell`");
+        let code = Program::Code { language: "python".to_owned(), text: "x".repeat(MAX_CODE + 1), args: vec![] };
+        refused(exec(&request(code)), "too_large", "8 MiB");
+    }
+
+    #[test]
+    fn environment_time_and_paths_are_checked() {
+        for (name, value) in [("", "x"), ("a=b", "x"), ("a\0", "x"), ("a", "\0")] {
+            let bad = ExecRequest { env: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..request(argv(&["true"])) };
+            refused(exec(&bad), "invalid_env", "`env`");
+        }
+        for timeout in [Duration::ZERO, TimeLimits::MAX + Duration::from_secs(1)] {
+            refused(exec(&ExecRequest { timeout: Some(timeout), ..request(argv(&["true"])) }), "limit_out_of_range", "`timeout`");
+        }
+        refused(exec(&ExecRequest { max_output_bytes: Some(0), ..request(argv(&["true"])) }), "limit_out_of_range", "max_output_bytes");
+        refused(exec(&ExecRequest { cwd: Some("a\0".to_owned()), ..request(argv(&["true"])) }), "invalid_path", "`cwd`");
+        assert_eq!(absolute_path("/workspace", b"a/b").unwrap(), b"/workspace/a/b");
+        assert_eq!(absolute_path("/", b"a").unwrap(), b"/a");
+        assert_eq!(absolute_path("/workspace", b"/etc/x").unwrap(), b"/etc/x");
+        assert!(absolute_path("/workspace", b"").is_err());
+    }
+
+    #[test]
+    fn sandboxes_are_checked() {
+        let with = |change: fn(&mut CreateRequest)| {
+            let mut request = CreateRequest::default();
+            change(&mut request);
+            create(&request)
+        };
+        refused(with(|r| r.name = Some("../x".to_owned())), "invalid_name", "`name`");
+        refused(with(|r| r.spec.hostname = "-x".to_owned()), "invalid_hostname", "`hostname`");
+        refused(with(|r| r.spec.work_dir = "work".to_owned()), "invalid_path", "`work_dir`");
+        refused(with(|r| r.spec.work_dir = "/a/../../b".to_owned()), "invalid_path", "`work_dir`");
+        refused(with(|r| r.spec.user.uid = 0), "unsupported", "root");
+        refused(with(|r| r.spec.user.name = "a:b".to_owned()), "invalid_user", "user.name");
+        refused(with(|r| r.spec.limits.pids = 1), "limit_out_of_range", "`pids`");
+        refused(with(|r| r.time_limits.lifetime = Some(Duration::ZERO)), "limit_out_of_range", "`lifetime`");
+        refused(with(|r| r.metadata = BTreeMap::from([("k".to_owned(), "v".repeat(70_000))])), "invalid_metadata", "70001");
+    }
+
+    #[test]
+    fn one_shots_name_each_file_once() {
+        let file = |path: &str| InputFile { path: path.as_bytes().to_vec(), content: bytes::Bytes::new(), mode: None };
+        let request = |files| RunRequest {
+            spec: SandboxSpec::default(),
+            metadata: BTreeMap::new(),
+            files,
+            exec: request(argv(&["true"])),
+            max_file_bytes: 0,
+        };
+        run(&request(vec![file("a"), file("b")])).unwrap();
+        refused(run(&request(vec![file("a"), file("/workspace/a")])), "duplicate_file", "/workspace/a");
+    }
+}
