@@ -1,1 +1,28 @@
+//! The HTTP side of Caisson: decode, call the engine, encode. The only crate that knows HTTP.
+//!
+//! [`native`] is Caisson's own API. What is decided about sandboxes is decided in the engine; what is decided here is who may ask
+//! ([`Auth`]), how much at once ([`Config`]) and in which words the answer is given.
 
+mod app;
+mod auth;
+mod config;
+mod error;
+mod follow;
+mod health;
+mod json;
+mod metrics;
+pub mod native;
+mod openapi;
+mod params;
+mod request_id;
+mod routes;
+mod server;
+mod sse;
+#[cfg(test)]
+mod testing;
+
+pub use auth::{Auth, KeyHash};
+pub use config::Config;
+pub use error::{ErrorBody, ErrorDetail};
+pub use follow::Follow;
+pub use server::{BindError, Server};

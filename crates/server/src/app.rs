@@ -1,0 +1,90 @@
+//! What every handler can reach, and the way from a request to its answer.
+
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use caisson_engine::Engine;
+use futures::FutureExt;
+use http::HeaderValue;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use crate::{
+    config::Config,
+    error::{ApiError, ApiResult},
+    metrics::Metrics,
+    request_id, routes,
+};
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// What handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) engine: Engine,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    /// Everything that goes on after its client has hung up.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl App {
+    /// Runs work that must not stop half-way when the client hangs up.
+    pub(crate) async fn owned<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
+        match self.tasks.spawn(work.in_current_span()).await {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                tracing::error!("A request's task failed: {error}");
+                Err(ApiError::internal())
+            }
+        }
+    }
+}
+
+/// All routes with what they need; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    router: Router,
+}
+
+impl Service {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { router: routes::router(&app) }
+    }
+
+    /// Answers one request, whatever happens inside.
+    pub(crate) async fn answer(self, peer: SocketAddr, mut request: Request) -> Response {
+        let start = Instant::now();
+        let id = request_id::of(request.headers());
+        request.extensions_mut().insert(Peer(peer));
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
+        let answer = AssertUnwindSafe(self.router.oneshot(request)).catch_unwind().instrument(span.clone()).await;
+        let _entered = span.enter();
+        let mut response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                tracing::error!("Answering {method} {path} panicked");
+                ApiError::internal().into_response()
+            }
+        };
+        response.headers_mut().insert(request_id::HEADER, id);
+        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let (status, duration_ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
+        // Whoever has no key must not be able to fill the log.
+        if status == 401 || path == "/healthz" || path == "/readyz" || path == "/metrics" {
+            tracing::debug!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
+        } else {
+            tracing::info!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
+        }
+        response
+    }
+}

@@ -1,0 +1,220 @@
+//! Who may ask.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::{
+    app::{App, Peer},
+    error::{ApiError, ApiResult},
+    routes::Access,
+};
+
+/// Whom a server lets in.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// Whoever shows one of these keys.
+    Keys(Vec<KeyHash>),
+    /// Everybody on this machine, and no web page.
+    None,
+}
+
+/// What is kept of a key.
+#[derive(Clone)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of a key.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+}
+
+impl std::fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyHash")
+    }
+}
+
+/// Stands before every route of the table: who asks, and how it went for the metrics.
+pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, request: Request, next: Next) -> Response {
+    let start = std::time::Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match admit(&app.config.auth, access, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    app.metrics.answered(route.as_ref().map_or("", MatchedPath::as_str), response.status(), start.elapsed());
+    response
+}
+
+fn admit(auth: &Auth, access: Access, request: &Request) -> ApiResult<()> {
+    let headers = request.headers();
+    match auth {
+        // Only what runs on this machine can ask, but a browser on this machine asks for any web page.
+        Auth::None => refuse_web_pages(request)?,
+        Auth::Keys(keys) => match access {
+            Access::Public => {}
+            Access::KeyUnlessLocal if is_local(request) => {}
+            Access::Key | Access::KeyUnlessLocal => check_key(keys, headers)?,
+        },
+    }
+    if access == Access::Key && headers.contains_key("idempotency-key") {
+        return Err(ApiError::unsupported("`Idempotency-Key` is not supported yet; leave the header out"));
+    }
+    Ok(())
+}
+
+fn check_key(keys: &[KeyHash], headers: &HeaderMap) -> ApiResult<()> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    let plain = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
+    let mut valid = Choice::from(0);
+    for shown in [bearer, plain].into_iter().flatten() {
+        let shown = KeyHash::of(shown);
+        for key in keys {
+            valid |= shown.0.ct_eq(&key.0);
+        }
+    }
+    if valid.into() {
+        return Ok(());
+    }
+    let message = match (bearer, plain) {
+        (None, None) => "a key is needed: send `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+        _ => "the key is not valid here",
+    };
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+fn refuse_web_pages(request: &Request) -> ApiResult<()> {
+    let refuse = |what: &str, value: &str| {
+        let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
+        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+    };
+    match host(request) {
+        Some(host) if is_loopback(host) => {}
+        host => return refuse("host", host.unwrap_or_default()),
+    }
+    match request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
+        None => Ok(()),
+        Some(origin) if origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)) => Ok(()),
+        Some(origin) => refuse("origin", origin),
+    }
+}
+
+/// Whether the request comes from this machine and was not passed on by a proxy on it.
+fn is_local(request: &Request) -> bool {
+    let from_here = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let passed_on = ["forwarded", "x-forwarded-for", "via"].iter().any(|name| request.headers().contains_key(*name));
+    from_here && !passed_on && host(request).is_some_and(is_loopback)
+}
+
+/// Host and port as the client wrote them.
+fn host(request: &Request) -> Option<&str> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(header::HOST)?.to_str().ok(),
+    }
+}
+
+/// Whether `host[:port]` names this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+            _ => return false,
+        },
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().uri("/v1/sandboxes");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_taken_from_either_header() {
+        let auth = Auth::Keys(vec![KeyHash::of(b"first"), KeyHash::of(b"second")]);
+        let status = |headers: &[(&str, &str)]| admit(&auth, Access::Key, &request(headers)).map_err(|e| e.parts().0);
+        for good in [[("authorization", "Bearer first")], [("authorization", "bearer  second ")], [("x-api-key", "second")]] {
+            assert_eq!(status(&good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            [("authorization", "Bearer firs")],
+            [("authorization", "Bearer ")],
+            [("authorization", "Basic first")],
+            [("authorization", "first")],
+            [("x-api-key", "")],
+            [("x-api-key", "third")],
+        ] {
+            assert_eq!(status(&bad), Err(401), "{bad:?}");
+        }
+        assert_eq!(status(&[]), Err(401));
+    }
+
+    #[test]
+    fn no_key_at_all_never_matches() {
+        assert!(admit(&Auth::Keys(vec![]), Access::Key, &request(&[("x-api-key", "")])).is_err());
+    }
+
+    #[test]
+    fn without_keys_web_pages_stay_out() {
+        let status = |headers: &[(&str, &str)]| admit(&Auth::None, Access::Key, &request(headers)).map_err(|e| e.parts().0);
+        for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]", "127.9.9.9", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(status(&[("host", host)]), Ok(()), "{host}");
+        }
+        for host in ["example.com", "127.0.0.1.example.com", "localhost.example.com:8080", "10.0.0.1", "[::2]", "[::1]x", "", "0.0.0.0"] {
+            assert_eq!(status(&[("host", host)]), Err(403), "{host}");
+        }
+        assert_eq!(status(&[]), Err(403), "no host at all");
+        assert_eq!(status(&[("host", "localhost"), ("origin", "http://localhost:3000")]), Ok(()));
+        for origin in ["https://example.com", "null", "http://localhost.example.com", ""] {
+            assert_eq!(status(&[("host", "localhost"), ("origin", origin)]), Err(403), "{origin}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_open_to_this_machine_alone() {
+        let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
+        let ask = |peer: &str, headers: &[(&str, &str)]| {
+            let mut request = request(headers);
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+            admit(&auth, Access::KeyUnlessLocal, &request).is_ok()
+        };
+        assert!(ask("127.0.0.1:5", &[("host", "localhost:8080")]));
+        assert!(!ask("10.0.0.1:5", &[("host", "localhost:8080")]));
+        assert!(!ask("127.0.0.1:5", &[("host", "example.com")]), "a name that was bound to this machine");
+        assert!(!ask("127.0.0.1:5", &[("host", "localhost"), ("x-forwarded-for", "10.0.0.1")]));
+        assert!(ask("10.0.0.1:5", &[("x-api-key", "key")]));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_not_ignored() {
+        let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
+        let error = admit(&auth, Access::Key, &request(&[("x-api-key", "key"), ("idempotency-key", "1")])).unwrap_err();
+        assert_eq!((error.parts().0, error.parts().1), (400, "unsupported"));
+    }
+}

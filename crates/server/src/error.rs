@@ -1,0 +1,194 @@
+//! What goes wrong, as HTTP.
+
+use std::{error::Error as _, time::Duration};
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use caisson_core::{Error, Tombstone};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::native::types::time;
+
+/// The body of every answer that is no success.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    pub error: ErrorDetail,
+}
+
+/// What went wrong, for programs and for people.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// Stable; meant to be compared.
+    pub code: String,
+    /// Says what to do; meant to be read.
+    pub message: String,
+    /// More about some codes: `reason`, `message` and `at` of an ended sandbox (`gone`), `line` and `column` of bad JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub details: Option<Value>,
+}
+
+/// An answer that is no success.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Option<Value>,
+    retry_after: Option<Duration>,
+}
+
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: printable(&message.into()), details: None, retry_after: None }
+    }
+
+    pub(crate) fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// A request that cannot be right.
+    pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::bad_request("unsupported", message)
+    }
+
+    /// A failure of ours that the log tells about already.
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause beside this request's id")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> (u16, &str, &str) {
+        (self.status.as_u16(), self.code, &self.message)
+    }
+
+    /// As it stands in bodies and event streams.
+    pub(crate) fn body(self) -> ErrorBody {
+        ErrorBody { error: ErrorDetail { code: self.code.to_owned(), message: self.message, details: self.details } }
+    }
+}
+
+/// The one place that says which failure is which status.
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::Invalid { .. } | Error::Unsupported { .. } => StatusCode::BAD_REQUEST,
+            Error::NotFound { .. } => StatusCode::NOT_FOUND,
+            Error::Gone { .. } => StatusCode::GONE,
+            Error::Conflict { .. } => StatusCode::CONFLICT,
+            Error::QuotaExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(error = %Chain(&error), "A request failed: {}", Chain(&error)),
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(error = %Chain(&error), "A request has to be repeated: {}", Chain(&error)),
+            _ => {}
+        }
+        let mut answer = Self::new(status, error.code(), error.to_string());
+        match &error {
+            Error::Gone { tombstone, .. } => answer.details = Some(epitaph(tombstone)),
+            Error::Unavailable { retry_after, .. } => answer.retry_after = Some(*retry_after),
+            _ => {}
+        }
+        answer
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let mut response = (status, Json(self.body())).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(after) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+fn epitaph(tombstone: &Tombstone) -> Value {
+    json!({"reason": tombstone.reason.as_str(), "message": printable(&tombstone.message), "at": time(tombstone.at)})
+}
+
+/// Messages quote what clients sent, and end up in terminals.
+fn printable(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caisson_core::TombstoneReason;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_failure_has_its_status_and_code() {
+        let tombstone = Tombstone { reason: TombstoneReason::IdleTimeout, message: "idle for 15 min".into(), at: Timestamp::UNIX_EPOCH };
+        let table = [
+            (Error::invalid("unknown_language", "m"), 400, "unknown_language"),
+            (Error::unsupported("m"), 400, "unsupported"),
+            (Error::not_found("sandbox", "x"), 404, "not_found"),
+            (Error::Gone { id: "x".into(), tombstone }, 410, "gone"),
+            (Error::conflict("execution_running", "m"), 409, "execution_running"),
+            (Error::QuotaExceeded { message: "m".into() }, 429, "quota_exceeded"),
+            (Error::TooLarge { message: "m".into() }, 413, "too_large"),
+            (Error::Unavailable { message: "m".into(), retry_after: Duration::from_secs(3), cause: None }, 503, "unavailable"),
+            (Error::internal("m", "secret cause"), 500, "internal"),
+        ];
+        for (error, status, code) in table {
+            let answer = ApiError::from(error);
+            assert_eq!((answer.parts().0, answer.parts().1), (status, code));
+            assert!(!answer.message.contains("secret"), "causes stay in the log");
+            let retry = answer.retry_after;
+            let response = answer.into_response();
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry.is_some());
+        }
+    }
+
+    #[test]
+    fn a_tombstone_says_why_and_when() {
+        let tombstone = Tombstone { reason: TombstoneReason::OutOfMemory, message: "64 MiB".into(), at: Timestamp::UNIX_EPOCH };
+        let body = ApiError::from(Error::Gone { id: "sbx1".into(), tombstone }).body();
+        assert_eq!(body.error.details, Some(json!({"reason": "oom", "message": "64 MiB", "at": "1970-01-01T00:00:00.000Z"})));
+    }
+
+    #[test]
+    fn messages_carry_no_control_characters() {
+        assert_eq!(ApiError::bad_request("x", "a\u{1b}[31m\nb").message, "a\\u{1b}[31m\\nb");
+    }
+}

@@ -1,0 +1,78 @@
+//! Programs in living sandboxes.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use caisson_core::SandboxId;
+use caisson_engine::Running;
+use http::{HeaderMap, StatusCode};
+use tracing::Instrument;
+
+use super::id::Id;
+use crate::{
+    app::App,
+    error::{ApiError, ApiResult},
+    follow::Follow,
+    json::Json,
+    native::{
+        output,
+        types::{ExecBody, ExecutionBody, ResultBody, StartEvent},
+    },
+    sse::{self, Events, HungUp},
+};
+
+/// Runs a program in a living sandbox.
+///
+/// A program that fails is a success here: look at `status` and `exit_code`. With `background` the answer comes as soon as it has
+/// started. With `Accept: text/event-stream` the answer is a stream of the events `start`, `stdout`, `stderr`, and in the end `result`
+/// (without output) or `error`. The program goes on when the client hangs up; its record and output stay.
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/exec", operation_id = "exec", tag = "executions",
+    params(("id" = String, Path, description = "The sandbox")), request_body = ExecBody, responses(
+    (status = 200, description = "How it ended", content((ResultBody = "application/json"), (String = "text/event-stream"))),
+    (status = 202, description = "It has started in the background", body = ExecutionBody),
+))]
+pub(crate) async fn exec(
+    State(app): State<Arc<App>>,
+    Id(id): Id<SandboxId>,
+    headers: HeaderMap,
+    Json(body): Json<ExecBody>,
+) -> ApiResult<Response> {
+    let (background, streamed) = (body.background, sse::wanted(&headers));
+    if background && streamed {
+        let message = "`background` answers at once and `text/event-stream` at the end; ask for one of them";
+        return Err(ApiError::bad_request("invalid_request", message));
+    }
+    let request = body.into_request()?;
+    let engine = app.engine.clone();
+    if !background && !streamed {
+        let finished = app.owned(async move { engine.exec(id, request).await?.wait().await }).await??;
+        return Ok(Reply(ResultBody::from(finished)).into_response());
+    }
+    let running = app.owned(async move { engine.exec(id, request).await }).await??;
+    if background {
+        return Ok((StatusCode::ACCEPTED, Reply(ExecutionBody::from(&running.execution))).into_response());
+    }
+    let follow = Follow::both(&app.engine, running.execution.id).await?;
+    let (events, answer) = sse::channel();
+    app.tasks.spawn(
+        async move {
+            // Whoever hangs up has seen enough; the execution goes on by itself.
+            let _: Result<(), HungUp> = tell(running, follow, events).await;
+        }
+        .in_current_span(),
+    );
+    Ok(answer)
+}
+
+async fn tell(running: Running, mut follow: Follow, events: Events) -> Result<(), HungUp> {
+    events.send("start", None, &StartEvent::from(&running.execution)).await?;
+    output::tell(&mut follow, &events, true).await?;
+    match events.during(running.wait()).await? {
+        Ok(finished) => output::end(&events, &ResultBody::without_output(&finished)).await,
+        Err(error) => output::fail(&events, error.into()).await,
+    }
+}

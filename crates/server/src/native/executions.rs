@@ -1,0 +1,191 @@
+//! Executions: records, output, signals.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Reply,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use caisson_core::{ExecutionFilter, ExecutionId, SandboxId, Stream, StreamTotals};
+use caisson_engine::OutputChunk;
+use futures::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tracing::Instrument;
+
+use super::{id::Id, sandboxes::limit};
+use crate::{
+    app::App,
+    error::{ApiError, ApiResult},
+    follow::{Follow, total},
+    json::Json,
+    native::{
+        output as told,
+        types::{ExecutionBody, PageBody, SignalBody},
+    },
+    params::Params,
+    sse::{self, Events, HungUp},
+};
+
+const OFFSET: HeaderName = HeaderName::from_static("x-caisson-offset");
+const TOTAL: HeaderName = HeaderName::from_static("x-caisson-total");
+const DROPPED: HeaderName = HeaderName::from_static("x-caisson-dropped");
+const FINISHED: HeaderName = HeaderName::from_static("x-caisson-finished");
+
+/// Lists the executions of a sandbox, newest first.
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/executions", operation_id = "list_executions", tag = "executions",
+    params(
+        ("id" = String, Path, description = "The sandbox"),
+        ("limit" = Option<u32>, Query, description = "Entries on the page: 1 to 1000, 100 when absent"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of executions", body = PageBody<ExecutionBody>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Id(sandbox): Id<SandboxId>,
+    mut params: Params,
+) -> ApiResult<Reply<PageBody<ExecutionBody>>> {
+    let filter = ExecutionFilter { sandbox, limit: limit(&mut params)?, cursor: params.text("cursor")? };
+    params.finish()?;
+    // Records outlive their sandbox; only one that never was is unknown.
+    app.engine.sandbox(sandbox).await?;
+    let page = app.engine.executions(&filter).await?;
+    Ok(Reply(PageBody::new(&page)))
+}
+
+/// The record of an execution.
+#[utoipa::path(get, path = "/v1/executions/{id}", operation_id = "get_execution", tag = "executions",
+    params(("id" = String, Path)), responses((status = 200, description = "The record", body = ExecutionBody)))]
+pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<Reply<ExecutionBody>> {
+    params.finish()?;
+    Ok(Reply(ExecutionBody::from(&app.engine.execution(id).await?)))
+}
+
+/// The output of an execution, byte for byte.
+///
+/// The body begins at `x-caisson-offset`, which is larger than the offset asked for when the log has left something out there, and is
+/// contiguous: it ends where the log has a gap, at what has been written so far, or, with `follow`, at the end of the execution.
+/// Ask again at the offset behind what came to get what is behind a gap. `x-caisson-total` is what the program has written so far,
+/// `x-caisson-finished` whether it had ended, `x-caisson-dropped` (of finished ones) what the log has left out between head and tail.
+///
+/// With `Accept: text/event-stream` the answer is a stream of events like that of `exec`, across gaps; event ids are offsets, and
+/// `Last-Event-ID` goes over `offset`.
+#[utoipa::path(get, path = "/v1/executions/{id}/output", operation_id = "get_output", tag = "executions",
+    params(
+        ("id" = String, Path),
+        ("stream" = Option<String>, Query, description = "`stdout` (when absent) or `stderr`"),
+        ("offset" = Option<u64>, Query, description = "Begin here in what the program wrote; 0 when absent"),
+        ("follow" = Option<bool>, Query, description = "Go on until the execution has ended"),
+        ("last-event-id" = Option<u64>, Header, description = "Where an event stream is to go on"),
+    ),
+    responses((status = 200, description = "The output", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream")))))]
+pub(crate) async fn output(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ExecutionId>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> ApiResult<Response> {
+    let stream: Stream = params.parsed("stream", "`stdout` or `stderr`")?.unwrap_or(Stream::Stdout);
+    let mut offset: u64 = params.parsed("offset", "a whole number")?.unwrap_or(0);
+    let follow = params.flag("follow")?;
+    params.finish()?;
+    if sse::wanted(&headers) {
+        if let Some(last) = headers.get("last-event-id") {
+            let number = last.to_str().ok().and_then(|text| text.parse().ok());
+            offset = number.ok_or_else(|| ApiError::bad_request("invalid_parameter", "header `Last-Event-ID` is not an offset"))?;
+        }
+        let reader = Follow::new(&app.engine, id, vec![(stream, offset)]).await?;
+        let (events, answer) = sse::channel();
+        let teller = Arc::clone(&app);
+        app.tasks.spawn(
+            async move {
+                // Whoever hangs up has seen enough.
+                let _: Result<(), HungUp> = tell(&teller, id, reader, follow, events).await;
+            }
+            .in_current_span(),
+        );
+        return Ok(answer);
+    }
+    raw(&app, id, stream, offset, follow).await
+}
+
+async fn tell(app: &App, id: ExecutionId, mut reader: Follow, follow: bool, events: Events) -> Result<(), HungUp> {
+    told::tell(&mut reader, &events, follow).await?;
+    match app.engine.execution(id).await {
+        Ok(execution) => told::end(&events, &ExecutionBody::from(&execution)).await,
+        Err(error) => told::fail(&events, error.into()).await,
+    }
+}
+
+async fn raw(app: &App, id: ExecutionId, stream: Stream, offset: u64, follow: bool) -> ApiResult<Response> {
+    let progress = *app.engine.progress(id).await?.borrow();
+    let record = app.engine.execution(id).await?;
+    let mut reader = Follow::new(&app.engine, id, vec![(stream, offset)]).await?;
+    let first = reader.next_available().await?.map(|(_, chunk)| chunk);
+    let begin = first.as_ref().map_or(offset, |chunk| chunk.offset);
+
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(OFFSET, begin.into());
+    let behind = first.as_ref().map_or(0, |chunk| chunk.offset + chunk.data.len() as u64);
+    headers.insert(TOTAL, total(progress, stream).max(behind).into());
+    headers.insert(FINISHED, HeaderValue::from_static(if progress.finished { "true" } else { "false" }));
+    if let Some(outcome) = &record.outcome {
+        let StreamTotals { dropped_bytes, .. } = match stream {
+            Stream::Stdout => outcome.stdout,
+            Stream::Stderr => outcome.stderr,
+        };
+        headers.insert(DROPPED, dropped_bytes.into());
+    }
+    let state = Raw { reader, expected: begin, first, follow };
+    let body = Body::from_stream(stream::unfold(state, |mut state| async move { state.next().await.map(|data| (data, state)) }));
+    Ok((headers, body).into_response())
+}
+
+/// A contiguous body that is being read.
+struct Raw {
+    reader: Follow,
+    /// Where the next piece must begin.
+    expected: u64,
+    first: Option<OutputChunk>,
+    follow: bool,
+}
+
+impl Raw {
+    async fn next(&mut self) -> Option<Result<Bytes, std::io::Error>> {
+        let next = match self.first.take() {
+            Some(chunk) => Ok(Some(chunk)),
+            None if self.follow => self.reader.next().await.map(|next| next.map(|(_, chunk)| chunk)),
+            None => self.reader.next_available().await.map(|next| next.map(|(_, chunk)| chunk)),
+        };
+        match next {
+            Ok(Some(chunk)) if chunk.offset == self.expected => {
+                self.expected += chunk.data.len() as u64;
+                Some(Ok(chunk.data))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(std::io::Error::other(error))),
+        }
+    }
+}
+
+/// Sends a signal to the program.
+#[utoipa::path(post, path = "/v1/executions/{id}/signal", operation_id = "signal_execution", tag = "executions",
+    params(("id" = String, Path)), request_body = SignalBody, responses((status = 204, description = "It was sent")))]
+pub(crate) async fn signal(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, Json(body): Json<SignalBody>) -> ApiResult<StatusCode> {
+    app.engine.signal(id, body.signal.number()?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Kills the program with all its descendants.
+#[utoipa::path(post, path = "/v1/executions/{id}/kill", operation_id = "kill_execution", tag = "executions",
+    params(("id" = String, Path)), responses((status = 204, description = "It is being killed; its status will be `killed`")))]
+pub(crate) async fn kill(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<StatusCode> {
+    params.finish()?;
+    let engine = app.engine.clone();
+    app.owned(async move { engine.kill(id).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,11 @@
+//! Caisson's own API, prefix `/v1`: one file per resource, and [`types`] for what is in the bodies.
+
+pub(crate) mod exec;
+pub(crate) mod executions;
+pub(crate) mod files;
+mod id;
+mod output;
+mod range;
+pub(crate) mod run;
+pub(crate) mod sandboxes;
+pub mod types;

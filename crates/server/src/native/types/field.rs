@@ -1,0 +1,66 @@
+//! How fields are read and written that serde alone would read too leniently.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use caisson_core::{Error, Result};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+
+/// For `Option<Option<T>>`: absent is `None`, `null` is `Some(None)`.
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A map that names no key twice.
+pub(super) fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Unique(PhantomData<()>);
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with text values")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = entries.next_entry::<String, String>()? {
+                if map.contains_key(&key) {
+                    return Err(de::Error::custom(format_args!("`{key}` is given twice")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique(PhantomData))
+}
+
+/// The same where the map may be absent.
+pub(super) fn unique_if_given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    unique(deserializer).map(Some)
+}
+
+/// What a field says in base64.
+pub(super) fn decode(name: &str, text: &str) -> Result<Vec<u8>> {
+    STANDARD.decode(text).map_err(|error| Error::invalid("invalid_base64", format!("field `{name}` is not base64: {error}")))
+}
+
+pub(super) fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Bytes as text, and in base64 as well when text cannot hold them.
+pub(super) fn text_and_bytes(bytes: &[u8]) -> (String, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(encode(bytes))),
+    }
+}
+
+/// A path for messages.
+pub(crate) fn printable_path(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string()
+}

@@ -1,0 +1,32 @@
+//! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
+
+mod execution;
+mod field;
+mod file;
+mod limits;
+mod number;
+mod page;
+mod program;
+mod result;
+mod sandbox;
+
+pub use execution::{ExecutionBody, OutputEvent, SignalBody, SignalName, StartEvent};
+pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
+pub use limits::LimitsBody;
+pub use number::{Number, Whole};
+pub use page::PageBody;
+pub use program::{ExecBody, RunBody};
+pub use result::{ResultBody, RunResultBody, Truncated};
+pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
+
+pub(crate) use field::printable_path;
+
+/// A moment as RFC 3339, in UTC, to the millisecond.
+pub(crate) fn time(at: jiff::Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// A duration as milliseconds, to the microsecond.
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

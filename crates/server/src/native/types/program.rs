@@ -1,0 +1,274 @@
+//! What to run.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use caisson_core::{Error, Result, SandboxSpec};
+use caisson_engine::{ExecRequest, Program, RunRequest, Stdin};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    InputFileBody, LimitsBody, Number, Whole,
+    field::{decode, given, unique},
+};
+
+/// How long a program may run when the request says nothing.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of the changed files a one-shot brings back when the request says nothing.
+const DEFAULT_FILE_BYTES: u64 = 10 << 20;
+/// The largest sum of changed files that fits into an answer.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// A program to be run in a living sandbox: exactly one of `cmd`, `shell`, or `language` with `code`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = ExecRequest)]
+pub struct ExecBody {
+    /// A program and its arguments, no shell involved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// A command line for the sandbox's shell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// What `code` is written in: `python`, `node`, `bash`, `go`, …, or the name of any interpreter of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Source code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Arguments for `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Standard input as text. Without it and `stdin_base64` there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Standard input as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// Variables over those of the sandbox.
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Directory to start in; the work dir when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Seconds until its whole process tree is killed; 60 when absent, null for no limit.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub timeout_s: Option<Option<Number>>,
+    /// End it with `output_limit` after this many bytes on both streams together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub max_output_bytes: Option<Whole>,
+    /// Answer as soon as it has started.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
+}
+
+/// A one-shot: exactly one of `cmd`, `shell`, or `language` with `code`, in a fresh sandbox that is destroyed afterwards.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = RunRequest)]
+pub struct RunBody {
+    /// A program and its arguments, no shell involved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// A command line for the sandbox's shell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// What `code` is written in: `python`, `node`, `bash`, `go`, …, or the name of any interpreter of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "python")]
+    pub language: Option<String>,
+    /// Source code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "print('hello')")]
+    pub code: Option<String>,
+    /// Arguments for `code`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Standard input as text. Without it and `stdin_base64` there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Standard input as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// Variables for the program.
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Directory to start in; the work dir when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Seconds until its whole process tree is killed; 60 when absent, null for no limit.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub timeout_s: Option<Option<Number>>,
+    /// End it with `output_limit` after this many bytes on both streams together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub max_output_bytes: Option<Whole>,
+    /// Files to put in before it starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<InputFileBody>,
+    /// Bring back the contents of changed files up to this many bytes in all; 10 MiB when absent, 0 names them only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub max_file_bytes: Option<Whole>,
+    /// `host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsBody>,
+    /// `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
+    /// Labels of the client's own.
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl ExecBody {
+    /// What the engine is to run.
+    pub fn into_request(self) -> Result<ExecRequest> {
+        Ok(ExecRequest {
+            program: program(self.cmd, self.shell, self.language, self.code, self.args)?,
+            stdin: stdin(self.stdin, self.stdin_base64)?,
+            env: self.env,
+            cwd: self.cwd,
+            timeout: timeout(self.timeout_s)?,
+            max_output_bytes: max_output_bytes(self.max_output_bytes)?,
+        })
+    }
+}
+
+impl RunBody {
+    /// What the engine is to run.
+    pub fn into_request(self) -> Result<RunRequest> {
+        let exec = ExecRequest {
+            program: program(self.cmd, self.shell, self.language, self.code, self.args)?,
+            stdin: stdin(self.stdin, self.stdin_base64)?,
+            env: self.env,
+            cwd: self.cwd,
+            timeout: timeout(self.timeout_s)?,
+            max_output_bytes: max_output_bytes(self.max_output_bytes)?,
+        };
+        Ok(RunRequest {
+            spec: spec(self.image, self.limits, self.network, self.storage)?,
+            metadata: self.metadata,
+            files: self.files.into_iter().enumerate().map(|(index, file)| file.into_core(index)).collect::<Result<_>>()?,
+            exec,
+            max_file_bytes: self.max_file_bytes.map_or(Ok(DEFAULT_FILE_BYTES), |n| n.within("max_file_bytes", 0, MAX_FILE_BYTES))?,
+        })
+    }
+}
+
+/// What requests of all kinds say about a sandbox.
+pub(super) fn spec(
+    image: Option<String>,
+    limits: Option<LimitsBody>,
+    network: Option<String>,
+    storage: Option<String>,
+) -> Result<SandboxSpec> {
+    Ok(SandboxSpec {
+        image: image.map_or(Ok(Default::default()), |text| text.parse())?,
+        limits: limits.unwrap_or_default().to_core()?,
+        network: network.map_or(Ok(Default::default()), |text| text.parse())?,
+        storage: storage.map_or(Ok(Default::default()), |text| text.parse())?,
+        ..SandboxSpec::default()
+    })
+}
+
+fn program(
+    cmd: Option<Vec<String>>,
+    shell: Option<String>,
+    language: Option<String>,
+    code: Option<String>,
+    args: Option<Vec<String>>,
+) -> Result<Program> {
+    let program = match (cmd, shell, language, code) {
+        (Some(argv), None, None, None) => Program::Argv(argv),
+        (None, Some(line), None, None) => Program::Shell(line),
+        (None, None, Some(language), Some(text)) => return Ok(Program::Code { language, text, args: args.unwrap_or_default() }),
+        _ => return Err(Error::invalid("invalid_request", "give exactly one of `cmd`, `shell`, or `language` together with `code`")),
+    };
+    match args {
+        None => Ok(program),
+        Some(_) => Err(Error::invalid("invalid_request", "`args` goes with `code`; arguments of `cmd` belong into `cmd` itself")),
+    }
+}
+
+fn stdin(text: Option<String>, base64: Option<String>) -> Result<Stdin> {
+    match (text, base64) {
+        (None, None) => Ok(Stdin::Empty),
+        (Some(text), None) => Ok(Stdin::Bytes(Bytes::from(text))),
+        (None, Some(base64)) => Ok(Stdin::Bytes(Bytes::from(decode("stdin_base64", &base64)?))),
+        (Some(_), Some(_)) => Err(Error::invalid("invalid_request", "give `stdin` or `stdin_base64`, not both")),
+    }
+}
+
+fn timeout(given: Option<Option<Number>>) -> Result<Option<Duration>> {
+    match given {
+        None => Ok(Some(DEFAULT_TIMEOUT)),
+        Some(None) => Ok(None),
+        Some(Some(seconds)) => seconds.seconds("timeout_s").map(Some),
+    }
+}
+
+fn max_output_bytes(given: Option<Whole>) -> Result<Option<u64>> {
+    given.map(|bytes| bytes.within("max_output_bytes", 1, i64::MAX.cast_unsigned())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[track_caller]
+    fn request(body: Value) -> Result<RunRequest> {
+        serde_json::from_value::<RunBody>(body).expect("the body is well formed").into_request()
+    }
+
+    #[test]
+    fn exactly_one_program_is_taken() {
+        assert_eq!(request(json!({"cmd": ["a", "b"]})).unwrap().exec.program, Program::Argv(vec!["a".into(), "b".into()]));
+        assert_eq!(request(json!({"shell": "a | b"})).unwrap().exec.program, Program::Shell("a | b".into()));
+        let code = Program::Code { language: "python".into(), text: "1".into(), args: vec!["x".into()] };
+        assert_eq!(request(json!({"language": "python", "code": "1", "args": ["x"]})).unwrap().exec.program, code);
+        for bad in [
+            json!({}),
+            json!({"cmd": ["a"], "shell": "a"}),
+            json!({"code": "1"}),
+            json!({"language": "python"}),
+            json!({"shell": "a", "language": "bash"}),
+            json!({"cmd": ["a"], "args": ["b"]}),
+            json!({"shell": "a", "stdin": "", "stdin_base64": ""}),
+            json!({"shell": "a", "stdin_base64": "%"}),
+            json!({"shell": "a", "image": "debian"}),
+            json!({"shell": "a", "network": "all"}),
+            json!({"shell": "a", "storage": "disk"}),
+            json!({"shell": "a", "max_output_bytes": 0}),
+            json!({"shell": "a", "files": [{"path": "a"}]}),
+            json!({"shell": "a", "files": [{"path": "a", "content": "", "content_base64": ""}]}),
+        ] {
+            assert!(request(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn absent_and_null_time_limits_differ() {
+        let timeout = |body| request(body).unwrap().exec.timeout;
+        assert_eq!(timeout(json!({"shell": "a"})), Some(DEFAULT_TIMEOUT));
+        assert_eq!(timeout(json!({"shell": "a", "timeout_s": null})), None);
+        assert_eq!(timeout(json!({"shell": "a", "timeout_s": 0.25})), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn what_a_client_writes_is_what_the_server_reads() {
+        let body = RunBody { shell: Some("a".into()), timeout_s: Some(None), ..RunBody::default() };
+        assert_eq!(serde_json::to_value(&body).unwrap(), json!({"shell": "a", "timeout_s": null}));
+    }
+}

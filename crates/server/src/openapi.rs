@@ -1,0 +1,112 @@
+//! The API's description, made from the handlers and checked in beside them.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use http::header;
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        OpenApi, Ref, RefOr, ResponseBuilder, SecurityRequirement,
+        path::Paths,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::{
+    error::{ErrorBody, ErrorDetail},
+    routes::{self, Access},
+};
+
+/// What the document says beside the routes.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Caisson",
+        description = "Runs code that nobody has read yet in isolated Linux sandboxes.\n\n\
+            Errors are `{\"error\": {\"code\", \"message\", \"details\"}}`. Times are RFC 3339, durations are seconds, `null` means no limit of its own. \
+            Unknown fields and parameters are refused.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ErrorBody, ErrorDetail)),
+    tags(
+        (name = "run", description = "One-shots: a fresh sandbox, a program, its result"),
+        (name = "sandboxes", description = "Sandboxes that stay"),
+        (name = "executions", description = "Programs and their output"),
+        (name = "files", description = "Files inside a sandbox"),
+        (name = "server", description = "The server itself")
+    )
+)]
+struct Frame;
+
+/// The document without routes.
+pub(crate) fn frame() -> OpenApi {
+    let mut frame = Frame::openapi();
+    let components = frame.components.get_or_insert_default();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
+    frame
+}
+
+/// Adds what all operations of a route have in common.
+pub(crate) fn complete(paths: &mut Paths, access: Access) {
+    let failure = ResponseBuilder::new()
+        .description("What went wrong")
+        .content("application/json", utoipa::openapi::Content::new(Some(RefOr::Ref(Ref::from_schema_name("ErrorBody")))))
+        .build();
+    for item in paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            operation.responses.responses.insert("default".into(), failure.clone().into());
+            if access != Access::Public {
+                let none: [&str; 0] = [];
+                operation.security = Some(vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)]);
+            }
+        }
+    }
+}
+
+fn text() -> String {
+    let mut text = routes::document().to_pretty_json().expect("the document is made of text and figures");
+    text.push('\n');
+    text
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, description = "This document", content_type = "application/json")))]
+pub(crate) async fn document() -> Response {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(text);
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checked_in_document_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        let now = text();
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(path, &now).expect("the document can be written");
+        }
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            checked_in == now,
+            "crates/server/openapi.json is out of date; run `UPDATE_OPENAPI=1 cargo test --release -p caisson-server openapi`"
+        );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own() {
+        let document: serde_json::Value = serde_json::from_str(&text()).expect("the document is JSON");
+        let paths = document["paths"].as_object().expect("there are paths");
+        let operations = paths.values().flat_map(|item| item.as_object().expect("an object").values());
+        let mut names: Vec<_> = operations.map(|operation| operation["operationId"].as_str().expect("a name").to_owned()).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+}

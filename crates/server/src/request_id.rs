@@ -1,0 +1,56 @@
+//! A name for each request, by which answer and log lines find each other.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_LEN: usize = 128;
+
+/// The client's own id when it is well formed, else a new one.
+pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
+    match headers.get(HEADER) {
+        Some(value) if is_well_formed(value.as_bytes()) => value.clone(),
+        _ => generate(),
+    }
+}
+
+/// Ids go into logs and headers: nothing in them may need escaping.
+fn is_well_formed(id: &[u8]) -> bool {
+    (1..=MAX_LEN).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+}
+
+fn generate() -> HeaderValue {
+    let mut random = [0u8; 12];
+    getrandom::fill(&mut random).expect("the kernel's random generator is available");
+    let mut text = String::with_capacity(4 + 2 * random.len());
+    text.push_str("req-");
+    for byte in random {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    HeaderValue::from_str(&text).expect("hexadecimal digits are a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_ids_are_taken_over() {
+        let long = "x".repeat(129);
+        for (given, taken) in [("abc-1.2_3", true), ("", false), ("a b", false), ("a\u{1b}[31m", false), ("ä", false), (&long, false)] {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(given.as_bytes()) {
+                headers.insert(HEADER, value);
+            }
+            assert_eq!(of(&headers).as_bytes() == given.as_bytes(), taken, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn new_ids_are_well_formed_and_differ() {
+        let (a, b) = (of(&HeaderMap::new()), of(&HeaderMap::new()));
+        assert!(is_well_formed(a.as_bytes()));
+        assert_ne!(a, b);
+    }
+}

@@ -1,0 +1,215 @@
+//! The route table: every path of the server, and who may use it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
+
+use crate::{app::App, auth, error::ApiError, health, metrics, native, openapi};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody.
+    Public,
+    /// Whoever has a key.
+    Key,
+    /// Programs on this machine, and whoever has a key.
+    KeyUnlessLocal,
+}
+
+/// One path with its methods.
+pub(crate) struct Route {
+    pub(crate) access: Access,
+    pub(crate) handlers: UtoipaMethodRouter<Arc<App>>,
+}
+
+/// Every route there is.
+pub(crate) fn table() -> Vec<Route> {
+    let route = |access, handlers| Route { access, handlers };
+    vec![
+        route(Access::Public, routes!(health::healthz)),
+        route(Access::Public, routes!(health::readyz)),
+        route(Access::Public, routes!(openapi::document)),
+        route(Access::KeyUnlessLocal, routes!(metrics::metrics)),
+        route(Access::Key, routes!(native::run::run)),
+        route(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
+        route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),
+        route(Access::Key, routes!(native::exec::exec)),
+        route(Access::Key, routes!(native::files::read, native::files::write, native::files::delete)),
+        route(Access::Key, routes!(native::files::stat)),
+        route(Access::Key, routes!(native::files::list)),
+        route(Access::Key, routes!(native::executions::list)),
+        route(Access::Key, routes!(native::executions::get)),
+        route(Access::Key, routes!(native::executions::output)),
+        route(Access::Key, routes!(native::executions::signal)),
+        route(Access::Key, routes!(native::executions::kill)),
+    ]
+}
+
+/// The table as a router.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let mut router = OpenApiRouter::<Arc<App>>::new();
+    for Route { access, handlers: (schemas, paths, methods) } in table() {
+        let guarded = methods.route_layer(from_fn_with_state((Arc::clone(app), access), auth::guard));
+        router = router.routes((schemas, paths, guarded));
+    }
+    let (router, _) = router.split_for_parts();
+    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(Arc::clone(app))
+}
+
+/// The table as an OpenAPI document.
+pub(crate) fn document() -> OpenApi {
+    let mut router = OpenApiRouter::<Arc<App>>::with_openapi(openapi::frame());
+    for Route { access, handlers: (schemas, mut paths, methods) } in table() {
+        openapi::complete(&mut paths, access);
+        router = router.routes((schemas, paths, methods));
+    }
+    router.into_openapi()
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let message = format!("there is nothing at `{}`; `/openapi.json` lists what there is", request.uri().path());
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message).into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let message = format!("`{}` does not take {}; the `Allow` header lists what it takes", request.uri().path(), request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use utoipa::openapi::path::PathItem;
+
+    use super::*;
+    use crate::testing::Bench;
+
+    fn methods(item: &PathItem) -> Vec<&'static str> {
+        let operations = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete), ("PATCH", &item.patch)];
+        operations.into_iter().filter(|(_, operation)| operation.is_some()).map(|(name, _)| name).collect()
+    }
+
+    #[tokio::test]
+    async fn every_route_but_the_public_ones_needs_a_key() {
+        let bench = Bench::new().await;
+        let (mut keyed, mut public) = (0, Vec::new());
+        for Route { access, handlers: (_, paths, _) } in table() {
+            for (path, item) in &paths.paths {
+                let target = path.replace("{id}", "sbx0000000000000000000000000");
+                for method in methods(item) {
+                    for (name, value) in [("x-nothing", ""), ("x-api-key", "wrong"), ("authorization", "Bearer wrong")] {
+                        let request = Request::builder().method(method).uri(&target).header(name, value).body(Body::empty()).unwrap();
+                        let answer = bench.send(request).await;
+                        if access == Access::Public {
+                            assert_eq!(answer.status, 200, "{method} {path}");
+                            continue;
+                        }
+                        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{method} {path} with {name}");
+                        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+                        keyed += 1;
+                    }
+                    let with_key = bench.ask(method, &target, "").await;
+                    assert!(![401, 405].contains(&with_key.status), "{method} {path} with the key: {}", with_key.status);
+                    if access == Access::Public {
+                        public.push(path.clone());
+                    }
+                }
+            }
+        }
+        assert_eq!(public, ["/healthz", "/readyz", "/openapi.json"], "a new public route has to be meant");
+        assert!(keyed >= 50);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_said_in_one_style() {
+        let bench = Bench::new().await;
+        for target in ["/", "/v1", "/v2/run", "/v1/sandboxes/x/y", "/v1/run/"] {
+            let answer = bench.ask("GET", target, "").await;
+            assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{target}");
+        }
+        for (method, target) in [("GET", "/v1/run"), ("POST", "/healthz"), ("PUT", "/v1/sandboxes")] {
+            let answer = bench.ask(method, target, "").await;
+            assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"), "{method} {target}");
+            assert!(answer.headers.contains_key("allow"), "{method} {target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_ids_are_all_alike() {
+        let bench = Bench::new().await;
+        for id in ["sbx0000000000000000000000000", "exe0000000000000000000000000", "x", "%00", "%ff", "a%2fb"] {
+            for rest in ["", "/executions", "/files?path=/a", "/files/stat?path=/a", "/files/list?path=/a"] {
+                let answer = bench.ask("GET", &format!("/v1/sandboxes/{id}{rest}"), "").await;
+                assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{id}{rest}: {}", answer.text);
+            }
+            for rest in ["", "/output", "/output?follow=true"] {
+                let answer = bench.ask("GET", &format!("/v1/executions/{id}{rest}"), "").await;
+                assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{id}{rest}: {}", answer.text);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_requests_get_nowhere() {
+        let bench = Bench::new().await;
+        let id = "sbx0000000000000000000000000";
+        for (method, target, body, status, code) in [
+            ("POST", "/v1/run".to_owned(), "{".to_owned(), 400, "invalid_json"),
+            ("POST", "/v1/run".to_owned(), "{}".to_owned(), 400, "invalid_request"),
+            ("POST", "/v1/run".to_owned(), r#"{"shell": "a", "nope": 1}"#.to_owned(), 400, "invalid_request"),
+            ("POST", "/v1/run".to_owned(), format!("{{\"shell\": \"{}\"}}", "a".repeat(1000)), 413, "body_too_large"),
+            ("POST", "/v1/run".to_owned(), r#"{"shell": "a", "image": "x"}"#.to_owned(), 400, "unknown_image"),
+            ("POST", "/v1/sandboxes".to_owned(), r#"{"limits": {"pids": -1}}"#.to_owned(), 400, "limit_out_of_range"),
+            ("GET", "/v1/sandboxes?limit=0".to_owned(), String::new(), 400, "invalid_parameter"),
+            ("GET", "/v1/sandboxes?state=dead".to_owned(), String::new(), 400, "invalid_parameter"),
+            ("GET", "/v1/sandboxes?nope=1".to_owned(), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files"), String::new(), 400, "invalid_parameter"),
+            ("PUT", format!("/v1/sandboxes/{id}/files?path=a&mode=9"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/executions/{}/output?stream=both", id.replace("sbx", "exe")), String::new(), 400, "invalid_parameter"),
+        ] {
+            let answer = bench.ask(method, &target, &body).await;
+            assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {target} {body:.80}: {}", answer.text);
+        }
+        let list = bench.ask("GET", "/v1/sandboxes", "").await;
+        assert_eq!((list.status, list.text.as_str()), (200, r#"{"data":[],"next_cursor":null}"#));
+    }
+
+    #[tokio::test]
+    async fn answers_carry_the_requests_id() {
+        let bench = Bench::new().await;
+        let request = |id: &str| Request::builder().uri("/healthz").header("x-request-id", id).body(Body::empty()).unwrap();
+        assert_eq!(bench.send(request("mine-1")).await.headers["x-request-id"], "mine-1");
+        let made = bench.send(request("not well formed")).await.headers["x-request-id"].clone();
+        assert!(made.as_bytes().starts_with(b"req-"), "{made:?}");
+    }
+
+    #[tokio::test]
+    async fn figures_are_told_to_prometheus() {
+        let bench = Bench::new().await;
+        bench.ask("GET", "/v1/sandboxes", "").await;
+        let answer = bench.ask("GET", "/metrics", "").await;
+        assert_eq!(answer.status, 200);
+        for line in [
+            "caisson_http_requests_total{route=\"/v1/sandboxes\",status=\"200\"} 1",
+            "caisson_launches_total 0",
+            "caisson_sandboxes{state=\"running\"} 0",
+            "caisson_executions_finished_total{status=\"timed_out\"} 0",
+            "caisson_launch_duration_seconds_bucket{le=\"+Inf\"} 0",
+            "# EOF",
+        ] {
+            assert!(answer.text.lines().any(|have| have == line), "no `{line}` in\n{}", answer.text);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Listeners, connections, and an orderly end.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use caisson_engine::Engine;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    app::{App, Service},
+    auth::Auth,
+    config::Config,
+    metrics::Metrics,
+};
+
+/// How long answers may take that the end of all sandboxes has released.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Pause after a failure to accept, which mostly means that descriptors are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests that one HTTP/2 connection may have open.
+const STREAMS_PER_CONNECTION: u32 = 256;
+const HEADER_LIST_BYTES: u32 = 64 << 10;
+/// An HTTP/2 client that does not answer a ping within this time is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Anybody on the network could run code.
+    #[error("cannot listen on {0} without a key: set CAISSON_API_KEY, or listen on 127.0.0.1")]
+    Open(SocketAddr),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// A server whose addresses are its own already.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    app: Arc<App>,
+}
+
+impl Server {
+    /// Takes the addresses. Connections wait until [`Server::serve`].
+    pub async fn bind(config: Config, engine: Engine) -> Result<Self, BindError> {
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            if matches!(config.auth, Auth::None) && !is_loopback(address.ip()) {
+                return Err(BindError::Open(*address));
+            }
+            let listener = TcpListener::bind(address).await.map_err(|cause| BindError::Listen { address: *address, cause })?;
+            listeners.push(listener);
+        }
+        let metrics = Metrics::new(engine.clone());
+        Ok(Self { listeners, app: Arc::new(App { engine, config, metrics, tasks: TaskTracker::new() }) })
+    }
+
+    /// Where it listens, with the port that the kernel chose where port 0 was asked for.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop`, then ends in order: no new connections, requests in flight finish (for as long as the configuration
+    /// allows), all sandboxes end, the requests that waited for them are answered.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let Self { listeners, app } = self;
+        let connections = Connections {
+            service: Service::new(Arc::clone(&app)),
+            builder: Arc::new(builder(&app.config)),
+            open: Arc::new(Semaphore::new(app.config.connections)),
+            tasks: TaskTracker::new(),
+            head_within: app.config.head_within,
+        };
+        let graceful = Arc::new(GracefulShutdown::new());
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(connections.clone().accept_all(listener, Arc::clone(&graceful)));
+        }
+        stop.await;
+        tracing::info!("Stopping: no new connections are accepted");
+        accepting.shutdown().await;
+        // Nobody accepts any more, so this is the last one who holds it.
+        let drained = async {
+            if let Some(graceful) = Arc::into_inner(graceful) {
+                graceful.shutdown().await;
+            }
+        };
+        if timeout(app.config.drain, drained).await.is_err() {
+            tracing::info!("Ending requests that still run after {} s", app.config.drain.as_secs());
+        }
+        app.engine.shutdown().await;
+        connections.tasks.close();
+        app.tasks.close();
+        let rest = async { tokio::join!(connections.tasks.wait(), app.tasks.wait()) };
+        if timeout(LAST_WORDS, rest).await.is_err() {
+            tracing::warn!("{} connections were cut", connections.tasks.len());
+        }
+        tracing::info!("Stopped");
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn builder(config: &Config) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_within).pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(HEADER_LIST_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY);
+    builder
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Connections {
+    service: Service,
+    builder: Arc<Builder<TokioExecutor>>,
+    open: Arc<Semaphore>,
+    tasks: TaskTracker,
+    head_within: Duration,
+}
+
+impl Connections {
+    /// Accepts until it is dropped.
+    async fn accept_all(self, listener: TcpListener, graceful: Arc<GracefulShutdown>) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.open).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (connections, watcher) = (self.clone(), graceful.watcher());
+                    self.tasks.spawn(async move {
+                        connections.serve(stream, peer, watcher).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("Cannot accept a connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, "Cannot set TCP_NODELAY: {error}");
+        }
+        let begun = Arc::new(AtomicBool::new(false));
+        let service = {
+            let begun = Arc::clone(&begun);
+            service_fn(move |request: hyper::Request<Incoming>| {
+                begun.store(true, Ordering::Relaxed);
+                let service = self.service.clone();
+                async move { Ok::<_, std::convert::Infallible>(service.answer(peer, request.map(Body::new)).await) }
+            })
+        };
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let mut connection = Box::pin(watcher.watch(connection));
+        // Until the first request has come nobody else looks at the clock: which HTTP it is must be found out first.
+        let outcome = match timeout(self.head_within, &mut connection).await {
+            Ok(outcome) => outcome,
+            Err(_) if !begun.load(Ordering::Relaxed) => return,
+            Err(_) => connection.await,
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%peer, "A connection ended early: {error}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A service for tests of HTTP alone: a real engine and a real store on a machine that can launch nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::{body::Body, extract::Request, response::Response};
+use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
+use caisson_engine::{Engine, EngineConfig};
+use caisson_store::Sqlite;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    app::{App, Service},
+    auth::{Auth, KeyHash},
+    config::Config,
+    metrics::Metrics,
+};
+
+pub(crate) const KEY: &str = "the key of the tests";
+
+/// A machine without anything that sandboxes are made of.
+struct Bare;
+
+#[async_trait]
+impl Backend for Bare {
+    fn name(&self) -> &'static str {
+        "bare"
+    }
+
+    async fn launch(&self, _: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
+        Err(BackendError::Unsupported("there is nothing to make sandboxes of".to_owned()))
+    }
+
+    async fn destroy(&self, _: SandboxId) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn death(&self, _: SandboxId) -> Option<Death> {
+        None
+    }
+
+    async fn usage(&self, _: SandboxId) -> Option<Usage> {
+        None
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    async fn shutdown(&self) {}
+}
+
+/// The service and what it stands on.
+pub(crate) struct Bench {
+    service: Service,
+    _data: TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let data = TempDir::new().expect("a temporary directory can be made");
+        let store = Sqlite::open(&data.path().join("caisson.db")).await.expect("a database can be made");
+        let config = EngineConfig::new(data.path().to_owned());
+        let engine = Engine::open(config, Arc::new(Bare), Arc::new(store)).await.expect("an engine starts on nothing");
+        let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
+        config.body_limit = 1000;
+        let metrics = Metrics::new(engine.clone());
+        let app = App { engine, config, metrics, tasks: TaskTracker::new() };
+        Self { service: Service::new(Arc::new(app)), _data: data }
+    }
+
+    pub(crate) async fn send(&self, request: Request) -> Answer {
+        let peer = "192.0.2.1:1".parse().expect("it is an address");
+        let response: Response = self.service.clone().answer(peer, request).await;
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.expect("the body ends well").to_bytes();
+        Answer { status: head.status.as_u16(), headers: head.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    /// With the key.
+    pub(crate) async fn ask(&self, method: &str, target: &str, body: &str) -> Answer {
+        let request = Request::builder().method(method).uri(target).header("x-api-key", KEY);
+        self.send(request.body(Body::from(body.to_owned())).expect("it is a request")).await
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The code of an error.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        let body: Value = serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text));
+        assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
+        body["error"]["code"].as_str().expect("errors have a code").to_owned()
+    }
+}
