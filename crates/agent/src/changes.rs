@@ -98,3 +98,49 @@ fn walk(root: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
     }
     truncated
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(changes: &Changes) -> Vec<String> {
+        changes.files.iter().map(|file| format!("{:?}", file.path)).collect()
+    }
+
+    #[test]
+    fn new_and_changed_files_are_named_and_untouched_ones_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        for name in ["same", "grown", "gone", "deep/same"] {
+            fs::write(at(name), "before").unwrap();
+        }
+        let root = directory.path().to_str().unwrap();
+        let before = Snapshot::take(root);
+        assert!(before.compare(root, None).files.is_empty());
+        fs::write(at("grown"), "before and after").unwrap();
+        fs::write(at("deep/new"), "").unwrap();
+        fs::write(at("code.py"), "").unwrap();
+        fs::remove_file(at("gone")).unwrap();
+        std::os::unix::fs::symlink("/etc", at("link")).unwrap();
+        let changes = before.compare(root, at("code.py").to_str());
+        assert_eq!(changes.files.len(), 2, "{:?}", names(&changes));
+        assert!(!changes.truncated);
+    }
+
+    #[test]
+    fn more_than_can_be_looked_at_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut deep = directory.path().to_owned();
+        for _ in 0..=MAX_DEPTH + 1 {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("unseen"), "").unwrap();
+        let root = directory.path().to_str().unwrap();
+        let changes = Snapshot::default().compare(root, None);
+        assert!(changes.files.is_empty() && changes.truncated);
+        assert!(!is_empty(root));
+        assert!(is_empty(tempfile::tempdir().unwrap().path().to_str().unwrap()));
+    }
+}

@@ -74,3 +74,37 @@ pub(crate) fn random_letters() -> String {
     _ = getrandom(&mut bytes, GetRandomFlags::empty());
     bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> Identity {
+        Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    fn file(stem: &str) -> CodeFile {
+        CodeFile { stem: stem.to_owned(), extension: "py".to_owned(), text: "print(1)".to_owned() }
+    }
+
+    #[test]
+    fn a_file_that_exists_is_never_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap();
+        std::fs::write(directory.path().join("main.py"), "mine").unwrap();
+        let written = write(&file("main"), root, me()).unwrap();
+        assert_ne!(written.path, format!("{root}/main.py"));
+        assert_eq!(std::fs::read_to_string(&written.path).unwrap(), "print(1)");
+        let path = written.path.clone();
+        drop(written);
+        assert!(!std::path::Path::new(&path).exists());
+        assert_eq!(std::fs::read_to_string(directory.path().join("main.py")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused() {
+        for bad in ["", "..", "a/b", "a b", "a.b", "\0"] {
+            assert!(write(&file(bad), "/tmp", me()).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -42,8 +42,8 @@ use crate::{
     watched::watch,
 };
 
-const ALLOWED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/allowed.bpf"));
-const REFUSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/refused.bpf"));
+/// The filter of user code, see `seccomp/user.toml`.
+const USER_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/user.bpf"));
 
 /// Answer frames on their way; the program waits in its pipe when the server does not read.
 const FRAMES: usize = 8;
@@ -274,7 +274,6 @@ impl Running {
         let (stdout, stderr) =
             (Output::new(Kind::Stdout, stdout).map_err(exhausted)?, Output::new(Kind::Stderr, stderr).map_err(exhausted)?);
 
-        let filters: &[&[u8]] = &[ALLOWED, REFUSED];
         let mut plan = Program {
             path: &program,
             argv: &argv,
@@ -284,8 +283,9 @@ impl Running {
             identity: Some(agent.user()),
             mark: agent.first,
             open_files: agent.config.open_files,
-            filters,
+            filter: USER_CALLS,
         };
+        agent.guardian.watch().map_err(exhausted)?;
         let begun = Instant::now();
         let started = match process::start(&plan) {
             // A script without a first line that names its interpreter is the shell's (execvp(3)).
@@ -411,7 +411,7 @@ impl Running {
                 sent = &mut sending => return sent.is_ok(),
                 () = deadline_passed.as_mut(), if ended.is_none() => {
                     *ended = Some(Ended::TimedOut);
-                    if let Some(mark) = &self.mark { tree::kill(mark).await; } else { kill_group(self.pid); }
+                    if let Some(mark) = &self.mark { tree::kill(mark, self.pid).await; } else { kill_group(self.pid); }
                 }
             }
         }
@@ -428,7 +428,7 @@ impl Running {
 
     async fn kill(&self) {
         match &self.mark {
-            Some(mark) => tree::kill(mark).await,
+            Some(mark) => tree::kill(mark, self.pid).await,
             None => kill_group(self.pid),
         }
     }
@@ -506,5 +506,21 @@ async fn discard(mut output: Output) {
             _ = output.read() => {}
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_over_the_limit_is_cut_at_the_byte() {
+        let clipped = |written, limit| clip(Bytes::from_static(b"12345"), written, limit);
+        assert_eq!(clipped(5, None), "12345");
+        assert_eq!(clipped(5, Some(5)), "12345");
+        assert_eq!(clipped(5, Some(4)), "1234");
+        assert_eq!(clipped(105, Some(102)), "12");
+        assert_eq!(clipped(105, Some(100)), "");
+        assert_eq!(clipped(105, Some(0)), "");
     }
 }

@@ -36,3 +36,43 @@ fn is_program(path: &str) -> bool {
     stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
         && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn me() -> Identity {
+        Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap();
+        for (place, mode) in [("first", 0o644), ("second", 0o755)] {
+            let path = directory.path().join(place).join("tool");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        // One that may not be executed is passed over, and so are relative entries of PATH.
+        let environment = [("PATH".to_owned(), format!("second:{root}/first:{root}/second"))];
+        let found = |names: &[&str]| find(names, &environment, root, me());
+        assert_eq!(found(&["tool"]), Some(format!("{root}/second/tool")));
+        assert_eq!(found(&["absent", "tool"]), Some(format!("{root}/second/tool")));
+        assert_eq!(found(&["second/tool"]), Some(format!("{root}/second/tool")));
+        assert_eq!(found(&["./second/tool"]), Some(format!("{root}/./second/tool")));
+        for absent in ["", "absent", "first/tool", "/", "second"] {
+            assert_eq!(found(&[absent]), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let environment = [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())];
+        assert_eq!(variable(&environment, "A"), Some("2"));
+        assert_eq!(variable(&environment, "B"), None);
+    }
+}

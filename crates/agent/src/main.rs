@@ -6,6 +6,7 @@ mod changes;
 mod code;
 mod exec;
 mod files;
+mod guardian;
 mod lookup;
 mod reaper;
 mod refusal;

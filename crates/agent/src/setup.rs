@@ -9,13 +9,14 @@ use caisson_sys::{
 use caisson_wire::{AgentConfig, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{reaper::Reaper, worker::Workers};
+use crate::{guardian::Guardian, reaper::Reaper, worker::Workers};
 
 /// Everything that requests share.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) config: AgentConfig,
     pub(crate) reaper: Reaper,
+    pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
     /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
     pub(crate) first: bool,
@@ -42,5 +43,5 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     let argument = env::args().nth(1).ok_or_else(|| io::Error::other("the configuration is missing"))?;
     let config: AgentConfig = serde_json::from_str(&argument)?;
     let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
-    Ok((Arc::new(Agent { config, reaper: Reaper::new()?, workers, first }), stream))
+    Ok((Arc::new(Agent { config, reaper: Reaper::new()?, guardian: Guardian::default(), workers, first }), stream))
 }

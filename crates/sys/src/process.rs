@@ -3,8 +3,9 @@
 use std::{
     ffi::{CStr, CString, c_void},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
+    sync::atomic::{AtomicI32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -32,8 +33,8 @@ pub struct Program<'a> {
     pub mark: bool,
     /// `RLIMIT_NOFILE`.
     pub open_files: u64,
-    /// Compiled seccomp filters (`struct sock_filter` records), installed in this order, last of all.
-    pub filters: &'a [&'a [u8]],
+    /// A compiled seccomp filter (`struct sock_filter` records), installed last of all.
+    pub filter: &'a [u8],
 }
 
 /// A program that was started.
@@ -82,11 +83,36 @@ struct Shared {
     identity: Option<Identity>,
     mark: bool,
     open_files: u64,
-    filters: *const libc::sock_fprog,
-    filter_count: usize,
+    filter: *const libc::sock_fprog,
     mark_text: [u8; MARK_LENGTH],
     mark_length: usize,
     failure: Option<(Step, c_int)>,
+}
+
+/// The process that [`start`] is making now, 0 when there is none. The kernel writes it before that process runs.
+static STARTING: AtomicI32 = AtomicI32::new(0);
+/// How many times [`start`] was called.
+static STARTS: AtomicU64 = AtomicU64::new(0);
+
+/// How many programs this process has begun to start.
+pub fn starts() -> u64 {
+    STARTS.load(Ordering::Acquire)
+}
+
+/// Ends the process that the `start`-th call of [`start`] is still making, and so frees its caller, who stands still as long. For another
+/// thread: between becoming the user and executing the program, the new process can be stopped by that user's other processes, and
+/// nothing but its death ends that for certain. Does nothing when that call has returned.
+pub fn free_start(start: u64) -> io::Result<()> {
+    let pid = STARTING.load(Ordering::Acquire);
+    if pid == 0 || starts() != start {
+        return Ok(());
+    }
+    let handle = pidfd(pid)?;
+    // Still the same call, so the number was this process's when the handle was made: its parent, who reaps, stands still.
+    if STARTING.load(Ordering::Acquire) == pid && starts() == start {
+        kill_for_good(pid, handle.as_fd());
+    }
+    Ok(())
 }
 
 /// Starts a program. Like `vfork(2)`: the caller stands still until the program is executed or has failed, and memory is shared meanwhile,
@@ -96,14 +122,10 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         list.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect()
     };
     let (argv, environment) = (pointers(program.argv), pointers(program.environment));
-    let filters: Vec<libc::sock_fprog> = program
-        .filters
-        .iter()
-        .map(|filter| libc::sock_fprog {
-            len: u16::try_from(filter.len() / size_of::<libc::sock_filter>()).unwrap_or(u16::MAX),
-            filter: filter.as_ptr().cast_mut().cast(),
-        })
-        .collect();
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.filter.len() / size_of::<libc::sock_filter>()).unwrap_or(u16::MAX),
+        filter: program.filter.as_ptr().cast_mut().cast(),
+    };
     let mut shared = Shared {
         path: program.path.as_ptr(),
         argv: argv.as_ptr(),
@@ -113,8 +135,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         identity: program.identity,
         mark: program.mark,
         open_files: program.open_files,
-        filters: filters.as_ptr(),
-        filter_count: filters.len(),
+        filter: &raw const filter,
         mark_text: [0; MARK_LENGTH],
         mark_length: 0,
         failure: None,
@@ -127,16 +148,19 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         libc::sigfillset(&mut all);
         // No handler may run in the child on our memory.
         libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
-        // SAFETY: CLONE_VFORK holds this thread until the child has executed or exited, so `shared`, the vectors behind its pointers
+        STARTS.fetch_add(1, Ordering::Release);
+        // SAFETY: CLONE_PARENT_SETTID makes the kernel write an int to a static that is one. CLONE_VFORK holds this thread until the child has executed or exited, so `shared`, the vectors behind its pointers
         // and the stack outlive the child's use of them. The child runs on its own stack, makes raw system calls only, and
         // writes nothing but `shared`.
         let pid = libc::clone(
             child,
             top.cast::<c_void>(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD,
             ptr::from_mut(&mut shared).cast::<c_void>(),
+            STARTING.as_ptr(),
         );
         let error = io::Error::last_os_error();
+        STARTING.store(0, Ordering::Release);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
         if pid == -1 { Err(error) } else { Ok(pid) }
     };
@@ -245,12 +269,8 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
         // The kernel's set is eight bytes long.
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(&none), ptr::null_mut::<c_void>(), 8);
     }
-    for index in 0..shared.filter_count {
-        const SECCOMP_SET_MODE_FILTER: c_int = 1;
-        // SAFETY: within the array that `start` keeps alive.
-        let filter = unsafe { shared.filters.add(index) };
-        step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter);
-    }
+    const SECCOMP_SET_MODE_FILTER: c_int = 1;
+    step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, shared.filter);
     step!(Step::Execute, libc::SYS_execve, shared.path, shared.argv, shared.environment);
     (Step::Execute, libc::EINVAL)
 }
