@@ -36,6 +36,10 @@ const SWEEP_AFTER: Duration = Duration::from_secs(3);
 const RETRY_REMOVAL: Duration = Duration::from_millis(10);
 /// How many processes may be on their way to being parked at once.
 const MAX_PARKING: usize = 32;
+/// How long after a launch a parked process is replaced while others are left, so that the sandbox being made has the processors.
+const REFILL_AFTER: Duration = Duration::from_millis(4);
+/// When everything is to end, processes that the kernel does not let go (`D` state) are waited for no longer than this.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// `epoll` data: the control socket is 0, a slot's socket is twice its key, its pidfd one more.
 const CONTROL: u64 = 0;
@@ -73,6 +77,10 @@ pub(crate) struct Launcher {
     /// Cgroups that were still busy when their last process had gone.
     unremoved: Vec<Cgroup>,
     sweep_at: Option<Instant>,
+    /// Processes were handed out and are to be replaced at this time.
+    refill_at: Option<Instant>,
+    /// Whether the server has been told that sandboxes can be made here: one process was parked.
+    ready: bool,
     /// Parking failed; try again at this time.
     park_again_at: Option<Instant>,
     seed: u32,
@@ -95,6 +103,8 @@ impl Launcher {
             processors: Processors::find()?,
             unremoved: Vec::new(),
             sweep_at: Some(Instant::now() + SWEEP_AFTER),
+            refill_at: None,
+            ready: false,
             park_again_at: None,
             seed: std::process::id().wrapping_mul(2_654_435_761),
             buffer: Vec::new(),
@@ -103,12 +113,15 @@ impl Launcher {
 
     /// Runs until the server closes its end, then ends everything and waits for it.
     pub(crate) fn serve(mut self) -> io::Result<()> {
-        self.tell(Tag::Ready, 0, &());
         self.refill();
         let mut open = true;
+        let mut give_up_at = None;
         let mut events: Vec<Event> = Vec::with_capacity(64);
         while open || !self.slots.is_empty() {
-            let timeout = self.next_timer().map(|at| {
+            if give_up_at.is_some_and(|at| at <= Instant::now()) {
+                return Err(io::Error::other(format!("{} sandboxes do not end; the kernel holds them", self.slots.len())));
+            }
+            let timeout = self.next_timer().into_iter().chain(give_up_at).min().map(|at| {
                 let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) }
             });
@@ -120,6 +133,7 @@ impl Launcher {
                 if data == CONTROL {
                     if !self.on_control() && open {
                         open = false;
+                        give_up_at = Some(Instant::now() + LAST_WAIT);
                         self.end_everything()?;
                     }
                 } else if data.is_multiple_of(2) {
@@ -129,7 +143,7 @@ impl Launcher {
                 }
             }
             self.on_timers();
-            if open {
+            if open && self.refill_at.is_none() {
                 self.refill();
             }
         }
@@ -190,7 +204,11 @@ impl Launcher {
     /// Gives waiting plans to parked processes, and sees to it that enough are on their way for the rest.
     fn hand_out(&mut self) {
         while !self.waiting.is_empty() {
-            let Some(slot) = self.slots.values_mut().find(|slot| matches!(slot.phase, Phase::Parked)) else { break };
+            let Some(slot) = self.slots.values_mut().find(|slot| matches!(slot.phase, Phase::Parked)) else {
+                // Nobody is left to hand out, so new ones are needed now.
+                self.refill_at = None;
+                break;
+            };
             let Some(waiting) = self.waiting.pop_front() else { break };
             let assigned = protocol::split(&waiting.message)
                 .and_then(|(_, _, body)| protocol::processors(body))
@@ -201,7 +219,10 @@ impl Launcher {
                 send(slot.socket(), &waiting.message, &[waiting.stream.as_fd()])
             });
             match sent {
-                Ok(()) => slot.phase = Phase::Launching { seq: waiting.seq },
+                Ok(()) => {
+                    slot.phase = Phase::Launching { seq: waiting.seq };
+                    self.refill_at.get_or_insert_with(|| Instant::now() + REFILL_AFTER);
+                }
                 // It died while it was parked; its pidfd will tell. The plan goes to another.
                 Err(error) => {
                     slot.phase = Phase::Failed { seq: None, failure: failure_of(Stage::Plan, &error) };
@@ -252,6 +273,11 @@ impl Launcher {
     /// No process can be parked now: whoever waits is told, and it is tried again a little later.
     fn parking_failed(&mut self, failure: &Failure) {
         self.park_again_at = Some(Instant::now() + Duration::from_millis(100));
+        if !self.ready {
+            // Once is enough: the server gives up, and its end of the socket with it.
+            self.ready = true;
+            self.tell(Tag::Failed, 0, failure);
+        }
         // Those who can be served by processes on their way still wait for them.
         let coming = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Parked | Phase::Parking)).count();
         while self.waiting.len() > coming {
@@ -271,9 +297,12 @@ impl Launcher {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.buffer = buffer,
                 _ => None,
             };
-            let mut launched = None;
+            let (mut launched, mut parked) = (None, false);
             match (message, &slot.phase) {
-                (Some((Tag::Parked, _, _)), Phase::Parking) => slot.phase = Phase::Parked,
+                (Some((Tag::Parked, _, _)), Phase::Parking) => {
+                    slot.phase = Phase::Parked;
+                    parked = true;
+                }
                 (Some((Tag::Failed, _, body)), phase) => {
                     let failure = protocol::decode(body).unwrap_or(Failure { stage: Stage::Plan, errno: 0, subject: String::new() });
                     slot.phase = Phase::Failed { seq: phase.seq(), failure };
@@ -290,6 +319,10 @@ impl Launcher {
                         slot.phase = Phase::Running { seq };
                     }
                 }
+            }
+            if parked && !self.ready {
+                self.ready = true;
+                self.tell(Tag::Ready, 0, &());
             }
             if let Some((seq, cgroup)) = launched {
                 self.tell(Tag::Launched, seq, &Launched { cgroup });
@@ -349,7 +382,7 @@ impl Launcher {
 
     fn next_timer(&self) -> Option<Instant> {
         let removal = (!self.unremoved.is_empty()).then(|| Instant::now() + RETRY_REMOVAL);
-        [removal, self.sweep_at, self.park_again_at].into_iter().flatten().min()
+        [removal, self.sweep_at, self.park_again_at, self.refill_at].into_iter().flatten().min()
     }
 
     fn on_timers(&mut self) {
@@ -357,6 +390,9 @@ impl Launcher {
         self.remove_cgroups();
         if self.park_again_at.is_some_and(|at| at <= now) {
             self.park_again_at = None;
+        }
+        if self.refill_at.is_some_and(|at| at <= now) {
+            self.refill_at = None;
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep_at = None;

@@ -47,3 +47,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, expected: im
     }
     Ok(Some(fds))
 }
+
+/// Whether the other end of a socket is closed.
+pub(crate) fn hung_up(socket: &OwnedFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+    Ok(fds[0].revents().contains(PollFlags::HUP))
+}

@@ -95,6 +95,26 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What it is about, for messages: never its content.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Directory { path, .. } => format!("directory {path}"),
+            Self::File { path, .. } => format!("file {path}"),
+            Self::Symlink { path, .. } => format!("link {path}"),
+            Self::Device { path, .. } => format!("device {path}"),
+            Self::Bind { source, path, .. } => format!("{source} at {path}"),
+            Self::Tmpfs { path, .. } => format!("tmpfs at {path}"),
+            Self::Devpts { path } => format!("devpts at {path}"),
+            Self::Proc { path } => format!("proc at {path}"),
+            Self::Mask { .. } => "masks in /proc".to_owned(),
+            Self::Cover { path, .. } => format!("cover of {path}"),
+            Self::Seal { path } => format!("read-only {path}"),
+        }
+    }
+}
+
 /// What the launcher is told once, before any plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {

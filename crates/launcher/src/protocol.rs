@@ -4,7 +4,7 @@
 //! server → launcher   Setup +agent program        once, first
 //!                     Launch(seq) plan +stream    a new sandbox
 //!                     Destroy(seq)                idempotent
-//! launcher → server   Ready | Unusable            once, first
+//! launcher → server   Ready | Failed(0)           once, first: whether a process could be parked
 //!                     Launched(seq)               the agent has been executed
 //!                     Failed(seq)                 nothing of it is left
 //!                     Ended(seq)                  nothing of it is left; also the answer to Destroy of an unknown one

@@ -134,6 +134,10 @@ fn keep_only(socket: &OwnedFd, agent: BorrowedFd<'_>) -> io::Result<(OwnedFd, Ow
 /// Everything that needs no plan. Returns the sandbox's user namespace, made but not entered.
 fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     kernel::die_with_parent().at(Stage::Surroundings, "parent death signal")?;
+    // Modes are those of the plan.
+    rustix::process::umask(Mode::empty());
+    // When the host is short of memory, sandboxes go before everything else of it; user code, with 1000, goes before its agent.
+    fs::write("/proc/self/oom_score_adj", "900").at(Stage::Surroundings, "oom_score_adj")?;
     if !setup.unified {
         for hierarchy in &setup.hierarchies {
             let file = cgroup.directory(hierarchy).join("cgroup.procs");
@@ -199,20 +203,13 @@ fn build_root(plan: &Plan, ids: BorrowedFd<'_>, first_id: u32) -> Done {
             sources.push(lend(source, ids).at(Stage::Sources, source)?);
         }
     }
-    let null = clone_tree(CWD, "/dev/null").at(Stage::Sources, "/dev/null")?;
-    let closed = MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() };
-    kernel::mount_setattr(null.as_fd(), closed).at(Stage::Sources, "/dev/null")?;
     let mut sources = sources.into_iter();
 
     let root = tmpfs(plan.root_bytes, plan.root_inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?;
     // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
     attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
     for step in &plan.steps {
-        carry_out(step, &root, &mut sources, &null, first_id).map_err(|error| Trouble {
-            stage: Stage::Step,
-            subject: format!("{step:?}"),
-            error,
-        })?;
+        carry_out(step, &root, &mut sources, first_id).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
@@ -262,21 +259,21 @@ fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: u32, devices: bool) -> io::R
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID | no_devices)?)
 }
 
-fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, null: &OwnedFd, first_id: u32) -> io::Result<()> {
+fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, first_id: u32) -> io::Result<()> {
     match step {
         Step::Directory { path, mode, owner } => {
             mkdirat(root, path, Mode::from_raw_mode(*mode))?;
-            set_owner(root, path, *mode, first_id + owner)
+            set_owner(root, path, first_id + owner)
         }
         Step::File { path, mode, owner, content } => {
             let file = openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(*mode))?;
             io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
-            set_owner(root, path, *mode, first_id + owner)
+            set_owner(root, path, first_id + owner)
         }
         Step::Symlink { path, target } => Ok(symlinkat(target, root, path)?),
         Step::Device { path, major, minor } => {
             mknodat(root, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor))?;
-            set_owner(root, path, 0o666, first_id)
+            set_owner(root, path, first_id)
         }
         Step::Bind { path, file, .. } => {
             if *file {
@@ -295,6 +292,8 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
             make_directory(root, path)?;
             let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
             fsconfig_set_flag(&context, "newinstance")?;
+            // The number of terminals is the host's as a whole (kernel.pty.max), so each sandbox gets a few.
+            fsconfig_set_string(&context, "max", "64")?;
             fsconfig_set_string(&context, "ptmxmode", "0666")?;
             fsconfig_set_string(&context, "mode", "0620")?;
             // The group `tty` of every distribution.
@@ -312,14 +311,14 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
             let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
         }
-        Step::Mask { paths } => mask(root, paths, null, first_id),
+        Step::Mask { paths } => mask(root, paths, first_id),
         Step::Cover { path, content } => cover(root, path, content),
         Step::Seal { path } => seal(root, path),
     }
 }
 
-/// Lays an empty, read-only file or directory over each path that is there.
-fn mask(root: &OwnedFd, paths: &[String], null: &OwnedFd, first_id: u32) -> io::Result<()> {
+/// Lays an empty, read-only file or directory over each path that is there. The file is the sandbox's own `/dev/null`.
+fn mask(root: &OwnedFd, paths: &[String], first_id: u32) -> io::Result<()> {
     use rustix::fs::{AtFlags, statat};
     // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
     let (mut file, mut directory): (Option<&str>, Option<&str>) = (None, None);
@@ -336,7 +335,12 @@ fn mask(root: &OwnedFd, paths: &[String], null: &OwnedFd, first_id: u32) -> io::
                 kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
                 attach(&empty, root, path)?;
             }
-            None => attach(null, root, path)?,
+            None => {
+                let null = clone_tree(root, "dev/null")?;
+                let closed = MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() };
+                kernel::mount_setattr(null.as_fd(), closed)?;
+                attach(&null, root, path)?;
+            }
         }
         *first = Some(path);
     }
@@ -383,11 +387,8 @@ fn make_directory(root: &OwnedFd, path: &str) -> io::Result<()> {
     }
 }
 
-fn set_owner(root: &OwnedFd, path: &str, mode: u32, id: u32) -> io::Result<()> {
-    use rustix::fs::{AtFlags, chmodat, chownat};
-    chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), AtFlags::SYMLINK_NOFOLLOW)?;
-    // The launcher's umask must not decide.
-    Ok(chmodat(root, path, Mode::from_raw_mode(mode), AtFlags::empty())?)
+fn set_owner(root: &OwnedFd, path: &str, id: u32) -> io::Result<()> {
+    Ok(rustix::fs::chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// From root of the host to a plain id with a few capabilities in a namespace of its own. Each line takes something away.
@@ -431,8 +432,11 @@ fn execute(plan: &Plan, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &
     // succeeds, and by closing then says so.
     let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64).at(Stage::Execute, "socket")?;
     kernel::donate_fd(stream.as_fd(), SOCKET_FD).at(Stage::Execute, "stream")?;
-    // Changes of credentials have cleared it.
+    // Changes of credentials have cleared it. A launcher that died in between has closed its end.
     kernel::die_with_parent().at(Stage::Execute, "parent death signal")?;
+    if message::hung_up(&socket).at(Stage::Execute, "socket")? {
+        kernel::exit_now(1);
+    }
     let error = kernel::execute(agent, &argv);
     // Reports go where the socket is expected.
     kernel::donate_fd(socket.as_fd(), SOCKET_FD).at(Stage::Execute, "socket")?;

@@ -10,16 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
-use caisson_launcher::{
-    plan::Setup,
-    protocol::{Failure, Stage},
-};
+use caisson_launcher::plan::Setup;
 use caisson_wire::{AGENT_UID, AgentConfig};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
     cgroup::Cgroups,
+    explain::explain,
     host_image::HostImage,
     link::{Link, Progress},
     machine::Machine,
@@ -177,23 +175,5 @@ impl Backend for Native {
         while link.alive() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    }
-}
-
-/// A failure in words, with the remedy where there is one.
-fn explain(failure: &Failure) -> BackendError {
-    let Failure { stage, errno, subject } = failure;
-    let cause = if *errno == 0 { String::new() } else { format!(": {}", std::io::Error::from_raw_os_error(*errno)) };
-    let about = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
-    let what = format!("{} failed{about}{cause}", stage.describe());
-    match (stage, *errno) {
-        (_, libc::EAGAIN | libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => BackendError::Exhausted(what),
-        (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
-            "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"
-        )),
-        (Stage::Sources | Stage::Root | Stage::Step, libc::ENOSYS) => {
-            BackendError::Unsupported(format!("{what}; Linux 5.12 or later is needed for the mount calls"))
-        }
-        _ => BackendError::Failed(what),
     }
 }

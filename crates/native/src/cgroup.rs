@@ -112,6 +112,8 @@ impl Cgroups {
                 write(self.index(memory), "memory.limit_in_bytes", limits.memory_bytes.to_string(), false),
                 // Absent when the kernel does not account swap; then swap is not limited, and hosts without swap have none to limit.
                 write(self.index(memory), "memory.memsw.limit_in_bytes", limits.memory_bytes.to_string(), true),
+                // Buffers of TCP, which v1 counts apart from the rest and v2 with it.
+                write(self.index(memory), "memory.kmem.tcp.limit_in_bytes", (limits.memory_bytes / 8).to_string(), true),
                 write(self.index(cpu), "cpu.cfs_period_us", CPU_PERIOD_US.to_string(), false),
                 write(self.index(cpu), "cpu.cfs_quota_us", quota.to_string(), false),
                 write(self.index(pids), "pids.max", limits.pids.to_string(), false),

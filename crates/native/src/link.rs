@@ -23,6 +23,8 @@ use rustix::net::{
 };
 use tokio::sync::watch;
 
+use crate::explain::explain;
+
 const LAUNCHER: &[u8] = include_bytes!(env!("CAISSON_LAUNCHER_BINARY"));
 const AGENT: &[u8] = include_bytes!(env!("CAISSON_AGENT_BINARY"));
 
@@ -65,6 +67,12 @@ impl Link {
         let length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
         match protocol::split(&buffer[..length]) {
             Ok((Tag::Ready, _, _)) => {}
+            Ok((Tag::Failed, _, body)) => {
+                return Err(protocol::decode(body).map_or_else(
+                    |_| BackendError::Failed("the launcher sent a message that makes no sense".to_owned()),
+                    |failure| explain(&failure),
+                ));
+            }
             _ => return Err(BackendError::Failed("the launcher did not start; see its message above".to_owned())),
         }
         let table = Arc::new(Table::default());

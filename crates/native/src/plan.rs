@@ -10,21 +10,26 @@ use crate::{
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
-const MASKED: [&str; 30] = [
+const MASKED: [&str; 35] = [
     "acpi",
     "asound",
     "buddyinfo",
+    "cgroups",
     "cmdline",
     "config.gz",
+    "devices",
     "diskstats",
     "driver",
     "dynamic_debug",
     "interrupts",
+    "iomem",
+    "ioports",
     "kallsyms",
     "kcore",
     "key-users",
     "keys",
     "latency_stats",
+    "locks",
     "mdstat",
     "modules",
     "pagetypeinfo",

@@ -1,0 +1,52 @@
+//! What the launcher reports, in words for people.
+
+use caisson_core::BackendError;
+use caisson_launcher::protocol::{Failure, Stage};
+
+/// A failure in words, with the remedy where there is one.
+pub(crate) fn explain(failure: &Failure) -> BackendError {
+    let Failure { stage, errno, subject } = failure;
+    let cause = if *errno == 0 { String::new() } else { format!(": {}", std::io::Error::from_raw_os_error(*errno)) };
+    let about = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
+    let what = format!("{} failed{about}{cause}", stage.describe());
+    match (stage, *errno) {
+        (Stage::Clone | Stage::UserNamespace, libc::ENOSPC) => BackendError::Exhausted(format!(
+            "{what}; the host allows no more namespaces: raise the sysctls user.max_user_namespaces, user.max_pid_namespaces, \
+             user.max_mnt_namespaces, user.max_net_namespaces, user.max_ipc_namespaces, user.max_uts_namespaces and user.max_cgroup_namespaces"
+        )),
+        (_, libc::EAGAIN | libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => BackendError::Exhausted(what),
+        (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
+            "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"
+        )),
+        (Stage::Sources | Stage::Root | Stage::Step, libc::ENOSYS) => {
+            BackendError::Unsupported(format!("{what}; Linux 5.12 or later is needed for the mount calls"))
+        }
+        _ => BackendError::Failed(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(stage: Stage, errno: i32) -> BackendError {
+        explain(&Failure { stage, errno, subject: String::new() })
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_named_with_the_remedy() {
+        let BackendError::Unsupported(text) = said(Stage::Clone, libc::EPERM) else { panic!("a missing feature is no passing trouble") };
+        assert!(text.contains("user.max_user_namespaces") && text.contains("5.12"), "{text}");
+        let BackendError::Exhausted(text) = said(Stage::Clone, libc::ENOSPC) else { panic!("the limit can be raised") };
+        assert!(text.contains("user.max_net_namespaces"), "{text}");
+        let BackendError::Unsupported(text) = said(Stage::Root, libc::ENOSYS) else { panic!("an old kernel stays old") };
+        assert!(text.contains("5.12"), "{text}");
+    }
+
+    #[test]
+    fn stage_subject_and_cause_are_said_once() {
+        let failure = Failure { stage: Stage::Limits, errno: libc::EINVAL, subject: "memory.max to 5".to_owned() };
+        let BackendError::Failed(text) = explain(&failure) else { panic!("a failure") };
+        assert_eq!(text, "setting the limit failed (memory.max to 5): Invalid argument (os error 22)");
+    }
+}
