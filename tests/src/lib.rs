@@ -1,1 +1,28 @@
+//! The harness: starts the real `caisson` program on the real kernel and proves afterwards that the host is as it was before.
+//!
+//! Suites are in `tests/`, programs that attack from inside in `probes/`. Nothing is skipped: what a test needs and the host lacks fails
+//! with the name of the package. The program is found beside the test or in `CAISSON_PROGRAM`; `CAISSON_SLOWER` stretches every
+//! allowance on slow machines. As the checks look at the whole host, the suites run one test at a time.
 
+mod client;
+mod clock;
+mod events;
+mod home;
+mod host;
+mod probe;
+mod process;
+mod sandbox;
+mod server;
+
+pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
+pub use clock::{allowed, eventually};
+pub use events::{Event, Events};
+pub use home::{Home, Ran, needs, program};
+pub use host::Host;
+pub use probe::{on_host, probe, probe_in};
+pub use process::{Process, kill_nine, signal};
+pub use sandbox::Sandbox;
+pub use server::{Server, Setup};
+
+pub use base64::{Engine as Base64Engine, engine::general_purpose::STANDARD as BASE64};
+pub use serde_json::{Value, json};
