@@ -11,6 +11,9 @@ use rustix::fs::Mode;
 
 use crate::{guardian::Guardian, reaper::Reaper, worker::Workers};
 
+/// The filter of the agent itself, see `seccomp/agent.toml`.
+const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
+
 /// Everything that requests share.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -42,6 +45,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let argument = env::args().nth(1).ok_or_else(|| io::Error::other("the configuration is missing"))?;
     let config: AgentConfig = serde_json::from_str(&argument)?;
+    process::install_filter(AGENT_CALLS)?;
     let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
     Ok((Arc::new(Agent { config, reaper: Reaper::new()?, guardian: Guardian::default(), workers, first }), stream))
 }

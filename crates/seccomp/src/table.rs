@@ -172,6 +172,13 @@ impl Table {
         }
         Ok(Self { architecture, calls })
     }
+
+    /// The same with what `other` says of the calls that it names.
+    #[must_use]
+    pub fn overridden_by(mut self, other: Self) -> Self {
+        self.calls.extend(other.calls);
+        self
+    }
 }
 
 fn number(architecture: Architecture, call: &str, reason: &str) -> Result<u32, TableError> {

@@ -7,6 +7,8 @@ use crate::{
 
 /// The table of user code, as shipped.
 const USER: &str = include_str!("../../agent/seccomp/user.toml");
+/// What the agent may beyond it.
+const AGENT: &str = include_str!("../../agent/seccomp/agent.toml");
 
 /// What the kernel sees of a call.
 #[derive(Debug, Clone, Copy)]
@@ -170,5 +172,24 @@ fn mistakes_in_a_table_are_named() {
         "{ argument = 0, bits = 64, mask = 1, is = 2 }",
     ] {
         assert!(matches!(parse(&rule(condition)), TableError::Condition { .. }), "{condition}");
+    }
+}
+
+#[test]
+fn the_agent_may_what_user_code_may_and_little_more() {
+    for architecture in [Architecture::X86_64, Architecture::Aarch64] {
+        let user = Table::parse(USER, architecture).unwrap();
+        let agent = user.clone().overridden_by(Table::parse(AGENT, architecture).unwrap());
+        let different: Vec<u32> = agent.calls.keys().copied().filter(|number| agent.calls.get(number) != user.calls.get(number)).collect();
+        assert_eq!(different.len(), 2, "{different:?}");
+        let program = Program::compile(&agent).unwrap();
+        let unshare = |flags: u64| {
+            let number = if architecture == Architecture::X86_64 { 272 } else { 97 };
+            run(&program, &Made { architecture: architecture.audit(), number, arguments: [flags; 6] })
+        };
+        assert_eq!(unshare(0x200_0000), returned(Answer::Allow));
+        for flags in [0, 0x1000_0000, 0x1200_0000, 0x2_0000, 0x1_0200_0000] {
+            assert_eq!(unshare(flags), returned(Answer::Errno(1)), "{flags:#x}");
+        }
     }
 }

@@ -67,6 +67,8 @@ pub struct StartError {
     pub error: io::Error,
 }
 
+/// include/uapi/linux/seccomp.h
+const SECCOMP_SET_MODE_FILTER: c_int = 1;
 const MARK_LENGTH: usize = 64;
 /// Enough for the child's few calls; it shares everything else with this process.
 const STACK_LENGTH: usize = 64 << 10;
@@ -122,10 +124,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         list.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect()
     };
     let (argv, environment) = (pointers(program.argv), pointers(program.environment));
-    let filter = libc::sock_fprog {
-        len: u16::try_from(program.filter.len() / size_of::<libc::sock_filter>()).unwrap_or(u16::MAX),
-        filter: program.filter.as_ptr().cast_mut().cast(),
-    };
+    let filter = sock_fprog(program.filter);
     let mut shared = Shared {
         path: program.path.as_ptr(),
         argv: argv.as_ptr(),
@@ -269,7 +268,6 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
         // The kernel's set is eight bytes long.
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(&none), ptr::null_mut::<c_void>(), 8);
     }
-    const SECCOMP_SET_MODE_FILTER: c_int = 1;
     step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, shared.filter);
     step!(Step::Execute, libc::SYS_execve, shared.path, shared.argv, shared.environment);
     (Step::Execute, libc::EINVAL)
@@ -417,6 +415,23 @@ pub fn child_signals() -> io::Result<OwnedFd> {
 pub fn hide_from_tracers() -> io::Result<()> {
     // SAFETY: no memory is passed.
     raw(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Installs a compiled seccomp filter for the calling thread and all that it will start, after giving up new privileges, without which the
+/// kernel takes none (`seccomp(2)`).
+pub fn install_filter(filter: &[u8]) -> io::Result<()> {
+    let program = sock_fprog(filter);
+    // SAFETY: no memory is passed.
+    raw(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
+    // SAFETY: `program` and the filter behind it are live; the kernel copies them.
+    raw(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
+}
+
+fn sock_fprog(filter: &[u8]) -> libc::sock_fprog {
+    libc::sock_fprog {
+        len: u16::try_from(filter.len() / size_of::<libc::sock_filter>()).unwrap_or(u16::MAX),
+        filter: filter.as_ptr().cast_mut().cast(),
+    }
 }
 
 /// Adopts orphans of its descendants, as the first process of a pid namespace does anyway (`PR_SET_CHILD_SUBREAPER`).
