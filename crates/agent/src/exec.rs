@@ -280,10 +280,10 @@ impl Running {
             environment: &environment,
             directory: &working,
             stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
-            identity: Some(agent.user()),
+            identity: (!agent.unchanged).then(|| agent.user()),
             mark: agent.first,
             open_files: agent.config.open_files,
-            filter: USER_CALLS,
+            filter: (!agent.unfiltered).then_some(USER_CALLS),
         };
         agent.guardian.watch().map_err(exhausted)?;
         let begun = Instant::now();

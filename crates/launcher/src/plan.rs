@@ -79,6 +79,8 @@ pub enum Step {
     },
     Proc {
         path: String,
+        /// Whether processes of other users are hidden.
+        private: bool,
     },
     /// Files and directories of `/proc` that become empty. Absent ones are skipped.
     Mask {
@@ -107,7 +109,7 @@ impl Step {
             Self::Bind { source, path, .. } => format!("{source} at {path}"),
             Self::Tmpfs { path, .. } => format!("tmpfs at {path}"),
             Self::Devpts { path } => format!("devpts at {path}"),
-            Self::Proc { path } => format!("proc at {path}"),
+            Self::Proc { path, .. } => format!("proc at {path}"),
             Self::Mask { .. } => "masks in /proc".to_owned(),
             Self::Cover { path, .. } => format!("cover of {path}"),
             Self::Seal { path } => format!("read-only {path}"),
@@ -126,4 +128,36 @@ pub struct Setup {
     pub oom_file: String,
     /// How many empty processes wait in their cgroups for a plan.
     pub parked: u32,
+    /// A wall to leave out.
+    pub weakness: Option<Weakness>,
+}
+
+/// A wall that is left out, so that tests can prove that they would notice. For tests alone: nothing that an operator or a client can say
+/// leads here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Weakness {
+    /// No seccomp filter, neither of the agent nor of user code.
+    Filter,
+    /// User code stays what the agent is.
+    Identity,
+    /// Mounts honour set-user-id bits and devices, can be written, and propagate.
+    Mounts,
+    /// Nothing of `/proc` is masked, and processes of others are seen.
+    Sight,
+    /// The network of whoever started the launcher.
+    Network,
+    /// No limits on memory, processes and space.
+    Limits,
+}
+
+impl Weakness {
+    /// What the agent is told as `argv[2]`, where it has a part in it.
+    #[must_use]
+    pub fn agent_argument(self) -> Option<&'static str> {
+        match self {
+            Self::Filter => Some("unfiltered"),
+            Self::Identity => Some("unchanged"),
+            Self::Mounts | Self::Sight | Self::Network | Self::Limits => None,
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::{ID_COUNT, Plan, Setup, Step},
+    plan::{ID_COUNT, Plan, Setup, Step, Weakness},
     protocol::{self, Failure, Stage, Tag},
 };
 use caisson_sys::kernel::{self, MountAttributes};
@@ -72,7 +72,10 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 /// The namespaces that a sandbox's first process is born into. The user namespace comes last, see the module; on cgroup v1 the
 /// cgroup namespace comes after the cgroup has been entered.
 pub(crate) fn namespaces(setup: &Setup) -> i32 {
-    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if setup.weakness != Some(Weakness::Network) {
+        flags |= libc::CLONE_NEWNET;
+    }
     if setup.unified { flags | libc::CLONE_NEWCGROUP } else { flags }
 }
 
@@ -106,9 +109,9 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
 
     limit(&plan, setup, cgroup)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, ids.as_fd(), cgroup.first_id())?;
+    build_root(&plan, setup, ids.as_fd(), cgroup.first_id())?;
     drop_privileges(&plan, ids.as_fd())?;
-    execute(&plan, socket, agent, &stream)
+    execute(&plan, setup, socket, agent, &stream)
 }
 
 /// Closes everything that this copy of the launcher holds but these two and standard streams that lead nowhere: descriptors of
@@ -184,6 +187,9 @@ fn user_namespace(first_id: u32) -> io::Result<OwnedFd> {
 }
 
 fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
+    if setup.weakness == Some(Weakness::Limits) {
+        return Ok(());
+    }
     for write in &plan.limits {
         let hierarchy = setup.hierarchies.get(usize::from(write.hierarchy)).ok_or(Errno::INVAL).at(Stage::Limits, &write.file)?;
         match fs::write(cgroup.directory(hierarchy).join(&write.file), &write.value) {
@@ -195,7 +201,7 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 }
 
 /// Builds the root on a tmpfs and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, ids: BorrowedFd<'_>, first_id: u32) -> Done {
+fn build_root(plan: &Plan, setup: &Setup, ids: BorrowedFd<'_>, first_id: u32) -> Done {
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
     for step in &plan.steps {
@@ -208,14 +214,25 @@ fn build_root(plan: &Plan, ids: BorrowedFd<'_>, first_id: u32) -> Done {
     let root = tmpfs(plan.root_bytes, plan.root_inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?;
     // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
     attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
-    for step in &plan.steps {
+    let blind =
+        |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
+    for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         carry_out(step, &root, &mut sources, first_id).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
     // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
     unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
-    rustix::process::chdir("/").at(Stage::Pivot, "root")
+    rustix::process::chdir("/").at(Stage::Pivot, "root")?;
+    if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+}
+
+/// Undoes what mounts deny, on the sandbox's own and on none of the host's: for [`Weakness::Mounts`]. What is lent stays read-only.
+fn weaken_mounts() -> io::Result<()> {
+    let allow = MountAttributes { allow: true, no_suid: true, no_dev: true, recursive: true, ..MountAttributes::default() };
+    let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    kernel::mount_setattr(root.as_fd(), allow)?;
+    Ok(mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
 }
 
 /// A detached, read-only copy of a mount of the host, owners mapped.
@@ -302,11 +319,13 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
             let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
         }
-        Step::Proc { path } => {
+        Step::Proc { path, private } => {
             make_directory(root, path)?;
             let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            // Processes of other users, the agent first of all, are not even seen (Linux 5.8).
-            fsconfig_set_string(&context, "hidepid", "invisible")?;
+            if *private {
+                // Processes of other users, the agent first of all, are not even seen (Linux 5.8).
+                fsconfig_set_string(&context, "hidepid", "invisible")?;
+            }
             fsconfig_create(&context)?;
             let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
@@ -425,9 +444,12 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     rustix::thread::set_no_new_privs(true).map_err(at("no_new_privs"))
 }
 
-fn execute(plan: &Plan, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
+fn execute(plan: &Plan, setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
     let argument = |text: &str| CString::new(text).map_err(|_| io::Error::from(Errno::INVAL));
-    let argv = [argument("caisson-agent").at(Stage::Execute, "argv")?, argument(&plan.agent_argument).at(Stage::Execute, "argv")?];
+    let mut argv = vec![argument("caisson-agent").at(Stage::Execute, "argv")?, argument(&plan.agent_argument).at(Stage::Execute, "argv")?];
+    if let Some(weakness) = setup.weakness.and_then(Weakness::agent_argument) {
+        argv.push(argument(weakness).at(Stage::Execute, "argv")?);
+    }
     // The agent finds its stream where the launcher's socket was; that one stays open under another number until the execution
     // succeeds, and by closing then says so.
     let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64).at(Stage::Execute, "socket")?;

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
-use caisson_launcher::plan::Setup;
+use caisson_launcher::plan::{Setup, Weakness};
 use caisson_wire::{AGENT_UID, AgentConfig};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::UnixStream, sync::watch};
@@ -31,13 +31,16 @@ pub struct NativeConfig {
     pub data_dir: PathBuf,
     /// How many empty processes wait in their control groups, so that a launch need not wait for the kernel to move one there.
     pub parked: u32,
+    /// A wall to leave out, for tests that prove that they would notice.
+    #[doc(hidden)]
+    pub weakness: Option<Weakness>,
 }
 
 impl NativeConfig {
     /// The defaults of a server.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, parked: 8 }
+        Self { data_dir, parked: 8, weakness: None }
     }
 }
 
@@ -75,6 +78,7 @@ impl Native {
             hierarchies: cgroups.hierarchies(),
             oom_file: cgroups.oom_file().to_owned(),
             parked: config.parked,
+            weakness: config.weakness,
         };
         let link = Arc::new(Link::start(&setup)?);
         Ok(Self { cgroups, host: HostImage::find(), machine: Machine::find()?, setup, link: Mutex::new(link), entries: Mutex::default() })
@@ -117,7 +121,7 @@ impl Backend for Native {
         };
         let text = serde_json::to_string(&agent)
             .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID })?;
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID }, self.setup.weakness)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
         let link = self.link()?;

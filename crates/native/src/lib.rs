@@ -12,3 +12,5 @@ mod machine;
 mod plan;
 
 pub use backend::{Native, NativeConfig};
+#[doc(hidden)]
+pub use caisson_launcher::plan::Weakness;

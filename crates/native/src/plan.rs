@@ -1,7 +1,7 @@
 //! From a spec to a launch plan. Pure: what the host has was found before.
 
-use caisson_core::{BackendError, Image, Network, SandboxSpec, Storage};
-use caisson_launcher::plan::{Plan, Step};
+use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
+use caisson_launcher::plan::{Plan, Step, Weakness};
 
 use crate::{
     cgroup::Cgroups,
@@ -68,9 +68,13 @@ pub(crate) fn plan(
     host: &HostImage,
     machine: &Machine,
     agent: AgentArgument,
+    weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
     let (Image::Host, Storage::Memory, Network::None) = (&spec.image, spec.storage, spec.network);
-    let limits = &spec.limits;
+    let limits = &match weakness {
+        Some(Weakness::Limits) => Limits { disk_bytes: 16 << 30, disk_inodes: 4 << 20, ..spec.limits },
+        _ => spec.limits,
+    };
     let user = &spec.user;
 
     let mut steps = host.steps(&spec.hostname, user);
@@ -106,7 +110,7 @@ pub(crate) fn plan(
     steps.push(Step::Devpts { path: "dev/pts".into() });
     let shm = SHM_BYTES.min(limits.memory_bytes / 2);
     steps.push(Step::Tmpfs { path: "dev/shm".into(), mode: 0o1777, bytes: shm, inodes: 4096, devices: false });
-    steps.push(Step::Proc { path: "proc".into() });
+    steps.push(Step::Proc { path: "proc".into(), private: weakness != Some(Weakness::Sight) });
     steps.push(Step::Mask { paths: MASKED.into_iter().map(|name| format!("proc/{name}")).collect() });
     steps.extend(SEALED.into_iter().map(|path| Step::Seal { path: path.to_owned() }));
     // After the seals: a sealed copy would hide what covers a file below it.
@@ -159,7 +163,7 @@ mod tests {
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
         let agent = AgentArgument { text: "{}".to_owned(), id: 65_536 };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), agent).unwrap()
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), agent, None).unwrap()
     }
 
     #[test]
@@ -177,7 +181,7 @@ mod tests {
             | Step::Bind { path, .. }
             | Step::Tmpfs { path, .. }
             | Step::Devpts { path }
-            | Step::Proc { path }
+            | Step::Proc { path, .. }
             | Step::Cover { path, .. }
             | Step::Seal { path }) = step
             else {

@@ -96,6 +96,8 @@ pub struct MountAttributes<'a> {
     pub idmap: Option<BorrowedFd<'a>>,
     /// The whole tree below, not this mount alone.
     pub recursive: bool,
+    /// Take the first four away instead of setting them.
+    pub allow: bool,
 }
 
 /// `mount_setattr(2)` on a mount that `tree` (from `open_tree` or `fsmount`) refers to.
@@ -113,8 +115,8 @@ pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: MountAttributes<'_>) -> i
         }
     }
     let args = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
+        attr_set: if attributes.allow { 0 } else { set },
+        attr_clr: if attributes.allow { set } else { 0 },
         propagation: if attributes.private { libc::MS_PRIVATE } else { 0 },
         userns_fd: attributes.idmap.map_or(0, |fd| fd.as_raw_fd() as u64),
     };

@@ -33,8 +33,8 @@ pub struct Program<'a> {
     pub mark: bool,
     /// `RLIMIT_NOFILE`.
     pub open_files: u64,
-    /// A compiled seccomp filter (`struct sock_filter` records), installed last of all.
-    pub filter: &'a [u8],
+    /// A compiled seccomp filter (`struct sock_filter` records), installed last of all. `None` leaves it out.
+    pub filter: Option<&'a [u8]>,
 }
 
 /// A program that was started.
@@ -85,6 +85,7 @@ struct Shared {
     identity: Option<Identity>,
     mark: bool,
     open_files: u64,
+    /// Null when there is none.
     filter: *const libc::sock_fprog,
     mark_text: [u8; MARK_LENGTH],
     mark_length: usize,
@@ -124,7 +125,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         list.iter().map(|text| text.as_ptr()).chain(std::iter::once(ptr::null())).collect()
     };
     let (argv, environment) = (pointers(program.argv), pointers(program.environment));
-    let filter = sock_fprog(program.filter);
+    let filter = program.filter.map(sock_fprog);
     let mut shared = Shared {
         path: program.path.as_ptr(),
         argv: argv.as_ptr(),
@@ -134,7 +135,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         identity: program.identity,
         mark: program.mark,
         open_files: program.open_files,
-        filter: &raw const filter,
+        filter: filter.as_ref().map_or(ptr::null(), ptr::from_ref),
         mark_text: [0; MARK_LENGTH],
         mark_length: 0,
         failure: None,
@@ -268,7 +269,9 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
         // The kernel's set is eight bytes long.
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(&none), ptr::null_mut::<c_void>(), 8);
     }
-    step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, shared.filter);
+    if !shared.filter.is_null() {
+        step!(Step::Seccomp, libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, shared.filter);
+    }
     step!(Step::Execute, libc::SYS_execve, shared.path, shared.argv, shared.environment);
     (Step::Execute, libc::EINVAL)
 }
