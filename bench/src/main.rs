@@ -1,1 +1,82 @@
-fn main() {}
+//! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, interleaved, every output checked. Prints medians and
+//! tails beside the targets; nothing here passes or fails.
+//!
+//! `caisson-bench PROGRAM [--runs N] [--csv FILE]`, as root.
+
+mod figures;
+mod idle;
+mod latency;
+mod load;
+mod peers;
+mod root;
+mod server;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{peers::Peers, root::Root, server::Server};
+
+/// Runs of each peer.
+const RUNS: usize = 150;
+
+#[derive(Debug)]
+struct Arguments {
+    program: PathBuf,
+    runs: usize,
+    csv: Option<PathBuf>,
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut words = std::env::args().skip(1);
+    let program = words.next().context("name the caisson program")?;
+    let mut arguments = Arguments { program: fs::canonicalize(&program).context(program)?, runs: RUNS, csv: None };
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("{word} needs a value"))?;
+        match word.as_str() {
+            "--runs" => arguments.runs = value.parse().context("--runs is a number")?,
+            "--csv" => arguments.csv = Some(value.into()),
+            _ => bail!("there is no option {word}; there are --runs and --csv"),
+        }
+    }
+    Ok(arguments)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caisson-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments = arguments()?;
+    if !root::in_a_mount_namespace_of_our_own()? {
+        return root::enter_one();
+    }
+    let directory = tempfile::tempdir()?;
+    let root = Root::make(directory.path())?;
+    let server = Server::start(&arguments.program, directory.path())?;
+    let peers = Peers::find(&root, &server)?;
+    machine();
+    let samples = latency::cold(&peers, arguments.runs)?;
+    if let Some(file) = &arguments.csv {
+        latency::write_csv(file, &samples)?;
+    }
+    latency::exec(&server, arguments.runs * 2)?;
+    idle::memory(&server)?;
+    load::throughput(&peers)?;
+    load::burst(&peers)?;
+    Ok(())
+}
+
+/// Where this was measured.
+fn machine() {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let cgroups = if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false) { "v2" } else { "v1" };
+    println!("Linux {}, {processors} processors, cgroup {cgroups}. Machines are noisy: compare within one run.", kernel.trim());
+}

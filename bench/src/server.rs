@@ -1,0 +1,130 @@
+//! A `caisson serve` of the benchmark's own, and connections to it that stay open.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+const KEY: &str = "key-of-the-benchmark-0123456789";
+
+/// Ends with the benchmark.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start(program: &Path, directory: &Path) -> Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let log = fs::File::create(directory.join("log"))?;
+        let child = Command::new(program)
+            .arg("serve")
+            .env("CAISSON_LISTEN", address.to_string())
+            .env("CAISSON_DATA_DIR", directory.join("data"))
+            .env("CAISSON_API_KEY", KEY)
+            .env_remove("CAISSON_BENCH_ENTERED")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start the server")?;
+        let mut server = Self { child, address };
+        let begin = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("the server ended ({status}): {}", fs::read_to_string(directory.join("log"))?);
+            }
+            if begin.elapsed() > Duration::from_secs(20) {
+                bail!("the server does not listen: {}", fs::read_to_string(directory.join("log"))?);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { reader: BufReader::new(stream), body: Vec::new() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new("kill").arg(self.child.id().to_string()).status().is_ok_and(|status| status.success());
+        let begin = Instant::now();
+        while stopped && begin.elapsed() < Duration::from_secs(20) {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // It does not stop by itself.
+        if self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// One keep-alive connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    reader: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends a request and reads the whole answer.
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(&body);
+        self.reader.get_mut().write_all(&request)?;
+
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).context("no status")?.to_owned();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.reader.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+        }
+        self.body.resize(length, 0);
+        self.reader.read_exact(&mut self.body)?;
+        if !status.starts_with('2') {
+            bail!("{method} {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body));
+        }
+        if self.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&self.body)?) }
+    }
+
+    /// A new sandbox's id.
+    pub(crate) fn sandbox(&mut self) -> Result<String> {
+        let made = self.ask("POST", "/v1/sandboxes", &json!({}))?;
+        Ok(made["id"].as_str().context("it has an id")?.to_owned())
+    }
+}
