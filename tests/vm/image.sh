@@ -8,6 +8,10 @@ cache=$(realpath -m "$1")
 mkdir -p "$cache"
 cd "$cache"
 
+# A machine that has never asked for the lists has none.
+if ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then
+    apt-get update -qq
+fi
 kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
 version=$(apt-cache policy "$kernel" | awk '/Candidate:/ { print $2 }')
 stamp="$kernel $version $(sha256sum "$self" | cut -c1-16)"
@@ -47,6 +51,7 @@ chmod 755 initramfs/init
 
 echo "Making the Debian root"
 . /etc/os-release
-mmdebstrap --quiet --variant=minbase --include=python3-minimal,libpython3-stdlib,bash,perl-base,procps,iproute2,strace,util-linux,ca-certificates \
+mmdebstrap --quiet --variant=minbase \
+    --include=python3,bash,perl,procps,iproute2,util-linux,ca-certificates,nodejs,git,gcc,libc6-dev,golang-go,curl \
     "$VERSION_CODENAME" root.tar
 echo "$stamp" > stamp

@@ -1,0 +1,60 @@
+# `make demo` and `make test` are all there is to know; the rest stands beside them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
+# Suites that make real sandboxes need root.
+AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
+SUITES := caisson-tests
+
+.PHONY: help
+help:
+	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
+	@echo "make test      all tests, on the real kernel"
+	@echo "make test-vm   the suites that make sandboxes, in a virtual machine with cgroup v2"
+	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
+	@echo "make lint      formatting and lints"
+	@echo "make build     target/release/caisson"
+
+.PHONY: build
+build:
+	@tools/setup build
+	$(CARGO) build --release --locked
+
+.PHONY: demo
+demo:
+	@tools/setup build demo
+	$(CARGO) build --release --locked --quiet
+	$(AS_ROOT) tools/demo target/release/caisson
+
+# First what can run side by side, then what looks at the whole host and so runs alone.
+.PHONY: test
+test:
+	@tools/setup build test
+	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
+	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --no-fail-fast
+	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
+
+.PHONY: test-vm
+test-vm:
+	@tools/setup build vm
+	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
+	tests/vm/run.sh
+
+.PHONY: bench
+bench:
+	@tools/setup build bench
+	$(CARGO) build --release --locked --package caisson-cli --package caisson-bench
+	$(AS_ROOT) target/release/caisson-bench target/release/caisson
+
+.PHONY: lint
+lint:
+	@tools/setup build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@for script in tools/setup tools/demo .ci/run tests/vm/*.sh; do bash -n "$$script"; done
+
+.PHONY: clean
+clean:
+	$(CARGO) clean
