@@ -53,13 +53,15 @@ pub struct Page<T> {
 pub trait Store: Send + Sync + 'static {
     /// Writes a new sandbox. Fails with [`StoreError::NameTaken`] when a living one has its name.
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
-    /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox.
+    /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox. An ended one stays as it is: the first end
+    /// counts, whoever comes later.
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
     async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
     /// A cursor that is not ours is answered with an empty page.
     async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError>;
 
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError>;
+    /// Writes how it ended. One that has ended stays as it is, likewise.
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError>;
     async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
     async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;

@@ -28,6 +28,7 @@ suite!(
     pages_are_stable_while_rows_come,
     filters_hold_together,
     the_living_are_buried,
+    an_end_is_final,
     what_is_old_is_purged,
 );
 

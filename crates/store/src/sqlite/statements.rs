@@ -52,10 +52,11 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
     Err(error.into())
 }
 
+/// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing.
 pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     sqlx::query(
         "update sandboxes set state = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
-         tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ?",
+         tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ? and state <> 'ended'",
     )
     .bind(row.state)
     .bind(row.lifetime_us)
@@ -82,10 +83,11 @@ pub(super) async fn insert_execution(db: &mut SqliteConnection, row: &ExecutionR
     Ok(())
 }
 
+/// Likewise.
 pub(super) async fn finish_execution(db: &mut SqliteConnection, id: ExecutionId, row: &OutcomeRow) -> Result<(), Failure> {
     sqlx::query(
         "update executions set status = ?, exit_code = ?, signal = ?, message = ?, duration_us = ?, cpu_us = ?, peak_memory_bytes = ?, \
-         stdout_total = ?, stdout_dropped = ?, stderr_total = ?, stderr_dropped = ? where id = ?",
+         stdout_total = ?, stdout_dropped = ?, stderr_total = ?, stderr_dropped = ? where id = ? and status = 'running'",
     )
     .bind(row.status)
     .bind(row.exit_code)

@@ -248,6 +248,39 @@ pub(crate) async fn the_living_are_buried(store: &dyn Store) {
     store.insert_sandbox(&named("n", 61)).await.unwrap();
 }
 
+pub(crate) async fn an_end_is_final(store: &dyn Store) {
+    let living = named("n", 0);
+    store.insert_sandbox(&living).await.unwrap();
+    let (lost, timed_out) = (execution(&living, 0), execution(&living, 1));
+    for run in [&lost, &timed_out] {
+        store.insert_execution(run).await.unwrap();
+    }
+    let first = Outcome { status: ExecutionStatus::TimedOut, ..outcome() };
+    store.finish_execution(timed_out.id, &first).await.unwrap();
+    let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
+    assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (1, 1));
+    let buried = store.sandbox(living.id).await.unwrap().unwrap();
+
+    // Whoever comes late: an exit after the time-out, an exit after the burial, a destroyer, and one who thinks that it still runs.
+    for run in [&lost, &timed_out] {
+        store.finish_execution(run.id, &Outcome { status: ExecutionStatus::Exited, ..outcome() }).await.unwrap();
+    }
+    store.update_sandbox(&ended(living.clone(), 90)).await.unwrap();
+    store.update_sandbox(&Sandbox { state: State::Running, ..living.clone() }).await.unwrap();
+    assert_eq!(store.execution(timed_out.id).await.unwrap().unwrap().outcome, Some(first));
+    assert_eq!(store.execution(lost.id).await.unwrap().unwrap().status(), ExecutionStatus::Lost);
+    assert_eq!(store.sandbox(living.id).await.unwrap(), Some(buried));
+
+    // Many at once: exactly one of them counts, and it goes on counting.
+    let raced = execution(&living, 2);
+    store.insert_execution(&raced).await.unwrap();
+    let ends = [ExecutionStatus::Exited, ExecutionStatus::TimedOut, ExecutionStatus::Killed].map(|status| Outcome { status, ..outcome() });
+    join_all(ends.iter().map(|end| store.finish_execution(raced.id, end))).await;
+    let winner = store.execution(raced.id).await.unwrap();
+    join_all(ends.iter().map(|end| store.finish_execution(raced.id, end))).await;
+    assert_eq!(store.execution(raced.id).await.unwrap(), winner);
+}
+
 pub(crate) async fn what_is_old_is_purged(store: &dyn Store) {
     let old: Vec<Sandbox> = (0..1200).map(|n| ended(sandbox(n), n)).collect();
     let (young, living) = (ended(sandbox(0), 5000), sandbox(0));
