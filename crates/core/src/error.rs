@@ -31,7 +31,8 @@ pub enum Error {
     /// The present state does not allow it; look at the state and decide.
     #[error("{message}")]
     Conflict { code: &'static str, message: String },
-    /// This server or backend cannot do it; nothing to retry.
+    /// This machine or backend lacks what it takes; the message names the remedy. A request that nobody here could honour is
+    /// [`Error::Invalid`] with the code `unsupported`.
     #[error("{message}")]
     Unsupported { message: String },
     /// A quota of the caller is used up.

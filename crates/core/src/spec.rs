@@ -58,7 +58,7 @@ impl FromStr for Storage {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "memory" => Ok(Self::Memory),
-            other => Err(Error::unsupported(format!("storage `{}` is not available; use `memory`", other.escape_default()))),
+            other => Err(Error::invalid("unsupported", format!("storage `{}` is not available; use `memory`", other.escape_default()))),
         }
     }
 }
@@ -87,7 +87,7 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "none" => Ok(Self::None),
-            other => Err(Error::unsupported(format!("network `{}` is not available; use `none`", other.escape_default()))),
+            other => Err(Error::invalid("unsupported", format!("network `{}` is not available; use `none`", other.escape_default()))),
         }
     }
 }

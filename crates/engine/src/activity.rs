@@ -23,6 +23,15 @@ pub(crate) struct Activity {
     last_us: AtomicU64,
 }
 
+/// Why a use cannot begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoUse {
+    /// Nothing new is taken.
+    Closed,
+    /// As many as may be go on already.
+    Full,
+}
+
 /// A use that is going on; over when dropped.
 #[derive(Debug)]
 pub(crate) struct Use(Arc<Activity>);
@@ -34,10 +43,20 @@ impl Activity {
 
     /// `None` when the sandbox takes nothing new.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<Use> {
-        let one_more = |uses: u64| (uses & CLOSED == 0).then_some(uses + 1);
-        self.uses.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        self.touch();
-        Some(Use(Arc::clone(self)))
+        self.begin_within(u64::MAX).ok()
+    }
+
+    /// The same where no more than `most` uses may go on at one time.
+    pub(crate) fn begin_within(self: &Arc<Self>, most: u64) -> Result<Use, NoUse> {
+        let one_more = |uses: u64| (uses & CLOSED == 0 && uses < most).then_some(uses + 1);
+        match self.uses.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
+            Ok(_) => {
+                self.touch();
+                Ok(Use(Arc::clone(self)))
+            }
+            Err(uses) if uses & CLOSED == 0 => Err(NoUse::Full),
+            Err(_) => Err(NoUse::Closed),
+        }
     }
 
     /// Notes that somebody asked for something.
@@ -95,6 +114,18 @@ mod tests {
         assert!(activity.close_if_unused());
         assert!(activity.begin().is_none());
         assert!(!activity.in_use());
+    }
+
+    #[test]
+    fn uses_can_be_bounded() {
+        let activity = Arc::new(Activity::new(Timestamp::UNIX_EPOCH));
+        let first = activity.begin_within(1).unwrap();
+        assert_eq!(activity.begin_within(1).unwrap_err(), NoUse::Full);
+        drop(activity.begin().unwrap());
+        drop(first);
+        drop(activity.begin_within(1).unwrap());
+        activity.close();
+        assert_eq!(activity.begin_within(1).unwrap_err(), NoUse::Closed);
     }
 
     #[test]

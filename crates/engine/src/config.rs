@@ -11,6 +11,9 @@ pub struct EngineConfig {
     pub inline_output_bytes: usize,
     /// How much of each output stream is kept on disk, head and tail together.
     pub log_bytes: u64,
+    /// How far each output stream of a program may be ahead of whoever reads it, in bytes; there the program waits. `None`: it never waits
+    /// for readers, who come and go; what the log cannot keep is left out. Of use only where somebody reads all output as it comes.
+    pub output_lead_bytes: Option<u64>,
     /// Sandboxes that exist at one time, those that are coming up and going down included.
     pub max_sandboxes: usize,
     /// How long records and logs of ended sandboxes are kept.
@@ -25,6 +28,7 @@ impl EngineConfig {
             data_dir,
             inline_output_bytes: 1 << 20,
             log_bytes: 64 << 20,
+            output_lead_bytes: None,
             max_sandboxes: 2000,
             retention: Duration::from_secs(7 * 24 * 3600),
         }

@@ -8,7 +8,7 @@ use crate::{
     core::{Core, now, unavailable},
     execution::task_ended,
     request::{CreateRequest, Created},
-    sandbox::{End, Living, Purpose, not_recorded},
+    sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
     validate,
 };
 
@@ -76,7 +76,7 @@ async fn attempt(core: &Arc<Core>, request: &CreateRequest) -> Result<Option<Cre
 /// Whether an agent answers that speaks our language.
 async fn prove(living: &Living) -> Result<()> {
     let agent = living.agent().await?;
-    match agent.health().await {
+    match agent.health(LAUNCH_WITHIN).await {
         Ok(()) => Ok(()),
         Err(error) => {
             let text = error.to_string();

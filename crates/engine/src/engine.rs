@@ -56,6 +56,7 @@ impl Engine {
             logs: config.data_dir.join("executions"),
             inline_bytes: config.inline_output_bytes as u64,
             log_bytes: config.log_bytes,
+            lead_bytes: config.output_lead_bytes,
         };
         let directory = logs.logs.clone();
         let made = tokio::task::spawn_blocking(move || make_private(&directory)).await.map_err(std::io::Error::other);
@@ -353,7 +354,7 @@ impl Engine {
     async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
         let living = self.living(id).await?;
         let path = validate::absolute_path(&living.work_dir, path)?;
-        let begun = living.begin().await?;
+        let begun = living.begin_inside().await?;
         let agent = living.ready_agent().await?;
         Ok((living, agent, path, begun))
     }

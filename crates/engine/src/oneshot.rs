@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use caisson_core::{Execution, FileKind, FileStat, Result, TimeLimits, TombstoneReason};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     agent_client::AgentClient,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Files on their way at one time.
 const FILES_AT_ONCE: usize = 16;
+/// How long the contents of changed files are waited for in all; those that have not come by then are only named.
+const FILES_WITHIN: Duration = Duration::from_secs(30);
 /// What a one-shot without a time-out of its own gets, so that none is forgotten for ever.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -115,6 +117,7 @@ async fn put_files(living: &Living, agent: &AgentClient, files: Vec<InputFile>) 
 /// The changed files with as many contents, in the order of their names, as fit under `max_bytes` in all.
 async fn changed_files(living: &Living, agent: &AgentClient, changes: Vec<FileStat>, max_bytes: u64) -> Vec<ChangedFile> {
     let mut left = max_bytes;
+    let deadline = Instant::now() + FILES_WITHIN;
     let reads = changes.into_iter().map(|stat| {
         let fits = stat.size <= left;
         if fits {
@@ -124,7 +127,7 @@ async fn changed_files(living: &Living, agent: &AgentClient, changes: Vec<FileSt
             if !fits || max_bytes == 0 {
                 return ChangedFile { stat, content: None };
             }
-            match read_whole(agent, &stat).await {
+            match tokio::time::timeout_at(deadline, read_whole(agent, &stat)).await.ok().flatten() {
                 Some((stat, content)) => ChangedFile { stat, content: Some(content) },
                 None => {
                     tracing::debug!(sandbox.id = %living.id, "A changed file could not be read back");

@@ -127,7 +127,8 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
     }
     let user = &spec.user;
     if user.uid == 0 || user.gid == 0 {
-        return Err(Error::unsupported("root inside a sandbox is not available; use a `user` with uid and gid from 1 to 65535"));
+        let message = "root inside a sandbox is not available; use a `user` with uid and gid from 1 to 65535";
+        return Err(Error::invalid("unsupported", message));
     }
     if user.uid > 65_535 || user.gid > 65_535 {
         return Err(Error::invalid("invalid_user", "fields `user.uid` and `user.gid` are 1 to 65535"));

@@ -153,7 +153,11 @@ async fn programs_end_each_in_their_own_way() {
     world.engine.kill(execution).await.unwrap();
     assert_eq!(status(&running.wait().await.unwrap()), ExecutionStatus::Killed);
     refused(world.engine.kill(execution).await, "execution_finished");
+    let listed = world.engine.executions(&ExecutionFilter { sandbox: id, limit: 100, cursor: None }).await.unwrap();
+    assert_eq!(listed.data.len(), 7);
+    assert_eq!(listed.data[0].id, execution);
 
+    let id = world.sandbox().await;
     let running = world.engine.exec(id, shell("trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.01; done")).await.unwrap();
     let execution = running.execution.id;
     let mut progress = world.engine.progress(execution).await.unwrap();
@@ -165,9 +169,19 @@ async fn programs_end_each_in_their_own_way() {
     assert_eq!((status(&caught), &caught.stdout.head[..]), (ExecutionStatus::Exited, &b"ready\ncaught\n"[..]));
     refused(world.engine.signal(execution, 99).await, "execution_finished");
 
-    let listed = world.engine.executions(&ExecutionFilter { sandbox: id, limit: 100, cursor: None }).await.unwrap();
-    assert_eq!(listed.data.len(), 8);
-    assert_eq!(listed.data[0], caught.execution);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the agent knows executions by the number of a namespace, which the kernel gives to the next one while the first is being killed"]
+async fn a_kill_ends_nothing_that_starts_after_it() {
+    let world = World::new().await;
+    let id = world.sandbox().await;
+    for _ in 0..20 {
+        let running = world.engine.exec(id, shell("sleep 50")).await.unwrap();
+        world.engine.kill(running.execution.id).await.unwrap();
+        assert_eq!(status(&result(&world, id, shell("sleep 0.05; exit 0")).await), ExecutionStatus::Exited);
+    }
     world.engine.shutdown().await;
 }
 

@@ -84,7 +84,8 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Invalid { .. } | Error::Unsupported { .. } => StatusCode::BAD_REQUEST,
+            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Error::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
             Error::Gone { .. } => StatusCode::GONE,
             Error::Conflict { .. } => StatusCode::CONFLICT,
@@ -161,7 +162,8 @@ mod tests {
         let tombstone = Tombstone { reason: TombstoneReason::IdleTimeout, message: "idle for 15 min".into(), at: Timestamp::UNIX_EPOCH };
         let table = [
             (Error::invalid("unknown_language", "m"), 400, "unknown_language"),
-            (Error::unsupported("m"), 400, "unsupported"),
+            (Error::invalid("unsupported", "m"), 400, "unsupported"),
+            (Error::unsupported("m"), 501, "unsupported"),
             (Error::not_found("sandbox", "x"), 404, "not_found"),
             (Error::Gone { id: "x".into(), tombstone }, 410, "gone"),
             (Error::conflict("execution_running", "m"), 409, "execution_running"),

@@ -42,13 +42,13 @@ pub(crate) struct ExecStream {
 }
 
 impl AgentClient {
-    /// Asks for an execution. `first` are frames that travel right behind the start.
+    /// Asks for an execution. `first` are frames that travel right behind the start. How long to wait is the caller's affair.
     pub(crate) async fn exec(&self, start: &ExecStart, first: Vec<Bytes>) -> Result<(FrameSender, ExecStream), AgentError> {
         let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
         let (finish, finished) = oneshot::channel();
         let head = [Frame::json(Kind::Start, start).encode()].into_iter().chain(first);
         let body = request_body(head.collect(), waiting, finished);
-        let answer = super::in_time(self.send(Method::POST, "/exec".to_owned(), body)).await?;
+        let answer = self.send(Method::POST, "/exec".to_owned(), body).await?;
         Ok((frames, ExecStream { answer: answer.into_body(), decoder: Decoder::default(), finish: Some(finish) }))
     }
 }

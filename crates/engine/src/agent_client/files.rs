@@ -2,17 +2,22 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use caisson_core::{FileStat, Listing};
 use caisson_wire::{STAT_HEADER, path::encode};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::{ANSWER_WITHIN, AgentClient, AgentError, Body, SMALL_ANSWER, chain, convert, empty, full, json};
+use super::{ANSWER_WITHIN, AgentClient, AgentError, Body, LOOK_WITHIN, SMALL_ANSWER, chain, convert, empty, full, json};
 use crate::request::ByteStream;
 
 /// The largest listing that is taken.
@@ -21,16 +26,18 @@ const MAX_LISTING: usize = 32 << 20;
 impl AgentClient {
     /// Writes a file whose content is at hand.
     pub(crate) async fn put(&self, path: &[u8], mode: Option<u32>, content: Bytes) -> Result<FileStat, AgentError> {
-        let stat = self.ask_json(Method::PUT, put_uri(path, mode), full(content), SMALL_ANSWER).await?;
+        let stat = self.ask_json(ANSWER_WITHIN, Method::PUT, put_uri(path, mode), full(content), SMALL_ANSWER).await?;
         convert::stat(stat)
     }
 
-    /// Writes a file from a stream, which may take as long as it takes.
+    /// Writes a file from a stream, which may take as long as it takes. An agent that takes nothing more of it, or does not say how it
+    /// went, is silent.
     pub(crate) async fn put_stream(&self, path: &[u8], mode: Option<u32>, content: ByteStream) -> Result<FileStat, AgentError> {
         // HTTP/2 tells us only that the request failed; what broke it is noted here.
         let broken: Arc<Mutex<Option<io::Error>>> = Arc::default();
         let note = Arc::clone(&broken);
-        let frames = content.map(move |chunk| match chunk {
+        let pace = Arc::new(Pace::default());
+        let frames = Paced { content, pace: Arc::clone(&pace) }.map(move |chunk| match chunk {
             Ok(data) => Ok(http_body::Frame::data(data)),
             Err(error) => {
                 let copy = io::Error::new(error.kind(), error.to_string());
@@ -39,15 +46,22 @@ impl AgentClient {
             }
         });
         let body: Body = StreamBody::new(frames).boxed_unsync();
-        let sent = self.send(Method::PUT, put_uri(path, mode), body).await;
-        let answer = match sent {
-            Err(AgentError::Lost(how)) => {
-                let ours = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return Err(ours.map_or(AgentError::Lost(how), AgentError::Upload));
-            }
-            other => other?,
+        let exchange = async {
+            let answer = match self.send(Method::PUT, put_uri(path, mode), body).await {
+                Err(AgentError::Lost(how)) => {
+                    let ours = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return Err(ours.map_or(AgentError::Lost(how), AgentError::Upload));
+                }
+                other => other?,
+            };
+            convert::stat(json(&super::collect(answer.into_body(), SMALL_ANSWER).await?)?)
         };
-        convert::stat(json(&super::collect(answer.into_body(), SMALL_ANSWER).await?)?)
+        tokio::select! {
+            // Losing means that the exchange has stood still for long enough; dropping it resets the stream.
+            result = exchange => result,
+            // Losing means that there is a result.
+            () = pace.stands_still() => Err(AgentError::Silent(ANSWER_WITHIN)),
+        }
     }
 
     /// The file's stat and its bytes, from `offset` on and at most `length`.
@@ -56,7 +70,7 @@ impl AgentClient {
         if let Some(length) = length {
             uri.push_str(&format!("&length={length}"));
         }
-        let answer = super::in_time(self.send(Method::GET, uri, empty())).await?;
+        let answer = super::in_time(ANSWER_WITHIN, self.send(Method::GET, uri, empty())).await?;
         let header = answer.headers().get(STAT_HEADER).ok_or_else(|| AgentError::Nonsense("a file without its stat".to_owned()))?;
         let stat = convert::stat(json(header.as_bytes())?)?;
         let left = length.unwrap_or(u64::MAX);
@@ -88,12 +102,12 @@ impl AgentClient {
     }
 
     pub(crate) async fn stat(&self, path: &[u8]) -> Result<FileStat, AgentError> {
-        convert::stat(self.ask_json(Method::GET, format!("/stat?path={}", encode(path)), empty(), SMALL_ANSWER).await?)
+        convert::stat(self.ask_json(LOOK_WITHIN, Method::GET, format!("/stat?path={}", encode(path)), empty(), SMALL_ANSWER).await?)
     }
 
     pub(crate) async fn list(&self, path: &[u8], depth: u32, limit: u32) -> Result<Listing, AgentError> {
         let uri = format!("/list?path={}&depth={depth}&limit={limit}", encode(path));
-        let listing: caisson_wire::Listing = self.ask_json(Method::GET, uri, empty(), MAX_LISTING).await?;
+        let listing: caisson_wire::Listing = self.ask_json(ANSWER_WITHIN, Method::GET, uri, empty(), MAX_LISTING).await?;
         if listing.entries.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
             return Err(AgentError::Nonsense("a listing longer than its limit".to_owned()));
         }
@@ -103,8 +117,49 @@ impl AgentClient {
 
     pub(crate) async fn delete(&self, path: &[u8], recursive: bool) -> Result<(), AgentError> {
         let uri = format!("/files?path={}&recursive={recursive}", encode(path));
-        super::in_time(self.send(Method::DELETE, uri, empty())).await?;
+        super::in_time(ANSWER_WITHIN, self.send(Method::DELETE, uri, empty())).await?;
         Ok(())
+    }
+}
+
+/// Who keeps whom waiting while a file is uploaded.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How often the agent's side has asked for more.
+    asked: AtomicU64,
+    /// Whether it is the client who has to come up with something.
+    client_is_due: AtomicBool,
+}
+
+impl Pace {
+    /// Returns once the agent's side has not moved for as long as an agent may take.
+    async fn stands_still(&self) {
+        let mut seen = self.asked.load(Ordering::Acquire);
+        loop {
+            tokio::time::sleep(ANSWER_WITHIN).await;
+            let now = self.asked.load(Ordering::Acquire);
+            if now == seen && !self.client_is_due.load(Ordering::Acquire) {
+                return;
+            }
+            seen = now;
+        }
+    }
+}
+
+/// A body that keeps account of its pace.
+struct Paced {
+    content: ByteStream,
+    pace: Arc<Pace>,
+}
+
+impl Stream for Paced {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.content.poll_next_unpin(cx);
+        self.pace.asked.fetch_add(1, Ordering::AcqRel);
+        self.pace.client_is_due.store(next.is_pending(), Ordering::Release);
+        next
     }
 }
 

@@ -22,8 +22,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::exec::{ExecFrame, ExecStream, FrameSender};
 
-/// How long an agent may take to answer anything but an execution.
+/// How long an agent may take over work whose size the sandbox decides: files read, written, listed, removed.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take over a look at one name.
+const LOOK_WITHIN: Duration = Duration::from_secs(15);
 /// Unread bytes of one answer that the agent may have on the way.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Unread bytes of all answers together; larger than one stream's, so that a slow reader does not stop the others.
@@ -49,8 +51,8 @@ pub(crate) enum AgentError {
     #[error("the agent broke the protocol: {0}")]
     Nonsense(String),
     /// It let the time go by.
-    #[error("the agent did not answer within {} s", ANSWER_WITHIN.as_secs())]
-    Silent,
+    #[error("the agent did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// What we were to send broke off on our side.
     #[error("the upload broke off")]
     Upload(#[source] io::Error),
@@ -90,8 +92,8 @@ pub(crate) async fn connect(stream: AgentStream, tasks: &TaskTracker) -> Result<
 
 impl AgentClient {
     /// Whether it is there and speaks our version.
-    pub(crate) async fn health(&self) -> Result<(), AgentError> {
-        let health: Health = self.ask_json(Method::GET, "/health".to_owned(), empty(), SMALL_ANSWER).await?;
+    pub(crate) async fn health(&self, within: Duration) -> Result<(), AgentError> {
+        let health: Health = self.ask_json(within, Method::GET, "/health".to_owned(), empty(), SMALL_ANSWER).await?;
         if health.version == VERSION {
             Ok(())
         } else {
@@ -102,13 +104,20 @@ impl AgentClient {
     /// Which of these programs it finds.
     pub(crate) async fn which(&self, names: Vec<String>) -> Result<Vec<String>, AgentError> {
         let body = serde_json::to_vec(&Which { names: names.clone() }).expect("wire types are plain data");
-        let found: Found = self.ask_json(Method::POST, "/which".to_owned(), full(body.into()), SMALL_ANSWER).await?;
+        let found: Found = self.ask_json(LOOK_WITHIN, Method::POST, "/which".to_owned(), full(body.into()), SMALL_ANSWER).await?;
         Ok(names.into_iter().filter(|name| found.names.contains(name)).collect())
     }
 
-    /// A whole exchange with an answer in JSON of at most `max` bytes, in the time that every agent has to keep.
-    async fn ask_json<T: serde::de::DeserializeOwned>(&self, method: Method, uri: String, body: Body, max: usize) -> Result<T, AgentError> {
-        in_time(async {
+    /// A whole exchange with an answer in JSON of at most `max` bytes.
+    async fn ask_json<T: serde::de::DeserializeOwned>(
+        &self,
+        within: Duration,
+        method: Method,
+        uri: String,
+        body: Body,
+        max: usize,
+    ) -> Result<T, AgentError> {
+        in_time(within, async {
             let answer = self.send(method, uri, body).await?;
             json(&collect(answer.into_body(), max).await?)
         })
@@ -134,8 +143,8 @@ impl AgentClient {
     }
 }
 
-async fn in_time<T>(exchange: impl Future<Output = Result<T, AgentError>>) -> Result<T, AgentError> {
-    tokio::time::timeout(ANSWER_WITHIN, exchange).await.map_err(|_| AgentError::Silent)?
+async fn in_time<T>(within: Duration, exchange: impl Future<Output = Result<T, AgentError>>) -> Result<T, AgentError> {
+    tokio::time::timeout(within, exchange).await.map_err(|_| AgentError::Silent(within))?
 }
 
 async fn collect(body: Incoming, max: usize) -> Result<Bytes, AgentError> {
@@ -190,3 +199,6 @@ where
         self.0.spawn(task);
     }
 }
+
+#[cfg(test)]
+mod tests;

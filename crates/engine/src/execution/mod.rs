@@ -51,9 +51,15 @@ impl RunningExecution {
         let Some(number) = number else {
             return Err(Error::invalid("invalid_signal", format!("signal {signal} does not exist; signals are 1 to 64")));
         };
-        self.signals_sent.fetch_or(1 << (number - 1), Ordering::AcqRel);
+        // Before it is sent, so that no end by it is judged without; taken back when it was not sent after all.
+        let bit = 1 << (number - 1);
+        let before = self.signals_sent.fetch_or(bit, Ordering::AcqRel);
         let frame = Frame::new(Kind::Signal, Bytes::copy_from_slice(&number.to_be_bytes())).encode();
-        match tokio::time::timeout(FRAME_SENT_WITHIN, self.frames.send(frame)).await {
+        let sent = tokio::time::timeout(FRAME_SENT_WITHIN, self.frames.send(frame)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.signals_sent.fetch_and(!bit | before, Ordering::AcqRel);
+        }
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::conflict("execution_finished", format!("execution `{}` has ended", self.started.id))),
             Err(_) => Err(unavailable("the program does not read its standard input, and the signal waits behind it; kill it instead")),
@@ -83,7 +89,7 @@ impl Running {
 
 /// Starts an execution in a living sandbox, in a task of its own that outlives the caller.
 pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecRequest) -> Result<Running> {
-    let begun = living.begin().await?;
+    let begun = living.begin_inside().await?;
     let (reply, started) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();

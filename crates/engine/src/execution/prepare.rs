@@ -18,6 +18,9 @@ use crate::{
 /// Standard input up to this size travels with the start.
 const INLINE_STDIN: usize = 64 << 10;
 
+/// So much of an argv goes into the record, which stands in lists of a thousand.
+const SHOWN_ARGV: usize = 4 << 10;
+
 /// Ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -144,7 +147,7 @@ impl Prepared {
                 *argument = format!("{}.{}", code.stem, code.extension);
             }
         }
-        argv
+        figures::shortened(argv, SHOWN_ARGV)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use caisson_core::{Execution, ExecutionId, FileStat, Outcome, Result, Stream, TombstoneReason};
+use caisson_core::{Execution, ExecutionId, FileStat, Outcome, Result, State, Stream, TombstoneReason};
 use caisson_wire::{
     ExecExit,
     frame::{Frame, Kind},
@@ -30,13 +30,16 @@ use crate::{
     figures,
     output_log::OutputLog,
     request::{ExecutionResult, Stdin},
-    sandbox::{End, Living, not_recorded},
+    sandbox::{End, LAUNCH_WITHIN, Living, not_recorded},
 };
 
-/// How long the agent may take to start a program.
-const START_WITHIN: Duration = Duration::from_secs(60);
-/// After its time-out, a program that the agent has not ended takes its sandbox with it.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long the agent of a living sandbox may take to start a program: as long as the program itself has, within this.
+const START_WITHIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+/// After its time-out, a program that the agent has not ended takes its sandbox with it. With what destroying takes this is less than
+/// the second within which everybody is told.
+const GRACE: Duration = Duration::from_millis(700);
+/// How long the backend may take to say what was used.
+const USAGE_WITHIN: Duration = Duration::from_secs(1);
 /// How long output may wait in memory before it is put on disk.
 const WRITE_AFTER: Duration = Duration::from_millis(500);
 /// Attempts to write how an execution ended.
@@ -81,7 +84,12 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         let frame = stream.next().await?;
         Ok((frames, stream, frame))
     };
-    let answer = tokio::time::timeout(START_WITHIN, starting).await.unwrap_or(Err(AgentError::Silent));
+    let within = match living.state() {
+        // The agent itself is still being launched.
+        State::Creating => LAUNCH_WITHIN,
+        _ => prepared.timeout.map_or(START_WITHIN.1, |timeout| timeout.clamp(START_WITHIN.0, START_WITHIN.1)),
+    };
+    let answer = tokio::time::timeout(within, starting).await.unwrap_or(Err(AgentError::Silent(within)));
     let (frames, stream, found) = match answer {
         Ok((frames, stream, ExecFrame::Started(started))) => (frames, stream, started.program),
         Ok((_, stream, ExecFrame::Refused(refusal))) => {
@@ -156,9 +164,14 @@ impl Started {
         let mut is_recorded = false;
         let ended = loop {
             let write_due = write_at.unwrap_or_else(|| Instant::now() + WRITE_AFTER);
+            // At the end nobody waits for a reader that may have gone.
+            let ahead = handle.log.is_ahead() && !self.core.closing.is_cancelled();
             tokio::select! {
+                // Both cancel-safe, and computed anew in every round. The program waits by the windows of HTTP/2.
+                () = handle.log.caught_up(), if ahead => {}
+                () = self.core.closing.cancelled(), if ahead => {}
                 // Cancel-safe: see there.
-                frame = stream.next() => match frame {
+                frame = stream.next(), if !ahead => match frame {
                     Ok(ExecFrame::Stdout(data)) => self.take(Stream::Stdout, &data, &mut write_at).await,
                     Ok(ExecFrame::Stderr(data)) => self.take(Stream::Stderr, &data, &mut write_at).await,
                     Ok(ExecFrame::Exit { exit, changes }) => match self.judge(&exit).await {
@@ -192,7 +205,10 @@ impl Started {
                 // Kept between rounds; what is not fed when the program ends, it did not read.
                 () = &mut feeding => {}
                 // A token stays cancelled.
-                () = handle.killed.cancelled() => break self.without_exit(outcome::killed()),
+                () = handle.killed.cancelled() => {
+                    drop(stream);
+                    break self.killed().await;
+                }
                 // The deadline stays the same.
                 () = until(overdue_at) => break self.overdue().await,
                 // Computed anew in every round.
@@ -278,7 +294,7 @@ impl Started {
     async fn judge(&self, exit: &ExecExit) -> Result<Verdict, String> {
         let facts = self.facts_now();
         let out_of_memory = outcome::may_be_out_of_memory(exit, &facts)
-            && match self.core.backend.usage(self.living.id).await {
+            && match tokio::time::timeout(USAGE_WITHIN, self.core.backend.usage(self.living.id)).await.ok().flatten() {
                 Some(usage) => self.living.note_oom_kills(usage.oom_kills, self.oom_kills_before),
                 None => false,
             };
@@ -291,11 +307,11 @@ impl Started {
 
     /// The agent's figures, as far as they can be true.
     fn exited(&self, verdict: Verdict, exit: &ExecExit, changes: Vec<FileStat>) -> Ended {
-        let elapsed = self.requested.elapsed();
+        let elapsed = u64::try_from(self.requested.elapsed().as_micros()).unwrap_or(u64::MAX);
         Ended {
             verdict,
-            duration: Duration::from_micros(exit.duration_us).min(elapsed),
-            cpu: Duration::from_micros(exit.cpu_us).min(elapsed.saturating_mul(1024)),
+            duration: Duration::from_micros(exit.duration_us.min(elapsed)),
+            cpu: Duration::from_micros(exit.cpu_us.min(elapsed.saturating_mul(1024))),
             peak_memory_bytes: exit.peak_memory_bytes.min(i64::MAX.unsigned_abs()),
             changes,
             changes_truncated: exit.changes_truncated,
@@ -305,7 +321,8 @@ impl Started {
     fn without_exit(&self, verdict: Verdict) -> Ended {
         Ended {
             verdict,
-            duration: self.began.elapsed(),
+            // As exactly as records keep it.
+            duration: Duration::from_micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)),
             cpu: Duration::ZERO,
             peak_memory_bytes: 0,
             changes: Vec::new(),
@@ -327,6 +344,16 @@ impl Started {
             (Some(timeout), Some(t)) if t.reason == TombstoneReason::Crashed => self.without_exit(outcome::overdue(timeout)),
             _ => self.without_exit(outcome::of_tombstone(tombstone.as_ref(), self.living.memory_bytes)),
         }
+    }
+
+    /// The order to kill has gone out with the reset of its stream. An agent that answers something newer has had it; the program of
+    /// one that does not ends with its sandbox.
+    async fn killed(&self) -> Ended {
+        let ended = self.without_exit(outcome::killed());
+        if !self.living.answers().await {
+            self.living.end(End::new(TombstoneReason::Crashed, "its agent did not answer after it was told to kill a program")).await;
+        }
+        ended
     }
 
     async fn overdue(&self) -> Ended {

@@ -2,6 +2,7 @@
 
 mod files;
 mod memory;
+mod pace;
 mod window;
 
 use std::{
@@ -17,12 +18,15 @@ use tokio::sync::watch;
 use self::{
     files::{Files, Finished, Paths},
     memory::Memory,
+    pace::Pace,
     window::Window,
 };
 use crate::request::{Captured, OutputChunk, Progress};
 
 /// Bytes of one stream that wait in memory for the disk.
 pub(crate) const WRITE_AT: usize = 256 << 10;
+/// Up to this many bytes are written where we are: the page cache takes them in less time than a thread takes to wake up.
+const WRITE_HERE: usize = 16 << 10;
 /// Bytes read from the disk in one go.
 const READ_MAX: usize = 1 << 20;
 
@@ -35,6 +39,8 @@ pub(crate) struct LogConfig {
     pub(crate) inline_bytes: u64,
     /// Per stream, on disk.
     pub(crate) log_bytes: u64,
+    /// How far a stream may be ahead of its reader, if its program is to wait for one.
+    pub(crate) lead_bytes: Option<u64>,
 }
 
 /// The log of a running execution. One task appends; anybody reads.
@@ -43,6 +49,7 @@ pub(crate) struct OutputLog {
     stdout: Arc<StreamLog>,
     stderr: Arc<StreamLog>,
     progress: watch::Sender<Progress>,
+    pace: Pace,
 }
 
 /// What one stream came to.
@@ -58,7 +65,7 @@ pub(crate) struct StreamEnd {
 struct StreamLog {
     window: Window,
     buffers: Mutex<Buffers>,
-    /// Locked only by blocking tasks, never together with `buffers` held.
+    /// Waited for only by blocking tasks, never together with `buffers` held.
     files: Mutex<Files>,
 }
 
@@ -86,7 +93,8 @@ enum Source {
 impl OutputLog {
     pub(crate) fn new(config: &LogConfig, id: ExecutionId) -> Self {
         let stream = |stream| Arc::new(StreamLog::new(config, Paths::new(&config.logs, id, stream)));
-        Self { stdout: stream(Stream::Stdout), stderr: stream(Stream::Stderr), progress: watch::Sender::default() }
+        let pace = Pace::new(config.lead_bytes);
+        Self { stdout: stream(Stream::Stdout), stderr: stream(Stream::Stderr), progress: watch::Sender::default(), pace }
     }
 
     /// Takes what the program wrote. Never waits; when it says `true`, call [`OutputLog::write`] before appending more.
@@ -123,6 +131,17 @@ impl OutputLog {
         self.progress.subscribe()
     }
 
+    /// Whether the program is to wait for whoever reads.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.pace.is_ahead(*self.progress.borrow())
+    }
+
+    /// Returns when it need not wait any more. Cancel-safe.
+    pub(crate) async fn caught_up(&self) {
+        let written = *self.progress.borrow();
+        self.pace.caught_up(written).await;
+    }
+
     /// Whether something waits for the disk.
     pub(crate) fn has_pending(&self) -> bool {
         [&self.stdout, &self.stderr].into_iter().any(|log| !log.buffers().pending.is_empty())
@@ -130,6 +149,7 @@ impl OutputLog {
 
     /// The first kept bytes at or after `offset`; `None` when there are none yet.
     pub(crate) async fn read(&self, stream: Stream, offset: u64, max: usize) -> io::Result<Option<OutputChunk>> {
+        self.pace.read_up_to(stream, offset);
         let max = max.min(READ_MAX);
         let log = self.stream(stream);
         loop {
@@ -198,18 +218,14 @@ async fn write(log: Arc<StreamLog>) {
         (buffers.written, buffers.in_flight.clone())
     };
     let end = start + data.len() as u64;
-    let writer = Arc::clone(&log);
-    let result = tokio::task::spawn_blocking(move || {
-        let mut files = writer.files();
-        files.write(start, &data).inspect_err(|_| {
-            // What cannot be undone either is found out by the lengths when the log is read.
-            if let Err(error) = files.give_up(start) {
-                tracing::warn!(error = %error, "Cannot cut an output log after a failed write");
-            }
-        })
-    })
-    .await
-    .unwrap_or_else(|error| Err(io::Error::other(error)));
+    let here = if data.len() <= WRITE_HERE { log.files.try_lock().ok().map(|mut files| put(&mut files, start, &data)) } else { None };
+    let result = match here {
+        Some(result) => result,
+        None => {
+            let writer = Arc::clone(&log);
+            blocking(move || put(&mut writer.files(), start, &data)).await
+        }
+    };
     let mut buffers = log.buffers();
     if let Err(error) = result {
         buffers.broken = Some((error.to_string(), start.min(log.window.head)));
@@ -217,6 +233,15 @@ async fn write(log: Arc<StreamLog>) {
     }
     buffers.written = end;
     buffers.in_flight = Bytes::new();
+}
+
+fn put(files: &mut Files, start: u64, data: &[u8]) -> io::Result<()> {
+    files.write(start, data).inspect_err(|_| {
+        // What cannot be undone either is found out by the lengths when the log is read.
+        if let Err(error) = files.give_up(start) {
+            tracing::warn!(error = %error, "Cannot cut an output log after a failed write");
+        }
+    })
 }
 
 impl Buffers {

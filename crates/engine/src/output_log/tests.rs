@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn config(dir: &Path, inline_bytes: u64, log_bytes: u64) -> LogConfig {
-    LogConfig { logs: dir.to_owned(), inline_bytes, log_bytes }
+    LogConfig { logs: dir.to_owned(), inline_bytes, log_bytes, lead_bytes: None }
 }
 
 /// Bytes that say where they are.

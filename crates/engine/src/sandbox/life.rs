@@ -10,22 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_core::{BackendError, Event, Result, Sandbox, State, StoreError, Tombstone, TombstoneReason, next};
+use caisson_core::{BackendError, Event, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason, next};
 use futures::{FutureExt, future::Fuse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Command, End, Purpose, Recorded};
+use super::{Command, End, Living, Purpose, Recorded};
 use crate::{
     activity::Activity,
-    agent_client::{self, AgentClient},
+    agent_client::{self, AgentClient, AgentError},
     core::{Core, now, store_error, to_microsecond},
     figures,
     request::SandboxUpdate,
 };
 
 /// From the request until the agent has answered.
-const LAUNCH_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const LAUNCH_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at whether a sandbox is still in use.
+const WHILE_IN_USE: Duration = Duration::from_millis(50);
 /// How long the records of its executions are waited for.
 const EXECUTIONS_END_WITHIN: Duration = Duration::from_secs(10);
 /// Between two attempts to destroy what does not go; grows up to the longest.
@@ -34,8 +36,16 @@ const RETRY_DESTROY_MAX: Duration = Duration::from_secs(30);
 /// Attempts to write the tombstone before only the log has it.
 const RECORD_ATTEMPTS: u32 = 5;
 
-type Connecting = Pin<Box<dyn Future<Output = Result<(AgentClient, oneshot::Receiver<String>), BackendError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(AgentClient, oneshot::Receiver<String>), NotConnected>> + Send>>;
 type Recording<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+/// Why there is no agent to talk to.
+enum NotConnected {
+    /// The backend refused.
+    Launch(BackendError),
+    /// The stream it handed over broke at once; the backend knows why.
+    Stream(AgentError),
+}
 
 pub(super) struct Life {
     pub(super) core: Arc<Core>,
@@ -67,7 +77,7 @@ impl Life {
             self.recorded.send_replace(Recorded::Done);
         }
         let end = self.live(&sandbox, &mut recording, sandbox.name.is_some()).await;
-        self.take_down(&sandbox, end, recording).await;
+        self.take_down(sandbox.id, end, recording).await;
     }
 
     /// Until there is a reason to end.
@@ -94,7 +104,8 @@ impl Life {
                         self.agent.send_replace(Some(agent));
                         lost = ended.fuse();
                     }
-                    Err(error) => return self.launch_failed(error),
+                    Err(NotConnected::Launch(error)) => return self.launch_failed(error),
+                    Err(NotConnected::Stream(error)) => return self.explain_loss(sandbox, Some(error.to_string())).await,
                 },
                 // Kept between rounds.
                 how = &mut lost => return self.explain_loss(sandbox, how.ok()).await,
@@ -125,8 +136,8 @@ impl Life {
     fn connect(&self, sandbox: &Sandbox) -> Connecting {
         let (core, id, spec) = (Arc::clone(&self.core), sandbox.id, sandbox.spec.clone());
         Box::pin(async move {
-            let stream = core.backend.launch(id, &spec).await?;
-            agent_client::connect(stream, &core.tasks).await.map_err(|error| BackendError::Failed(error.to_string()))
+            let stream = core.backend.launch(id, &spec).await.map_err(NotConnected::Launch)?;
+            agent_client::connect(stream, &core.tasks).await.map_err(NotConnected::Stream)
         })
     }
 
@@ -194,7 +205,11 @@ impl Life {
         let sandbox = self.record.borrow();
         let born = self.activity.born();
         let lifetime = sandbox.time_limits.lifetime.map(|lifetime| born + lifetime);
-        let idle = sandbox.time_limits.idle_timeout.map(|idle| self.activity.last_used() + idle);
+        let idle = sandbox.time_limits.idle_timeout.map(|idle| match self.activity.in_use() {
+            // The clock starts when the use is over: there is nothing to look at every millisecond until then.
+            true => Instant::now() + idle.max(WHILE_IN_USE),
+            false => self.activity.last_used() + idle,
+        });
         let launch = (sandbox.state == State::Creating).then(|| born + LAUNCH_WITHIN);
         [lifetime, idle, launch].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
@@ -219,12 +234,15 @@ impl Life {
         None
     }
 
-    async fn take_down(mut self, sandbox: &Sandbox, end: End, recording: Fuse<Recording<'_>>) {
-        let id = sandbox.id;
+    async fn take_down(mut self, id: SandboxId, end: End, recording: Fuse<Recording<'_>>) {
         self.activity.close();
         self.inbox.close();
         let started = Instant::now();
         let never_ran = self.record.borrow().state == State::Creating;
+        if never_ran && let Some(error) = told_to_the_waiting(&end) {
+            // Whoever set it before knows better.
+            self.launch_error.set(error).ok();
+        }
         let tombstone = Tombstone { reason: end.reason, message: end.message, at: now() };
         self.record.send_modify(|sandbox| {
             sandbox.last_active_at = to_microsecond(self.activity.last_active_at());
@@ -234,23 +252,13 @@ impl Life {
         if end.reason == TombstoneReason::LaunchFailed {
             self.core.metrics.launch_failed();
         }
-        self.destroy(sandbox).await;
+        // Its executions wait for its record, and below they are waited for.
+        let ((), was_recorded) = tokio::join!(destroy(&self.core, id), self.settle(recording));
         self.agent.send_replace(None);
         self.executions.close();
         if tokio::time::timeout(EXECUTIONS_END_WITHIN, self.executions.wait()).await.is_err() {
             tracing::error!(sandbox.id = %id, "Executions of sandbox {id} did not end with it");
         }
-        // A record that was never written needs no tombstone.
-        let mut recording = recording;
-        let was_recorded = match &*self.recorded.borrow() {
-            Recorded::Done => Some(true),
-            Recorded::Failed(_) => Some(false),
-            Recorded::Pending => None,
-        };
-        let was_recorded = match was_recorded {
-            Some(known) => known,
-            None => (&mut recording).await.is_ok(),
-        };
         let ended = {
             let mut ended = self.record.borrow().clone();
             step(&mut ended, Event::TornDown);
@@ -259,8 +267,9 @@ impl Life {
             }
             ended
         };
+        // A record that was never written needs no tombstone.
         if was_recorded {
-            self.save_tombstone(&ended).await;
+            save_tombstone(&self.core, &ended).await;
         }
         self.core.metrics.sandbox_ended(end.reason);
         self.core.registry.forget_sandbox(id);
@@ -274,15 +283,29 @@ impl Life {
         }
     }
 
-    /// Does not return before the backend has nothing of it any more. Until then it counts as one of the sandboxes there may be.
-    async fn destroy(&self, sandbox: &Sandbox) {
-        let id = sandbox.id;
-        let mut wait = RETRY_DESTROY;
-        while let Err(error) = self.core.backend.destroy(id).await {
-            tracing::error!(sandbox.id = %id, error = %error, "Cannot destroy sandbox {id} yet");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_DESTROY_MAX);
+    /// Whether it has come to be recorded.
+    async fn settle(&self, recording: Fuse<Recording<'_>>) -> bool {
+        if matches!(*self.recorded.borrow(), Recorded::Pending) {
+            self.recorded.send_replace(match recording.await {
+                Ok(()) => Recorded::Done,
+                Err(error) => Recorded::Failed(Arc::new(error)),
+            });
         }
+        matches!(*self.recorded.borrow(), Recorded::Done)
+    }
+
+    /// After a bug of ours that ended its task: what the task would have done in the end.
+    pub(super) async fn after_panic(core: &Core, living: &Living) {
+        let mut sandbox = living.now();
+        let id = sandbox.id;
+        tracing::error!(sandbox.id = %id, "The task of sandbox {id} panicked; destroying the sandbox");
+        living.activity.close();
+        destroy(core, id).await;
+        sandbox.state = State::Ended;
+        let tombstone = || Tombstone { reason: TombstoneReason::Crashed, message: "the server failed; see its log".to_owned(), at: now() };
+        sandbox.tombstone.get_or_insert_with(tombstone);
+        save_tombstone(core, &sandbox).await;
+        core.registry.forget_sandbox(id);
     }
 
     /// Writes the record as it is; what fails here is written with the tombstone.
@@ -293,18 +316,37 @@ impl Life {
             tracing::warn!(sandbox.id = %id, error = %error, "Cannot update the record of sandbox {id}");
         }
     }
+}
 
-    async fn save_tombstone(&self, sandbox: &Sandbox) {
-        let id = sandbox.id;
-        for attempt in 1..=RECORD_ATTEMPTS {
-            match self.core.store.update_sandbox(sandbox).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(sandbox.id = %id, attempt, error = %error, "Cannot record the end of sandbox {id}; the next start will");
-                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
-                }
+/// Does not return before the backend has nothing of it any more. Until then it counts as one of the sandboxes there may be.
+async fn destroy(core: &Core, id: SandboxId) {
+    let mut wait = RETRY_DESTROY;
+    while let Err(error) = core.backend.destroy(id).await {
+        tracing::error!(sandbox.id = %id, error = %error, "Cannot destroy sandbox {id} yet");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_DESTROY_MAX);
+    }
+}
+
+async fn save_tombstone(core: &Core, sandbox: &Sandbox) {
+    let id = sandbox.id;
+    for attempt in 1..=RECORD_ATTEMPTS {
+        match core.store.update_sandbox(sandbox).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(sandbox.id = %id, attempt, error = %error, "Cannot record the end of sandbox {id}; the next start will");
+                tokio::time::sleep(Duration::from_millis(100) * attempt).await;
             }
         }
+    }
+}
+
+/// What those hear who wait for a sandbox that ends before it ran; `None` when its tombstone says it all.
+fn told_to_the_waiting(end: &End) -> Option<BackendError> {
+    match end.reason {
+        TombstoneReason::Crashed | TombstoneReason::LaunchFailed => Some(BackendError::Failed(end.message.clone())),
+        TombstoneReason::ServerStopped => Some(BackendError::Exhausted(end.message.clone())),
+        _ => None,
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod life;
 
+pub(crate) use self::life::LAUNCH_WITHIN;
+
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -11,11 +14,12 @@ use std::{
 };
 
 use caisson_core::{BackendError, Error, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason};
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    activity::{Activity, Use},
+    activity::{Activity, NoUse, Use},
     agent_client::{AgentClient, AgentError},
     core::{Core, launch_error, store_error, unavailable},
     figures,
@@ -25,8 +29,13 @@ use crate::{
 
 /// Commands that wait; whoever sends more waits too.
 const COMMANDS_WAITING: usize = 16;
+/// Executions and file requests of one sandbox at one time. An agent takes 512 requests; some are left for asking how it is.
+const MAX_INSIDE: u64 = 400;
 /// How long its task may take to find out why a sandbox does not answer any more.
 const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long an agent may take to show that it is still there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What its task is told.
 #[derive(Debug)]
@@ -110,8 +119,13 @@ impl Living {
         });
         core.registry.admit(Arc::clone(&living), core.config.max_sandboxes)?;
         let executions = living.executions.clone();
+        let (keeper, guarded) = (Arc::clone(core), Arc::clone(&living));
         let life = life::Life { core: Arc::clone(core), purpose, activity, executions, record, agent, recorded, launch_error, inbox };
-        core.tasks.spawn(life.run());
+        core.tasks.spawn(async move {
+            if AssertUnwindSafe(life.run()).catch_unwind().await.is_err() {
+                life::Life::after_panic(&keeper, &guarded).await;
+            }
+        });
         Ok(living)
     }
 
@@ -134,6 +148,19 @@ impl Living {
         }
     }
 
+    /// The same for what goes to the agent, of which there can only be so much at one time.
+    pub(crate) async fn begin_inside(&self) -> Result<Use> {
+        match self.activity.begin_within(MAX_INSIDE) {
+            Ok(begun) => Ok(begun),
+            Err(NoUse::Closed) => Err(self.why_ended().await),
+            Err(NoUse::Full) => {
+                let message =
+                    format!("sandbox `{}` has {MAX_INSIDE} executions and file requests under way; wait for some to end", self.id);
+                Err(Error::QuotaExceeded { message })
+            }
+        }
+    }
+
     /// The agent of a sandbox whose agent has answered; waits for one that is still coming up.
     pub(crate) async fn ready_agent(&self) -> Result<AgentClient> {
         let mut record = self.record.clone();
@@ -146,8 +173,13 @@ impl Living {
 
     /// The agent as soon as there is a stream to it, whether it has answered yet or not.
     pub(crate) async fn agent(&self) -> Result<AgentClient> {
-        let mut agent = self.agent.clone();
-        let found = agent.wait_for(Option::is_some).await.ok().and_then(|agent| agent.clone());
+        let (mut agent, mut record) = (self.agent.clone(), self.record.clone());
+        let found = tokio::select! {
+            // Losing means that there will be none.
+            found = agent.wait_for(Option::is_some) => found.ok().and_then(|agent| agent.clone()),
+            // Its end waits for those who wait here, so they must not wait for it to be complete. Losing means that there is an agent.
+            _ = record.wait_for(|sandbox| sandbox.tombstone.is_some()) => None,
+        };
         match found {
             Some(agent) => Ok(agent),
             None => Err(self.why_ended().await),
@@ -221,7 +253,16 @@ impl Living {
         }
     }
 
-    /// What an agent's failure means for the caller. Nonsense ends the sandbox.
+    /// Whether its agent is still there: one that is only busy answers this.
+    pub(crate) async fn answers(&self) -> bool {
+        let agent = self.agent.borrow().clone();
+        match agent {
+            Some(agent) => agent.health(ANSWERS_WITHIN).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// What an agent's failure means for the caller. Nonsense and an agent that has fallen silent for good end the sandbox.
     pub(crate) async fn failed(&self, error: AgentError) -> Error {
         match error {
             AgentError::Refused(refusal) => refused(refusal),
@@ -230,7 +271,11 @@ impl Living {
                 self.end(End::new(TombstoneReason::Crashed, format!("its agent broke the protocol: {what}"))).await;
                 self.why_ended().await
             }
-            AgentError::Silent => unavailable(error.to_string()),
+            AgentError::Silent(_) if self.answers().await => unavailable(error.to_string()),
+            AgentError::Silent(_) => {
+                self.end(End::new(TombstoneReason::Crashed, "its agent does not answer any more")).await;
+                self.why_ended().await
+            }
             AgentError::Upload(cause) => Error::invalid("upload_failed", format!("the upload broke off: {cause}")),
             AgentError::TooLarge(max) => {
                 let message = format!("the answer is larger than {}; ask for less", figures::bytes(max as u64));

@@ -33,6 +33,8 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
+        // Before any clock runs: another build may be in the way of this one.
+        agent_binary();
         let dir = tempfile::tempdir().unwrap();
         // Programs run as another user and must reach their work dirs in here.
         std::process::Command::new("chmod").arg("0755").arg(dir.path()).status().unwrap();
@@ -100,7 +102,7 @@ pub(crate) struct Agents {
 impl Agents {
     /// Kills an agent as a crash would.
     pub(crate) fn crash(&self, id: SandboxId) {
-        self.alive.lock().unwrap().get_mut(&id).expect("the sandbox lives").kill().unwrap();
+        kill(self.alive.lock().unwrap().get_mut(&id).expect("the sandbox lives"));
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -146,7 +148,7 @@ impl Backend for Agents {
         let child = self.alive.lock().unwrap().remove(&id);
         let Some(mut child) = child else { return Ok(()) };
         tokio::task::spawn_blocking(move || {
-            child.kill().ok();
+            kill(&mut child);
             child.wait().unwrap();
         })
         .await
@@ -180,10 +182,20 @@ impl Backend for Agents {
 impl Drop for Agents {
     fn drop(&mut self) {
         for child in self.alive.lock().unwrap().values_mut() {
-            child.kill().ok();
+            kill(child);
             child.wait().ok();
         }
     }
+}
+
+/// Kills the agent, and `unshare`, which waits for it.
+fn kill(unshare: &mut Child) {
+    let id = unshare.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    for agent in children.split_ascii_whitespace() {
+        Command::new("kill").args(["-KILL", agent]).stderr(Stdio::null()).status().unwrap();
+    }
+    unshare.kill().ok();
 }
 
 /// The agent, built once for all tests.

@@ -1,0 +1,548 @@
+//! The engine over agents that follow a script, mostly a malicious one: each ends its own sandbox and nothing else.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use caisson_core::{
+    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Observed, Outcome, Page,
+    Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tombstone, TombstoneReason, Usage,
+};
+use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program, RunRequest, SandboxUpdate, Stdin};
+use caisson_store::Sqlite;
+use caisson_wire::{
+    Ended, ExecExit, FileKind, FileStat, Health, Listing, Started, VERSION,
+    frame::{Frame, Kind},
+};
+use futures::{FutureExt, StreamExt, future::join_all, stream};
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
+use tokio::task::AbortHandle;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Script = Arc<dyn Fn(&Request<Incoming>) -> Option<Response<Body>> + Send + Sync>;
+
+/// What agents answer with.
+#[derive(Clone)]
+enum Play {
+    /// Greets as it should, and otherwise follows the script; what the script has no answer for is never answered.
+    Agent(Script),
+    /// The stream is handed over and breaks at once.
+    Broken,
+    /// The backend itself has a bug.
+    Panic,
+}
+
+struct Scripted {
+    play: Mutex<Play>,
+    death: Mutex<Option<Death>>,
+    alive: Mutex<HashMap<SandboxId, AbortHandle>>,
+    launched: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    async fn launch(&self, id: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
+        self.launched.fetch_add(1, Ordering::Relaxed);
+        let play = self.play.lock().unwrap().clone();
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        match play {
+            Play::Panic => panic!("a bug of the backend"),
+            Play::Broken => drop(theirs),
+            Play::Agent(script) => {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let script = Arc::clone(&script);
+                    async move {
+                        if request.uri().path() == "/health" {
+                            return Ok::<_, Infallible>(json(&Health { version: VERSION }));
+                        }
+                        match script(&request) {
+                            Some(answer) => {
+                                // Whoever hangs up on the request is told to have been killed.
+                                tokio::spawn(request.into_body().collect());
+                                Ok(answer)
+                            }
+                            None => std::future::pending().await,
+                        }
+                    }
+                });
+                let served = tokio::spawn(
+                    http2::Builder::new(TokioExecutor::new()).max_concurrent_streams(512).serve_connection(TokioIo::new(theirs), service),
+                );
+                self.alive.lock().unwrap().insert(id, served.abort_handle());
+            }
+        }
+        Ok(Box::new(ours))
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
+        if let Some(agent) = self.alive.lock().unwrap().remove(&id) {
+            agent.abort();
+        }
+        Ok(())
+    }
+
+    async fn death(&self, _: SandboxId) -> Option<Death> {
+        self.death.lock().unwrap().clone()
+    }
+
+    async fn usage(&self, _: SandboxId) -> Option<Usage> {
+        // It hangs, as one does whose helper is stuck.
+        std::future::pending().await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    async fn shutdown(&self) {}
+}
+
+/// A database that takes its time over new sandboxes.
+struct Slow(Sqlite, Duration);
+
+#[async_trait]
+impl Store for Slow {
+    async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        tokio::time::sleep(self.1).await;
+        self.0.insert_sandbox(sandbox).await
+    }
+    async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
+        self.0.update_sandbox(sandbox).await
+    }
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        self.0.sandbox(id).await
+    }
+    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+        self.0.sandboxes(filter).await
+    }
+    async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
+        self.0.insert_execution(execution).await
+    }
+    async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError> {
+        self.0.finish_execution(id, outcome).await
+    }
+    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        self.0.execution(id).await
+    }
+    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+        self.0.executions(filter).await
+    }
+    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
+        self.0.bury_the_living(tombstone).await
+    }
+    async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
+        self.0.purge(before).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.ping().await
+    }
+}
+
+struct World {
+    engine: Engine,
+    backend: Arc<Scripted>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new(script: impl Fn(&Request<Incoming>) -> Option<Response<Body>> + Send + Sync + 'static) -> Self {
+        Self::slow(Duration::ZERO, script).await
+    }
+
+    async fn slow(insert: Duration, script: impl Fn(&Request<Incoming>) -> Option<Response<Body>> + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = Arc::new(Scripted {
+            play: Mutex::new(Play::Agent(Arc::new(script))),
+            death: Mutex::default(),
+            alive: Mutex::default(),
+            launched: AtomicUsize::new(0),
+        });
+        let store = Slow(Sqlite::open(&dir.path().join("caisson.db")).await.unwrap(), insert);
+        let config = EngineConfig::new(dir.path().to_owned());
+        let engine = Engine::open(config, Arc::clone(&backend) as Arc<dyn Backend>, Arc::new(store)).await.unwrap();
+        Self { engine, backend, _dir: dir }
+    }
+
+    fn play(&self, play: Play) {
+        *self.backend.play.lock().unwrap() = play;
+    }
+
+    async fn sandbox(&self) -> SandboxId {
+        match self.engine.create(CreateRequest::default()).await.unwrap() {
+            Created::New(sandbox) | Created::Existing(sandbox) => sandbox.id,
+        }
+    }
+
+    /// Waits for its end and says how it was.
+    async fn end_of(&self, id: SandboxId) -> Tombstone {
+        let limit = Instant::now() + Duration::from_secs(20);
+        loop {
+            let sandbox = self.engine.sandbox(id).await.unwrap();
+            if sandbox.state == State::Ended {
+                return sandbox.tombstone.unwrap();
+            }
+            assert!(Instant::now() < limit, "{sandbox:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn request(timeout: Option<Duration>) -> ExecRequest {
+    let program = Program::Argv(vec!["true".to_owned()]);
+    ExecRequest { program, stdin: Stdin::Empty, env: BTreeMap::new(), cwd: None, timeout, max_output_bytes: None }
+}
+
+fn one_shot(timeout: Option<Duration>) -> RunRequest {
+    let spec = SandboxSpec::default();
+    RunRequest { spec, metadata: BTreeMap::new(), files: Vec::new(), exec: request(timeout), max_file_bytes: 1 << 20 }
+}
+
+fn bytes(parts: Vec<Bytes>, and_then_hang: bool) -> Response<Body> {
+    let parts = stream::iter(parts).map(|part| Ok(http_body::Frame::data(part)));
+    let rest = if and_then_hang { stream::pending().left_stream() } else { stream::empty().right_stream() };
+    Response::new(StreamBody::new(parts.chain(rest)).boxed_unsync())
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Body> {
+    bytes(vec![serde_json::to_vec(value).unwrap().into()], false)
+}
+
+fn started() -> Bytes {
+    Frame::json(Kind::Started, &Started { pid: u32::MAX, program: "/\u{1b}[2J/true".repeat(100) }).encode()
+}
+
+fn exit(change: impl FnOnce(&mut ExecExit)) -> Bytes {
+    let mut exit = ExecExit {
+        exit_code: Some(0),
+        signal: None,
+        ended: None,
+        duration_us: 5,
+        cpu_us: 5,
+        peak_memory_bytes: 5,
+        changes: Vec::new(),
+        changes_truncated: false,
+    };
+    change(&mut exit);
+    Frame::json(Kind::Exit, &exit).encode()
+}
+
+fn stat(path: &str) -> FileStat {
+    FileStat { path: path.to_owned(), kind: FileKind::File, size: 3, mode: u32::MAX, mtime_ns: i64::MIN, target: None }
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
+    result.unwrap_err().code()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_hangs_is_ended_at_the_deadline() {
+    let world = World::new(|_| Some(bytes(vec![started(), Frame::new(Kind::Stdout, &b"so far"[..]).encode()], true))).await;
+    let id = world.sandbox().await;
+    let begun = Instant::now();
+    let hung = world.engine.exec(id, request(Some(Duration::from_millis(300)))).await.unwrap().wait().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(1300), "{:?}", begun.elapsed());
+    let outcome = hung.execution.outcome.unwrap();
+    assert_eq!((outcome.status, outcome.message.as_deref()), (ExecutionStatus::TimedOut, Some("timed_out: limit 0.3 s")));
+    assert_eq!(&hung.stdout.head[..], b"so far");
+    assert_eq!(world.end_of(id).await.reason, TombstoneReason::Crashed);
+
+    let hung = world.engine.run(one_shot(Some(Duration::from_millis(300)))).await.unwrap().wait().await.unwrap();
+    assert_eq!(hung.result.execution.status(), ExecutionStatus::TimedOut);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_hangs_before_the_start_is_ended_too() {
+    let world = World::new(|_| None).await;
+    let id = world.sandbox().await;
+    // The rest of it hangs as well: not even its health is answered any more.
+    world.backend.alive.lock().unwrap()[&id].abort();
+    let begun = Instant::now();
+    let refused = world.engine.exec(id, request(Some(Duration::from_secs(1)))).await.unwrap_err();
+    assert_eq!(refused.code(), "gone", "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+
+    // One that only does not start programs loses nothing but the request.
+    let id = world.sandbox().await;
+    assert_eq!(code(world.engine.exec(id, request(Some(Duration::from_secs(1)))).await), "unavailable");
+    assert_eq!(world.engine.sandbox(id).await.unwrap().state, State::Running);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_ends_the_sandbox_and_nothing_else() {
+    let raw = |kind: u8, length: u32, payload: &'static [u8]| Bytes::from([&[kind], &length.to_be_bytes()[..], payload].concat());
+    let many = |path: &str| exit(|e| e.changes = (0..10_000).map(|_| stat(path)).collect());
+    let limits =
+        [Ended::TimedOut, Ended::OutputLimit].map(|ended| exit(|e| (e.exit_code, e.signal, e.ended) = (None, Some(9), Some(ended))));
+    let scripts: Vec<(&str, Vec<Bytes>)> = vec![
+        ("an unknown kind", vec![started(), raw(99, 0, b"")]),
+        ("a frame of 4 GiB", vec![started(), raw(17, u32::MAX, b"")]),
+        ("an exit of 9 MiB", vec![started(), raw(19, 9 << 20, b"")]),
+        ("a frame of ours", vec![started(), raw(2, 1, b"x")]),
+        ("a start that is no JSON", vec![raw(16, 3, b"\xff{]")]),
+        ("an exit that is no JSON", vec![started(), raw(19, 1, b"[")]),
+        ("an exit of another shape", vec![started(), raw(19, 2, b"{}")]),
+        ("deep JSON", vec![started(), Bytes::from([&[19u8, 0, 1, 0, 0][..], &[b'['; 65536]].concat())]),
+        ("huge figures", vec![started(), raw(19, 18, b"{\"exit_code\":1e99}")]),
+        ("no exit", vec![started(), exit(|e| e.exit_code = None)]),
+        ("two exits in one", vec![started(), exit(|e| e.signal = Some(9))]),
+        ("an exit code that is none", vec![started(), exit(|e| e.exit_code = Some(i32::MIN))]),
+        ("a limit that was never set", vec![started(), limits[0].clone()]),
+        ("another limit that was never set", vec![started(), limits[1].clone()]),
+        ("paths that are none", vec![started(), many("../../etc/passwd")]),
+        ("paths with NUL", vec![started(), many("/a%00b")]),
+        ("two starts", vec![started(), started()]),
+        ("output before the start", vec![Frame::new(Kind::Stdout, &b"x"[..]).encode()]),
+        ("an exit before the start", vec![exit(|_| {})]),
+    ];
+    let next: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let play = Arc::clone(&next);
+    let world = World::new(move |_| Some(bytes(play.lock().unwrap().clone(), true))).await;
+    *next.lock().unwrap() = vec![started()];
+    let bystander = world.sandbox().await;
+    let running = world.engine.exec(bystander, request(None)).await.unwrap();
+    for (what, script) in scripts {
+        *next.lock().unwrap() = script;
+        let id = world.sandbox().await;
+        match world.engine.exec(id, request(None)).await {
+            Ok(running) => {
+                let ended = running.wait().await.unwrap().execution;
+                assert_eq!(ended.status(), ExecutionStatus::Lost, "{what}: {ended:?}");
+            }
+            Err(error) => assert_eq!(error.code(), "gone", "{what}: {error}"),
+        }
+        let tombstone = world.end_of(id).await;
+        assert_eq!(tombstone.reason, TombstoneReason::Crashed, "{what}: {tombstone}");
+        assert!(tombstone.message.contains("protocol") && !tombstone.message.contains('\u{1b}'), "{what}: {tombstone}");
+    }
+    assert_eq!(world.engine.sandbox(bystander).await.unwrap().state, State::Running);
+    assert_eq!(world.engine.execution(running.execution.id).await.unwrap().status(), ExecutionStatus::Running);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
+    let world = World::new(|request| {
+        Some(match request.uri().path() {
+            // Content for a file that has more than it says.
+            "/files" => {
+                let mut answer = bytes(vec![Bytes::from_static(&[b'x'; 1000])], true);
+                let header = serde_json::to_string(&stat("/workspace/a")).unwrap().parse().unwrap();
+                answer.headers_mut().insert(caisson_wire::STAT_HEADER, header);
+                answer
+            }
+            "/list" => json(&Listing { entries: vec![stat("/a"); 11], truncated: false }),
+            "/stat" => bytes(vec![Bytes::from(vec![b' '; 300 << 10])], true),
+            "/which" => json(&caisson_wire::Found { names: vec!["rm".to_owned(); 1000] }),
+            _ => bytes(
+                vec![
+                    started(),
+                    // Nothing, again and again.
+                    Frame::new(Kind::Stdout, Bytes::new()).encode().repeat(10_000).into(),
+                    exit(|e| {
+                        (e.exit_code, e.signal) = (None, Some(9));
+                        (e.duration_us, e.cpu_us, e.peak_memory_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+                        e.changes = vec![FileStat { size: u64::MAX, ..stat("/workspace/huge") }, stat("/workspace/a")];
+                    }),
+                    // Too late.
+                    Frame::new(Kind::Stdout, &b"more"[..]).encode(),
+                    Bytes::from_static(&[99; 100]),
+                ],
+                true,
+            ),
+        })
+    })
+    .await;
+    let begun = Instant::now();
+    let done = world.engine.run(one_shot(None)).await.unwrap().wait().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let outcome = done.result.execution.outcome.unwrap();
+    // The backend hangs over the question whether memory was the cause.
+    assert_eq!((outcome.status, outcome.signal, outcome.stdout.total_bytes), (ExecutionStatus::Signaled, Some(9), 0));
+    assert!(outcome.duration <= begun.elapsed() && outcome.cpu <= begun.elapsed() * 1024, "{outcome:?}");
+    assert_eq!(done.files.iter().map(|file| file.content.is_some()).collect::<Vec<_>>(), [false, false]);
+
+    let id = world.sandbox().await;
+    assert_eq!(code(world.engine.list_files(id, b"/", 1, 10).await), "gone", "more entries than asked for");
+    let id = world.sandbox().await;
+    assert_eq!(code(world.engine.stat_file(id, b"/x").await), "too_large", "an answer without end");
+    let unknown = Program::Code { language: "typescript".to_owned(), text: String::new(), args: Vec::new() };
+    assert_eq!(code(world.engine.exec(id, ExecRequest { program: unknown, ..request(None) }).await), "interpreter_missing");
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launch_that_fails_late_is_told_like_one_that_fails_at_once() {
+    let world = World::new(|_| None).await;
+    world.play(Play::Broken);
+    let death =
+        |error: Option<BackendError>| Some(Death { oom_kills: 0, how: "its agent exited with status 1".to_owned(), launch_error: error });
+    for (death, expect) in [
+        (death(Some(BackendError::Unsupported("Linux 5.12 is needed".to_owned()))), "unsupported"),
+        (death(Some(BackendError::Exhausted("no room".to_owned()))), "unavailable"),
+        (death(Some(BackendError::Failed("at the third step".to_owned()))), "internal"),
+        (death(None), "internal"),
+        (None, "internal"),
+    ] {
+        *world.backend.death.lock().unwrap() = death.clone();
+        let begun = Instant::now();
+        for _ in 0..5 {
+            let create = world.engine.create(CreateRequest::default()).await.unwrap_err();
+            let run = world.engine.run(one_shot(None)).await.unwrap_err();
+            for error in [create, run] {
+                assert_eq!(error.code(), expect, "{death:?}: {error}");
+                if let Some(Death { launch_error: Some(why), .. }) = &death {
+                    assert!(error.to_string().contains(&why.to_string()), "{error}");
+                }
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bug_of_ours_takes_one_sandbox_and_shutdown_still_ends() {
+    let world = World::new(|_| None).await;
+    world.play(Play::Panic);
+    assert!(world.engine.create(CreateRequest { name: Some("n".to_owned()), ..CreateRequest::default() }).await.is_err());
+    assert!(world.engine.run(one_shot(None)).await.is_err());
+    world.play(Play::Agent(Arc::new(|_| None)));
+    let named = CreateRequest { name: Some("n".to_owned()), ..CreateRequest::default() };
+    let limit = Instant::now() + Duration::from_secs(5);
+    while world.engine.create(named.clone()).await.is_err() {
+        assert!(Instant::now() < limit, "the name stays taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let begun = Instant::now();
+    world.engine.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_does_not_wait_for_a_record_that_waits_for_it() {
+    // Started, and its stream resets before the sandbox is recorded.
+    let world = World::slow(Duration::from_millis(500), |_| Some(bytes(vec![started(), Bytes::from_static(&[99; 10])], true))).await;
+    let begun = Instant::now();
+    let lost = world.engine.run(one_shot(None)).await.unwrap().wait().await.unwrap();
+    assert_eq!(lost.result.execution.status(), ExecutionStatus::Lost);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let recorded = world.engine.execution(lost.result.execution.id).await.unwrap();
+    assert_eq!(recorded, lost.result.execution, "what is told is what is recorded");
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_that_nobody_obeys_ends_the_sandbox() {
+    let world = World::new(|_| Some(bytes(vec![started()], true))).await;
+    let (deaf, fine) = (world.sandbox().await, world.sandbox().await);
+    let running = world.engine.exec(fine, request(None)).await.unwrap();
+    world.engine.kill(running.execution.id).await.unwrap();
+    assert_eq!(running.wait().await.unwrap().execution.status(), ExecutionStatus::Killed);
+    assert_eq!(world.engine.sandbox(fine).await.unwrap().state, State::Running);
+
+    let running = world.engine.exec(deaf, request(None)).await.unwrap();
+    world.backend.alive.lock().unwrap()[&deaf].abort();
+    // The connection ends with its task: either way nothing of it goes on.
+    world.engine.kill(running.execution.id).await.unwrap_or(());
+    assert!(matches!(running.wait().await.unwrap().execution.status(), ExecutionStatus::Killed | ExecutionStatus::Lost));
+    assert_eq!(world.end_of(deaf).await.reason, TombstoneReason::Crashed);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_callers_of_one_name_get_one_sandbox() {
+    let world = World::slow(Duration::from_millis(20), |_| None).await;
+    let named = CreateRequest { name: Some("wanted".to_owned()), ..CreateRequest::default() };
+    let created = join_all((0..50).map(|_| world.engine.create(named.clone()))).await;
+    let (mut ids, mut new) = (Vec::new(), 0);
+    for made in created {
+        match made.unwrap() {
+            Created::New(sandbox) => (new, ids) = (new + 1, [ids, vec![sandbox.id]].concat()),
+            Created::Existing(sandbox) => ids.push(sandbox.id),
+        }
+    }
+    ids.dedup();
+    assert_eq!((new, ids.len(), world.backend.launched.load(Ordering::Relaxed)), (1, 1, 1));
+    // Half of them give up while they wait, after its end: whoever comes next finds one, whole.
+    world.engine.destroy(ids[0]).await.unwrap();
+    let hasty = (0..50u64).map(|n| tokio::time::timeout(Duration::from_millis(n), world.engine.create(named.clone())));
+    join_all(hasty).await;
+    let limit = Instant::now() + Duration::from_secs(5);
+    let whole = loop {
+        match world.engine.create(named.clone()).now_or_never() {
+            Some(made) => break made.unwrap(),
+            None => match world.engine.create(named.clone()).await {
+                Ok(made) => break made,
+                Err(error) => assert!(Instant::now() < limit, "{error}"),
+            },
+        }
+    };
+    let Created::Existing(whole) = whole else { panic!("the abandoned one was not finished") };
+    assert_eq!(whole.state, State::Running);
+    assert_eq!(world.backend.alive.lock().unwrap().len(), 1);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_inside_is_bounded() {
+    let world = World::new(|_| Some(bytes(vec![started()], true))).await;
+    let id = world.sandbox().await;
+    let results = join_all((0..600).map(|_| world.engine.exec(id, request(None)))).await;
+    let (running, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert!(running.len() == 400 && !refused.is_empty(), "{} run, {} were refused", running.len(), refused.len());
+    assert!(refused.into_iter().all(|error| code(error) == "quota_exceeded"));
+    assert_eq!(code(world.engine.stat_file(id, b"/").await), "quota_exceeded");
+    assert!(world.engine.update(id, SandboxUpdate::default()).await.is_ok(), "what does not go inside is not counted");
+    world.engine.destroy(id).await.unwrap();
+    for running in running {
+        assert_eq!(running.unwrap().wait().await.unwrap().execution.status(), ExecutionStatus::Killed);
+    }
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_arguments_are_cut_in_the_record() {
+    let world = World::new(|_| Some(bytes(vec![started(), exit(|_| {})], false))).await;
+    let id = world.sandbox().await;
+    let program = Program::Argv(vec!["x".repeat(100_000), "y".to_owned()]);
+    let done = world.engine.exec(id, ExecRequest { program, ..request(None) }).await.unwrap().wait().await.unwrap();
+    let argv = done.execution.argv;
+    assert!(argv.iter().map(String::len).sum::<usize>() < 5000);
+    assert!(argv[0].ends_with("[... 95904 more bytes ...]"), "{}", &argv[0][argv[0].len() - 40..]);
+    assert_eq!(argv[1], "[... 1 more arguments ...]");
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_one_shot_that_cannot_be_prepared_leaves_nothing() {
+    let world =
+        World::new(|_| Some(Response::builder().status(500).body(bytes(vec![Bytes::from_static(b"oops")], false).into_body()).unwrap()))
+            .await;
+    let files = vec![InputFile { path: b"a".to_vec(), content: Bytes::new(), mode: None }];
+    let error = world.engine.run(RunRequest { files, ..one_shot(None) }).await.unwrap_err();
+    assert_eq!(error.code(), "internal", "{error}");
+    let limit = Instant::now() + Duration::from_secs(5);
+    while !world.backend.alive.lock().unwrap().is_empty() {
+        assert!(Instant::now() < limit);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.engine.shutdown().await;
+}
