@@ -1,8 +1,12 @@
 //! The directories of a sandbox in the cgroup hierarchies (`cgroups(7)`).
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 
 use caisson_launcher::plan::Setup;
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    io::Errno,
+};
 
 /// How many sandboxes can exist at once on a host: every one takes a name and with it a range of host ids.
 /// The last range ends below 2³¹, beyond which older kernels cannot read the `gid` of a devpts.
@@ -41,7 +45,7 @@ impl Cgroup {
             }
             return Ok(cgroup);
         }
-        Err(io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error()))
+        Err(Errno::AGAIN.into())
     }
 
     pub(crate) fn name(&self) -> String {
@@ -70,9 +74,53 @@ impl Cgroup {
     }
 }
 
-/// Removes what launchers that are gone have left: every directory without a process. One that a living launcher has made but not
-/// yet entered may go with them; that launcher then takes another.
-pub(crate) fn sweep(setup: &Setup) {
+/// Keeps other launchers from taking directories for leftovers that are made and not yet entered (`flock(2)` on the parent directory).
+#[derive(Debug)]
+pub(crate) struct Entering {
+    parent: OwnedFd,
+    held: bool,
+}
+
+impl Entering {
+    pub(crate) fn new(setup: &Setup) -> io::Result<Self> {
+        let Some(first) = setup.hierarchies.first() else { return Err(io::Error::other("no cgroup hierarchy")) };
+        Ok(Self { parent: open(first, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?, held: false })
+    }
+
+    /// From before a directory is made; waits for one who sweeps, which is short.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        if !self.held {
+            rustix::io::retry_on_intr(|| flock(&self.parent, FlockOperation::LockShared))?;
+            self.held = true;
+        }
+        Ok(())
+    }
+
+    /// Once every directory that was made is entered.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.held) {
+            flock(&self.parent, FlockOperation::Unlock)?;
+        }
+        Ok(())
+    }
+
+    /// Sweeps unless somebody, this launcher included, is entering. Says whether it did.
+    pub(crate) fn sweep(&self, setup: &Setup) -> io::Result<bool> {
+        if self.held {
+            return Ok(false);
+        }
+        match flock(&self.parent, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            result => result?,
+        }
+        sweep(setup);
+        flock(&self.parent, FlockOperation::Unlock)?;
+        Ok(true)
+    }
+}
+
+/// Removes what launchers that are gone have left: every directory without a process.
+fn sweep(setup: &Setup) {
     for hierarchy in setup.hierarchies.iter().rev() {
         let Ok(entries) = fs::read_dir(hierarchy) else { continue };
         for entry in entries.flatten() {

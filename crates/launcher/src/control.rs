@@ -24,13 +24,13 @@ use rustix::event::{
 };
 
 use crate::{
-    cgroup::{self, Cgroup},
+    cgroup::{Cgroup, Entering},
     message::{receive, send},
     processors::Processors,
     slot::{Phase, Slot},
 };
 
-/// Empty cgroups of launchers that are gone are removed after this long; long enough for a living one to enter what it has made.
+/// Empty cgroups of launchers that are gone are removed after this long, so that nobody waits for it at the start.
 const SWEEP_AFTER: Duration = Duration::from_secs(3);
 /// A cgroup that is still busy after its last process has gone is tried again this often.
 const RETRY_REMOVAL: Duration = Duration::from_millis(10);
@@ -76,6 +76,7 @@ pub(crate) struct Launcher {
     processors: Processors,
     /// Cgroups that were still busy when their last process had gone.
     unremoved: Vec<Cgroup>,
+    entering: Entering,
     sweep_at: Option<Instant>,
     /// Processes were handed out and are to be replaced at this time.
     refill_at: Option<Instant>,
@@ -91,6 +92,7 @@ impl Launcher {
     pub(crate) fn new(alone: SingleThreaded, control: OwnedFd, setup: Setup, agent: OwnedFd) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN)?;
+        let entering = Entering::new(&setup)?;
         Ok(Self {
             alone,
             control,
@@ -102,6 +104,7 @@ impl Launcher {
             waiting: VecDeque::new(),
             processors: Processors::find()?,
             unremoved: Vec::new(),
+            entering,
             sweep_at: Some(Instant::now() + SWEEP_AFTER),
             refill_at: None,
             ready: false,
@@ -142,15 +145,27 @@ impl Launcher {
                     self.on_death(key);
                 }
             }
-            self.on_timers();
+            if !self.slots.values().any(|slot| matches!(slot.phase, Phase::Parking)) {
+                self.entering.end()?;
+            }
+            self.on_timers()?;
             if open && self.refill_at.is_none() {
                 self.refill();
             }
         }
-        // Nothing will be told to anybody any more, so what is left of time goes into leaving nothing behind.
+        self.leave_nothing()
+    }
+
+    /// Nothing will be told to anybody any more, so what is left of time goes into leaving nothing behind: of this launcher's own, and of
+    /// others before it, unless it has looked for that already.
+    fn leave_nothing(&mut self) -> io::Result<()> {
+        self.entering.end()?;
         for _ in 0..200 {
             self.remove_cgroups();
-            if self.unremoved.is_empty() {
+            if self.sweep_at.is_some() && self.entering.sweep(&self.setup)? {
+                self.sweep_at = None;
+            }
+            if self.unremoved.is_empty() && self.sweep_at.is_none() {
                 break;
             }
             std::thread::sleep(RETRY_REMOVAL);
@@ -242,6 +257,10 @@ impl Launcher {
             let parking = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Parking)).count();
             let wanted = self.setup.parked as usize + self.waiting.len();
             if ready >= wanted || parking >= MAX_PARKING {
+                return;
+            }
+            if let Err(error) = self.entering.begin() {
+                self.parking_failed(&failure_of(Stage::Cgroup, &error));
                 return;
             }
             match Slot::park(self.alone, &self.setup, self.agent.as_fd(), &mut self.seed) {
@@ -353,6 +372,8 @@ impl Launcher {
                 self.tell(Tag::Failed, seq, &Failure { stage: Stage::Execute, errno: 0, subject: how });
             }
             Phase::Failed { seq: Some(seq), failure } => self.tell(Tag::Failed, seq, &failure),
+            // Its directory was taken away before it was entered, by somebody who does not know our lock: the next takes another.
+            Phase::Failed { seq: None, failure: Failure { stage: Stage::EnterCgroup, errno: libc::ENOENT, .. } } => {}
             Phase::Failed { seq: None, failure } => self.parking_failed(&failure),
             Phase::Parking => {
                 self.parking_failed(&Failure { stage: Stage::EnterCgroup, errno: 0, subject: "ended by a signal".to_owned() });
@@ -385,7 +406,7 @@ impl Launcher {
         [removal, self.sweep_at, self.park_again_at, self.refill_at].into_iter().flatten().min()
     }
 
-    fn on_timers(&mut self) {
+    fn on_timers(&mut self) -> io::Result<()> {
         let now = Instant::now();
         self.remove_cgroups();
         if self.park_again_at.is_some_and(|at| at <= now) {
@@ -395,9 +416,10 @@ impl Launcher {
             self.refill_at = None;
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
-            self.sweep_at = None;
-            cgroup::sweep(&self.setup);
+            let swept = self.entering.sweep(&self.setup)?;
+            self.sweep_at = (!swept).then(|| now + SWEEP_AFTER);
         }
+        Ok(())
     }
 
     fn tell(&self, tag: Tag, seq: u64, body: &impl serde::Serialize) {

@@ -125,10 +125,12 @@ impl Backend for Native {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
         let link = self.link()?;
-        let stream =
-            UnixStream::from_std(ours.into()).map_err(|error| BackendError::Failed(format!("cannot use the agent's socket: {error}")))?;
-        let (seq, progress) =
-            link.launch(&plan, theirs.as_fd()).map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
+        let unusable = |error| BackendError::Failed(format!("cannot use the agent's socket: {error}"));
+        let again = ours.try_clone().map_err(unusable)?;
+        let stream = UnixStream::from_std(ours.into()).map_err(unusable)?;
+        let (seq, progress) = link
+            .launch(&plan, again, theirs.as_fd())
+            .map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
         Ok(Box::new(stream))
     }

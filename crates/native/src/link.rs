@@ -38,7 +38,15 @@ pub(crate) enum Progress {
     Ended(Death),
 }
 
-type Table = Mutex<HashMap<u64, watch::Sender<Progress>>>;
+/// What is known of a sandbox that the launcher has.
+#[derive(Debug)]
+struct Held {
+    progress: watch::Sender<Progress>,
+    /// The server's end of the agent's stream once more.
+    stream: OwnedFd,
+}
+
+type Table = Mutex<HashMap<u64, Held>>;
 
 /// A running launcher. Dropping it closes the socket, and that ends the launcher and every sandbox.
 #[derive(Debug)]
@@ -89,17 +97,17 @@ impl Link {
         self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
     }
 
-    /// Asks for a sandbox whose agent gets `stream`. How it goes is told through the receiver.
-    pub(crate) fn launch(&self, plan: &Plan, stream: BorrowedFd<'_>) -> io::Result<(u64, watch::Receiver<Progress>)> {
+    /// Asks for a sandbox whose agent gets `theirs`, the other end of `ours`. How it goes is told through the receiver.
+    pub(crate) fn launch(&self, plan: &Plan, ours: OwnedFd, theirs: BorrowedFd<'_>) -> io::Result<(u64, watch::Receiver<Progress>)> {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         let message = protocol::encode(Tag::Launch, seq, plan);
         if message.len() > MAX_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the environment is too large for a launch plan"));
         }
         let (sender, receiver) = watch::channel(Progress::Waiting);
-        lock(&self.table).insert(seq, sender);
+        lock(&self.table).insert(seq, Held { progress: sender, stream: ours });
         // The launcher reads at once whatever comes, so this waits for a few milliseconds at worst.
-        if let Err(error) = send(self.socket.as_fd(), &message, &[stream], SendFlags::empty()) {
+        if let Err(error) = send(self.socket.as_fd(), &message, &[theirs], SendFlags::empty()) {
             lock(&self.table).remove(&seq);
             return Err(error);
         }
@@ -176,9 +184,12 @@ fn read(socket: &OwnedFd, table: &Table, mut buffer: Vec<u8>) {
             break;
         }
     }
-    // Whoever still waits learns that it is over; launchers end their sandboxes when they go.
-    for (_, sender) in lock(table).drain() {
-        sender.send_replace(Progress::Ended(Death { oom_kills: 0, how: "the launcher ended".to_owned(), launch_error: None }));
+    // Launchers end their sandboxes when they go. An agent that has missed its parent's death ends at the end of its stream.
+    for (_, Held { progress, stream }) in lock(table).drain() {
+        if let Err(error) = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both) {
+            tracing::debug!(%error, "An agent's stream had ended before its launcher");
+        }
+        progress.send_replace(Progress::Ended(Death { oom_kills: 0, how: "the launcher ended".to_owned(), launch_error: None }));
     }
 }
 
@@ -200,16 +211,16 @@ fn hear(message: &[u8], table: &Table) -> Result<(), protocol::Malformed> {
     };
     let mut table = lock(table);
     if last {
-        if let Some(sender) = table.remove(&seq) {
-            sender.send_replace(progress);
+        if let Some(held) = table.remove(&seq) {
+            held.progress.send_replace(progress);
         }
-    } else if let Some(sender) = table.get(&seq) {
-        sender.send_replace(progress);
+    } else if let Some(held) = table.get(&seq) {
+        held.progress.send_replace(progress);
     }
     Ok(())
 }
 
 /// A table is still whole when a thread has panicked while it held it.
-fn lock(table: &Table) -> std::sync::MutexGuard<'_, HashMap<u64, watch::Sender<Progress>>> {
+fn lock(table: &Table) -> std::sync::MutexGuard<'_, HashMap<u64, Held>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }

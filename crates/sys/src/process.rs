@@ -338,7 +338,14 @@ pub fn become_file_owner(identity: Identity) -> io::Result<()> {
     // SAFETY: an empty list; changes the calling thread alone.
     raw(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) })?;
     set_file_identity(identity)?;
-    set_capabilities(&[CapabilityData::default(); 2])
+    set_capabilities(&[CapabilityData::default(); 2])?;
+    stay_hidden()
+}
+
+/// What the kernel undoes when a thread changes whose files it touches (`prctl(2)`, `PR_SET_PDEATHSIG` and `PR_SET_DUMPABLE`).
+fn stay_hidden() -> io::Result<()> {
+    hide_from_tracers()?;
+    crate::kernel::die_with_parent()
 }
 
 /// Runs `work` with the calling thread touching files as `identity`, without any effective capability, and gives both back after it.
@@ -354,7 +361,8 @@ pub fn as_file_owner<T>(identity: Identity, work: impl FnOnce() -> T) -> io::Res
         Err(error) => Err(error),
     };
     // Capabilities first: they are what allows the way back.
-    if set_capabilities(&before).and_then(|()| set_file_identity(own)).is_err() {
+    let back = set_capabilities(&before).and_then(|()| set_file_identity(own)).and_then(|()| stay_hidden());
+    if back.is_err() {
         // Going on with the wrong identity would be worse than ending the sandbox.
         std::process::abort();
     }
