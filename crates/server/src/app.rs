@@ -25,6 +25,13 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// Characters of a path in the log.
+const SHOWN: usize = 300;
+
+/// On the answer to a request for which a key was needed and shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admitted;
+
 /// What handlers share.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -64,7 +71,7 @@ impl Service {
         let start = Instant::now();
         let id = request_id::of(request.headers());
         request.extensions_mut().insert(Peer(peer));
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (shown(request.method().as_str()), shown(request.uri().path()));
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
         let answer = AssertUnwindSafe(self.router.oneshot(request)).catch_unwind().instrument(span.clone()).await;
         let _entered = span.enter();
@@ -80,11 +87,32 @@ impl Service {
         response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let (status, duration_ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
         // Whoever has no key must not be able to fill the log.
-        if status == 401 || path == "/healthz" || path == "/readyz" || path == "/metrics" {
-            tracing::debug!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
-        } else {
+        if response.extensions().get::<Admitted>().is_some() {
             tracing::info!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
+        } else {
+            tracing::debug!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
         }
         response
+    }
+}
+
+/// Methods and paths as they may stand in a log: short, printable, one line.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_not_for_clients_to_write() {
+        assert_eq!(shown("/v1/run"), "/v1/run");
+        assert_eq!(shown("/\u{9b}31m\u{202e}\n\u{1b}[2J"), "/\\u{9b}31m\\u{202e}\\n\\u{1b}[2J");
+        assert_eq!(shown(&"x".repeat(10_000)).len(), SHOWN + 3);
     }
 }

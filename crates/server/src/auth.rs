@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
-    app::{App, Peer},
+    app::{Admitted, App, Peer},
     error::{ApiError, ApiResult},
     routes::Access,
 };
@@ -49,7 +49,13 @@ pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, reque
     let start = std::time::Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = match admit(&app.config.auth, access, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            if access == Access::Key {
+                response.extensions_mut().insert(Admitted);
+            }
+            response
+        }
         Err(refusal) => refusal.into_response(),
     };
     app.metrics.answered(route.as_ref().map_or("", MatchedPath::as_str), response.status(), start.elapsed());
@@ -66,6 +72,11 @@ fn admit(auth: &Auth, access: Access, request: &Request) -> ApiResult<()> {
             Access::KeyUnlessLocal if is_local(request) => {}
             Access::Key | Access::KeyUnlessLocal => check_key(keys, headers)?,
         },
+    }
+    let coding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
+    if coding.is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
+        let message = "the body is announced with a `Content-Encoding`, and none is supported; send it as it is";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
     if access == Access::Key && headers.contains_key("idempotency-key") {
         return Err(ApiError::unsupported("`Idempotency-Key` is not supported yet; leave the header out"));
@@ -107,6 +118,13 @@ fn refuse_web_pages(request: &Request) -> ApiResult<()> {
         Some(host) if is_loopback(host) => {}
         host => return refuse("host", host.unwrap_or_default()),
     }
+    // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
+    if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
+        return refuse("origin", "cross-site");
+    }
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        return refuse("host", "given twice");
+    }
     match request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
         None => Ok(()),
         Some(origin) if origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)) => Ok(()),
@@ -131,6 +149,9 @@ fn host(request: &Request) -> Option<&str> {
 
 /// Whether `host[:port]` names this machine.
 fn is_loopback(host: &str) -> bool {
+    if host.contains('@') {
+        return false;
+    }
     let name = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
@@ -186,10 +207,24 @@ mod tests {
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]", "127.9.9.9", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(status(&[("host", host)]), Ok(()), "{host}");
         }
-        for host in ["example.com", "127.0.0.1.example.com", "localhost.example.com:8080", "10.0.0.1", "[::2]", "[::1]x", "", "0.0.0.0"] {
+        for host in [
+            "localhost:x@example.com",
+            "example.com",
+            "127.0.0.1.example.com",
+            "localhost.example.com:8080",
+            "10.0.0.1",
+            "[::2]",
+            "[::1]x",
+            "",
+            "0.0.0.0",
+        ] {
             assert_eq!(status(&[("host", host)]), Err(403), "{host}");
         }
         assert_eq!(status(&[]), Err(403), "no host at all");
+        assert_eq!(status(&[("host", "localhost"), ("host", "example.com")]), Err(403), "two hosts");
+        for (site, ok) in [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("same-site", true), ("none", true)] {
+            assert_eq!(status(&[("host", "localhost"), ("sec-fetch-site", site)]).is_ok(), ok, "{site}");
+        }
         assert_eq!(status(&[("host", "localhost"), ("origin", "http://localhost:3000")]), Ok(()));
         for origin in ["https://example.com", "null", "http://localhost.example.com", ""] {
             assert_eq!(status(&[("host", "localhost"), ("origin", origin)]), Err(403), "{origin}");
@@ -214,6 +249,9 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_not_ignored() {
         let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
+        let coded = |coding| admit(&auth, Access::Key, &request(&[("x-api-key", "key"), ("content-encoding", coding)]));
+        assert!(coded("identity").is_ok());
+        assert_eq!(coded("gzip").unwrap_err().parts().0, 415);
         let error = admit(&auth, Access::Key, &request(&[("x-api-key", "key"), ("idempotency-key", "1")])).unwrap_err();
         assert_eq!((error.parts().0, error.parts().1), (400, "unsupported"));
     }

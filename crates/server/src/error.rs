@@ -127,12 +127,20 @@ fn epitaph(tombstone: &Tombstone) -> Value {
     json!({"reason": tombstone.reason.as_str(), "message": printable(&tombstone.message), "at": time(tombstone.at)})
 }
 
+/// So much of a message is told, in bytes; what it quotes may be as long as a body.
+const LONGEST: usize = 4000;
+
 /// Messages quote what clients sent, and end up in terminals.
 fn printable(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
+    let mut shown = String::with_capacity(text.len().min(LONGEST));
+    for c in text.chars() {
+        if shown.len() > LONGEST {
+            shown.push_str("...");
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    shown
 }
 
 /// An error with its causes.
@@ -187,6 +195,12 @@ mod tests {
         let tombstone = Tombstone { reason: TombstoneReason::OutOfMemory, message: "64 MiB".into(), at: Timestamp::UNIX_EPOCH };
         let body = ApiError::from(Error::Gone { id: "sbx1".into(), tombstone }).body();
         assert_eq!(body.error.details, Some(json!({"reason": "oom", "message": "64 MiB", "at": "1970-01-01T00:00:00.000Z"})));
+    }
+
+    #[test]
+    fn messages_do_not_send_bodies_back() {
+        let long = ApiError::bad_request("x", "ä".repeat(1 << 20)).message;
+        assert!(long.len() < LONGEST + 10 && long.ends_with("ä..."), "{}", long.len());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use caisson_engine::{Engine, OutputChunk, Progress};
 use tokio::sync::watch;
 
 /// Bytes read from a log at one time.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 32 << 10;
 
 /// Reads output logs from given offsets to the end of the execution. Reads what is kept: a slow reader slows nobody and misses nothing
 /// but what the log itself has left out, which shows in the offsets.

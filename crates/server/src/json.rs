@@ -10,13 +10,16 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
 use serde_json::{error::Category, json};
 
 use crate::{
     app::App,
     error::{ApiError, ApiResult},
 };
+
+/// A whole body may take so many times as long as one piece of it.
+const WHOLE_BODY: u32 = 10;
 
 /// A request body.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -25,24 +28,32 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> ApiResult<Self> {
-        refuse_forms(request.headers())?;
-        let bytes = read(request.into_body(), app).await?;
+        check_type(request.headers())?;
+        // A body that trickles in is not for ever either.
+        let whole = app.config.body_stall * WHOLE_BODY;
+        let bytes = tokio::time::timeout(whole, read(request.into_body(), app)).await.map_err(|_| {
+            let message = format!("the body was not complete within {} s", whole.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+        })??;
         parse(&bytes).map(Self)
     }
 }
 
-/// Browsers may post forms across origins without asking; nobody else means JSON by these types.
-fn refuse_forms(headers: &HeaderMap) -> ApiResult<()> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if ["application/x-www-form-urlencoded", "multipart/form-data"].iter().any(|form| kind.eq_ignore_ascii_case(form)) {
-        return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            format!("the body is announced as `{kind}`; send JSON with `Content-Type: application/json`"),
-        ));
+/// A body without a type is taken for JSON. One that is announced as something else is something else: browsers may post forms and
+/// plain text across origins without asking, for one.
+fn check_type(headers: &HeaderMap) -> ApiResult<()> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let is_json = kind == "application/json" || kind.strip_suffix("+json").is_some_and(|kind| kind.starts_with("application/"));
+    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let is_utf8 = charset.is_none_or(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"));
+    if is_json && is_utf8 {
+        return Ok(());
     }
-    Ok(())
+    let message = format!("the body is announced as `{text}`; send JSON in UTF-8 with `Content-Type: application/json`");
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
 async fn read(mut body: Body, app: &App) -> ApiResult<Bytes> {
@@ -83,25 +94,45 @@ async fn read(mut body: Body, app: &App) -> ApiResult<Bytes> {
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    // A list would be taken for the fields in their order.
+    if let Some(at) = bytes.iter().position(|byte| !byte.is_ascii_whitespace())
+        && bytes[at] == b'['
+        && serde_json::from_slice::<de::IgnoredAny>(bytes).is_ok()
+    {
+        let before = &bytes[..at];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let column = at + 1 - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let message = "the body is a list; send a JSON object";
+        return Err(ApiError::bad_request("invalid_request", message).with_details(json!({"line": line, "column": column})));
+    }
     serde_json::from_slice(bytes).map_err(|error| refusal::<T>(bytes, &error))
 }
 
 fn refusal<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
     let (line, column) = (error.line(), error.column());
     let answer = match error.classify() {
-        Category::Data => {
-            // The way to the place is worth parsing a second time, once it is known to be wrong.
-            let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes))
-                .err()
-                .map(|error| error.path().to_string())
-                .filter(|path| path != ".");
-            let place = path.map(|path| format!("`{path}`: ")).unwrap_or_default();
-            ApiError::bad_request("invalid_request", format!("{place}{error}"))
-        }
+        _ if is_figure(error) => place_it::<T>(bytes, error),
+        Category::Data => place_it::<T>(bytes, error),
         Category::Eof if bytes.is_empty() => ApiError::bad_request("invalid_json", "the body is empty; send a JSON object"),
         _ => ApiError::bad_request("invalid_json", format!("the body is not JSON: {error}")),
     };
     answer.with_details(json!({"line": line, "column": column}))
+}
+
+/// A figure that no double holds is well-formed all the same.
+fn is_figure(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("number out of range")
+}
+
+/// Names the field that is wrong.
+fn place_it<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    // The way to the place is worth parsing a second time, once it is known to be wrong.
+    let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes))
+        .err()
+        .map(|error| error.path().to_string())
+        .filter(|path| path != ".");
+    let place = path.map(|path| format!("`{path}`: ")).unwrap_or_default();
+    ApiError::bad_request("invalid_request", format!("{place}{error}"))
 }
 
 #[cfg(test)]
@@ -124,6 +155,9 @@ mod tests {
         for text in ["", "{", "[1", "{\"shell\": \"a\"} x", "{\"shell\": \"\\ud800\"}", "nonsense", &"[".repeat(100_000)] {
             assert!(["invalid_json", "invalid_request"].contains(&refused(text.as_bytes()).0.as_str()), "{text:.50}");
         }
+        for text in ["{\"shell\": NaN}", "{\"timeout_s\": Infinity}", "{'shell': 1}", "{\"timeout_s\": 01}", "\u{feff}{}"] {
+            assert_eq!(refused(text.as_bytes()).0, "invalid_json", "{text}");
+        }
         assert_eq!(refused(b"{\"shell\": \"\xff\"}").0, "invalid_json", "not UTF-8");
     }
 
@@ -135,6 +169,11 @@ mod tests {
             (r#"{"cmd": ["a", 3]}"#, "cmd[1]"),
             (r#"{"files": [{"path": "a", "content": "", "mode": "9"}]}"#, "files[0].mode"),
             (r#"{"shell": "a", "shell": "b"}"#, "shell"),
+            (r#" ["true"]"#, "list"),
+            (r#"{"shell": "a", "limits": [1]}"#, "limits"),
+            (r#"{"shell": "a", "files": [["a", "b"]]}"#, "files[0]"),
+            (r#"{"shell": "a", "timeout_s": 1e999}"#, "timeout_s"),
+            (r#"{"shell": "a", "limits": {"pids": -1e999}}"#, "limits.pids"),
             (r#"{"shell": "a", "env": {"A": "1", "A": "2"}}"#, "env"),
         ] {
             let (code, message, _) = refused(text.as_bytes());
@@ -144,16 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn any_type_but_a_form_is_taken_for_json() {
+    fn only_json_is_taken_for_json() {
         for (kind, ok) in [
             ("application/json; charset=utf-8", true),
-            ("text/plain", true),
+            ("Application/JSON;charset=\"UTF-8\"", true),
+            ("application/merge-patch+json", true),
+            ("application/json; charset=latin-1", false),
+            ("text/plain", false),
+            ("", false),
             ("application/x-www-form-urlencoded", false),
             ("Multipart/Form-Data; boundary=x", false),
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            assert_eq!(refuse_forms(&headers).is_ok(), ok, "{kind}");
+            assert_eq!(check_type(&headers).is_ok(), ok, "{kind}");
         }
-        assert!(refuse_forms(&HeaderMap::new()).is_ok());
+        assert!(check_type(&HeaderMap::new()).is_ok());
     }
 }

@@ -17,6 +17,7 @@ mod params;
 mod request_id;
 mod routes;
 mod server;
+mod socket;
 mod sse;
 #[cfg(test)]
 mod testing;

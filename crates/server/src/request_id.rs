@@ -20,7 +20,8 @@ fn is_well_formed(id: &[u8]) -> bool {
     (1..=MAX_LEN).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-fn generate() -> HeaderValue {
+/// A new one.
+pub(crate) fn generate() -> HeaderValue {
     let mut random = [0u8; 12];
     getrandom::fill(&mut random).expect("the kernel's random generator is available");
     let mut text = String::with_capacity(4 + 2 * random.len());

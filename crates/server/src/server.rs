@@ -1,12 +1,10 @@
 //! Listeners, connections, and an orderly end.
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,6 +31,7 @@ use crate::{
     auth::Auth,
     config::Config,
     metrics::Metrics,
+    socket::{Socket, Traffic},
 };
 
 /// How long answers may take that the end of all sandboxes has released.
@@ -41,6 +40,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 256;
+/// The largest head of a request, and what is read ahead of a body.
+const HEAD_BYTES: usize = 128 << 10;
 const HEADER_LIST_BYTES: u32 = 64 << 10;
 /// An HTTP/2 client that does not answer a ping within this time is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -97,6 +98,7 @@ impl Server {
             open: Arc::new(Semaphore::new(app.config.connections)),
             tasks: TaskTracker::new(),
             head_within: app.config.head_within,
+            stall: app.config.body_stall,
         };
         let graceful = Arc::new(GracefulShutdown::new());
         let mut accepting = JoinSet::new();
@@ -132,7 +134,8 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 fn builder(config: &Config) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_within).pipeline_flush(true);
+    // Without `pipeline_flush`: it takes the bound off what waits for a client that does not read.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_within).max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -151,6 +154,7 @@ struct Connections {
     open: Arc<Semaphore>,
     tasks: TaskTracker,
     head_within: Duration,
+    stall: Duration,
 }
 
 impl Connections {
@@ -179,25 +183,34 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "Cannot set TCP_NODELAY: {error}");
         }
-        let begun = Arc::new(AtomicBool::new(false));
+        let traffic = Traffic::new();
         let service = {
-            let begun = Arc::clone(&begun);
+            let traffic = Arc::clone(&traffic);
             service_fn(move |request: hyper::Request<Incoming>| {
-                begun.store(true, Ordering::Relaxed);
-                let service = self.service.clone();
-                async move { Ok::<_, std::convert::Infallible>(service.answer(peer, request.map(Body::new)).await) }
+                let (service, answering) = (self.service.clone(), traffic.begin());
+                async move {
+                    let answer = service.answer(peer, request.map(Body::new)).await;
+                    Ok::<_, Infallible>(answer.map(|body| answering.until_the_end_of(body)))
+                }
             })
         };
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let socket = Socket::new(stream, Arc::clone(&traffic), self.stall);
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
         let mut connection = Box::pin(watcher.watch(connection));
-        // Until the first request has come nobody else looks at the clock: which HTTP it is must be found out first.
-        let outcome = match timeout(self.head_within, &mut connection).await {
-            Ok(outcome) => outcome,
-            Err(_) if !begun.load(Ordering::Relaxed) => return,
-            Err(_) => connection.await,
+        // Hyper looks at the clock while it reads the head of HTTP/1 and while it waits for one, but not while it finds out which
+        // HTTP it is, and not for idle HTTP/2.
+        let outcome = loop {
+            match timeout(self.head_within, &mut connection).await {
+                Ok(outcome) => break outcome,
+                Err(_) if traffic.idle() >= self.head_within => return,
+                Err(_) => {}
+            }
         };
         if let Err(error) = outcome {
             tracing::debug!(%peer, "A connection ended early: {error}");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

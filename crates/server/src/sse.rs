@@ -20,8 +20,8 @@ use crate::native::types::OutputEvent;
 
 /// A comment goes out after this long without an event, so that nothing between here and the client takes the connection for dead.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Events that wait for a slow client; the producer waits after that.
-const QUEUE: usize = 16;
+/// Events that wait for a slow client; the producer waits after that. Written as JSON, a piece of output may be six times as long.
+const QUEUE: usize = 4;
 
 /// Whether the client asks for events.
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {

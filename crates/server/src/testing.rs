@@ -1,6 +1,10 @@
 //! A service for tests of HTTP alone: a real engine and a real store on a machine that can launch nothing.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use axum::{body::Body, extract::Request, response::Response};
@@ -17,6 +21,7 @@ use crate::{
     auth::{Auth, KeyHash},
     config::Config,
     metrics::Metrics,
+    server::Server,
 };
 
 pub(crate) const KEY: &str = "the key of the tests";
@@ -56,6 +61,7 @@ impl Backend for Bare {
 /// The service and what it stands on.
 pub(crate) struct Bench {
     service: Service,
+    engine: Engine,
     _data: TempDir,
 }
 
@@ -68,8 +74,20 @@ impl Bench {
         let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
         config.body_limit = 1000;
         let metrics = Metrics::new(engine.clone());
-        let app = App { engine, config, metrics, tasks: TaskTracker::new() };
-        Self { service: Service::new(Arc::new(app)), _data: data }
+        let app = App { engine: engine.clone(), config, metrics, tasks: TaskTracker::new() };
+        Self { service: Service::new(Arc::new(app)), engine, _data: data }
+    }
+
+    /// Listens on a real socket, with short times, until the bench is dropped.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let mut config = Config::new(vec![(Ipv4Addr::LOCALHOST, 0).into()], Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
+        config.body_limit = 1000;
+        config.head_within = Duration::from_millis(500);
+        config.body_stall = Duration::from_millis(300);
+        let server = Server::bind(config, self.engine.clone()).await.expect("there are free ports");
+        let address = server.addresses()[0];
+        tokio::spawn(server.serve(std::future::pending()));
+        address
     }
 
     pub(crate) async fn send(&self, request: Request) -> Answer {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     InputFileBody, LimitsBody, Number, Whole,
-    field::{decode, given, unique},
+    field::{decode, given, object, objects, unique},
 };
 
 /// How long a program may run when the request says nothing.
@@ -108,7 +108,7 @@ pub struct RunBody {
     #[schema(value_type = Option<u64>)]
     pub max_output_bytes: Option<Whole>,
     /// Files to put in before it starts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<InputFileBody>,
     /// Bring back the contents of changed files up to this many bytes in all; 10 MiB when absent, 0 names them only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,7 +117,7 @@ pub struct RunBody {
     /// `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
     /// `none`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     LimitsBody, Number,
-    field::{given, unique, unique_if_given},
+    field::{given, object, unique, unique_if_given},
     milliseconds,
     program::spec,
     time,
@@ -25,7 +25,7 @@ pub struct CreateBody {
     /// `host`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
     /// Variables for every program in it.
     #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
