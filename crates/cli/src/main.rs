@@ -1,1 +1,42 @@
-fn main() {}
+//! The `caisson` program: one file per command, nothing here but the way to it.
+
+mod args;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod data_dir;
+mod embedded;
+mod key;
+mod logging;
+mod output;
+mod printable;
+mod signals;
+mod status;
+mod stdin;
+mod table;
+mod waiting;
+
+use std::process::ExitCode;
+
+use cli::Command;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let failure = command.failure();
+    let result = match command {
+        Command::Serve(args) => commands::serve::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::New(args) => commands::new::run(args),
+        Command::Exec(args) => commands::exec::run(args),
+        Command::Ls(args) => commands::ls::run(args),
+        Command::Rm(args) => commands::rm::run(args),
+        Command::Cp(args) => commands::cp::run(args),
+        Command::Logs(args) => commands::logs::run(args),
+        Command::Version(args) => commands::version::run(args),
+    };
+    result.unwrap_or_else(|error| status::failed(&error, failure))
+}

@@ -1,0 +1,130 @@
+//! The command line: which commands there are, and what becomes of one that makes no sense.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    commands::{
+        cp::CpArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
+        version::VersionArgs,
+    },
+    status,
+};
+
+const ABOUT: &str = "Runs code that nobody has read yet in isolated Linux sandboxes";
+
+const AFTER_HELP: &str = "\
+`run` and `serve` make sandboxes on this machine and need root. All other commands talk to a server: to http://127.0.0.1:8080 unless \
+--server or CAISSON_SERVER names another.
+
+Exit status: that of the program for `run` and `exec` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
+
+#[derive(Debug, Parser)]
+#[command(name = "caisson", version, about = ABOUT, after_help = AFTER_HELP, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(ServeArgs),
+    Run(RunArgs),
+    New(NewArgs),
+    Exec(ExecArgs),
+    Ls(LsArgs),
+    Rm(RmArgs),
+    Cp(CpArgs),
+    Logs(LogsArgs),
+    Version(VersionArgs),
+}
+
+impl Command {
+    /// The exit status when Caisson itself fails.
+    pub(crate) fn failure(&self) -> u8 {
+        match self {
+            Self::Run(_) | Self::Exec(_) => status::CAISSON_FAILED,
+            _ => status::FAILURE,
+        }
+    }
+}
+
+/// Reads the command line. Otherwise help, version or the mistake has been printed, and this is the exit status.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // The status of `run` and `exec` is the program's own, so a mistake must not look like one of its answers.
+    let usage = match arguments.get(1).and_then(|word| word.to_str()) {
+        Some("run" | "exec") => status::CAISSON_FAILED,
+        _ => status::USAGE,
+    };
+    read(&arguments).map_err(|error| {
+        // Nobody is left to be told when this cannot be printed.
+        error.print().ok();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+            _ => ExitCode::from(usage),
+        }
+    })
+}
+
+fn read(arguments: &[OsString]) -> Result<Command, clap::Error> {
+    let mut command = Cli::try_parse_from(arguments)?.command;
+    if let Command::Run(args) = &mut command {
+        // The words are all that follows the first of them.
+        args.behind_dashes = arguments.iter().rev().nth(args.words.len()).is_some_and(|word| word == "--");
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn run(line: &[&str], words: &[&str], behind_dashes: bool) -> RunArgs {
+        let line: Vec<OsString> = ["caisson", "run"].iter().chain(line).map(OsString::from).collect();
+        match read(&line) {
+            Ok(Command::Run(args)) => {
+                assert_eq!(
+                    (&args.words[..], args.behind_dashes),
+                    (&words.iter().map(OsString::from).collect::<Vec<_>>()[..], behind_dashes)
+                );
+                args
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn words_of_the_program_are_not_options_of_ours() {
+        run(&["--memory", "64M", "hello.py", "--memory", "-v", "--", "x"], &["hello.py", "--memory", "-v", "--", "x"], false);
+        run(&["--image", "host", "--", "ls", "-la", "--", "y"], &["ls", "-la", "--", "y"], true);
+        run(&["--", "ls"], &["ls"], true);
+        run(&["-l", "python", "-", "a"], &["-", "a"], false);
+        run(&["hello.py", "--json"], &["hello.py", "--json"], false);
+        let args = run(&["-lbash", "-c", "echo $1", "--", "-n"], &["-n"], true);
+        assert_eq!(args.program.code.as_deref(), Some("echo $1"));
+        run(&["-lbash", "-c", "-x"], &[], false);
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        for line in [
+            &["caisson", "run", "--templat", "x", "y"][..],
+            &["caisson", "ls", "--everything"],
+            &["caisson", "nothing"],
+            &["caisson", "run", "--pids", "1", "x"],
+        ] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The client of a server's native API.
+
+mod connect;
+mod encode;
+mod events;
+mod sandbox;
+
+use std::{future::Future, io, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use caisson_server::ErrorBody;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::connect::Target;
+pub(crate) use self::{connect::ServerArgs, encode::percent, events::Events};
+
+/// What a request carries.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// The largest JSON answer that is read.
+const MAX_ANSWER: usize = 256 << 20;
+/// The largest error that is read.
+const MAX_ERROR: usize = 1 << 20;
+
+/// A server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: legacy::Client<HttpConnector, Body>,
+    target: Target,
+}
+
+/// Does `work` with a client for the server that `args` name, in a runtime of its own.
+pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: impl FnOnce(Client) -> F) -> Result<T> {
+    let target = Target::find(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_WITHIN));
+        connector.set_nodelay(true);
+        work(Client { http: legacy::Client::builder(TokioExecutor::new()).build(connector), target }).await
+    });
+    // A write to a pipe that nobody empties may go on for ever.
+    runtime.shutdown_background();
+    result
+}
+
+/// An answer of the server that is no success.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    message: String,
+}
+
+impl Client {
+    /// Sends a request and reads its JSON answer.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, method: Method, target: &str, body: Option<&impl Serialize>) -> Result<T> {
+        let answer = self.request(method, target, None, body).await?;
+        let bytes = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
+        serde_json::from_slice(&bytes.to_bytes()).context("the server's answer makes no sense; is it a Caisson server of this version?")
+    }
+
+    /// Sends a request whose answer says nothing more than that it went well.
+    pub(crate) async fn done(&self, method: Method, target: &str) -> Result<()> {
+        let answer = self.request(method, target, None, None::<&()>).await?;
+        answer.into_body().collect().await.map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
+        Ok(())
+    }
+
+    /// Sends a request and returns its answer as a stream of events.
+    pub(crate) async fn events(&self, method: Method, target: &str, body: &impl Serialize) -> Result<Events> {
+        let answer = self.request(method, target, Some("text/event-stream"), Some(body)).await?;
+        Ok(Events::new(answer.into_body()))
+    }
+
+    /// Asks for bytes.
+    pub(crate) async fn get(&self, target: &str) -> Result<Response<Incoming>> {
+        self.request(Method::GET, target, None, None::<&()>).await
+    }
+
+    /// Sends bytes; `length` where it is known.
+    pub(crate) async fn put(&self, target: &str, length: Option<u64>, body: Body) -> Result<Response<Incoming>> {
+        let mut request = self.target.request(Method::PUT, target)?;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if let Some(length) = length {
+            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        self.send(request.map(|()| body)).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        target: &str,
+        accept: Option<&'static str>,
+        body: Option<&impl Serialize>,
+    ) -> Result<Response<Incoming>> {
+        let mut request = self.target.request(method, target)?;
+        if let Some(accept) = accept {
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
+        }
+        let mut bytes = Vec::new();
+        if let Some(body) = body {
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            serde_json::to_writer(&mut bytes, body).context("cannot write the request")?;
+        }
+        self.send(request.map(|()| Full::from(bytes).map_err(|never| match never {}).boxed_unsync())).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
+        let answer = match self.http.request(request).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_connect() => bail!(
+                "cannot reach the server at {}: {}; start one with `caisson serve`, or name another with --server or CAISSON_SERVER",
+                self.target.url,
+                root_cause(&error)
+            ),
+            Err(error) => bail!("the connection to the server at {} failed: {}", self.target.url, root_cause(&error)),
+        };
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(self.refusal(answer).await.into())
+    }
+
+    async fn refusal(&self, answer: Response<Incoming>) -> Refusal {
+        let status = answer.status();
+        // An error that cannot be read is still one, and its status says which.
+        let body = Limited::new(answer.into_body(), MAX_ERROR).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let mut message = match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => body.error.message,
+            Err(_) => format!("the server at {} answered with {status}; is it a Caisson server?", self.target.url),
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            message = format!("the server at {} {}", self.target.url, self.target.why_unauthorized());
+        }
+        Refusal { status, message }
+    }
+}
+
+/// What lies at the bottom of an error of the HTTP library, whose own words say little.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,210 @@
+//! `caisson exec`: a program in a sandbox that stays.
+
+mod capture;
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use caisson_core::Stream;
+use caisson_server::{
+    ErrorBody,
+    native::types::{ExecBody, OutputEvent, ResultBody, StartEvent},
+};
+use clap::Args;
+use http::Method;
+use serde::de::DeserializeOwned;
+
+use self::capture::Capture;
+use crate::{
+    args::{MAX_CODE, ProgramArgs, TimeLimit, text, unique},
+    client::{self, Client, Events, ServerArgs},
+    output,
+    signals::Signals,
+    status, stdin,
+    waiting::spinner,
+};
+
+/// What of standard input fits into one request.
+const MAX_STDIN: usize = 20 << 20;
+/// How long the server may take to kill the program when we are asked to end.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+
+const AFTER_HELP: &str = "\
+Standard input goes with the request: it is read to its end first (at most 20 MiB). A terminal is not read.
+
+Examples:
+  caisson exec build -- make test
+  caisson exec build -l python -c 'print(6 * 7)'
+  caisson exec build -- sort < words.txt
+
+Exit status: as of `caisson run`. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
+
+/// Run a program in a sandbox that stays
+#[derive(Debug, Args)]
+#[command(
+    after_help = AFTER_HELP,
+    override_usage = "caisson exec [OPTIONS] ID [--] PROGRAM [ARG]...\n       caisson exec [OPTIONS] ID -l LANG -c CODE [-- ARG...]\n       \
+                      caisson exec [OPTIONS] ID -l LANG - [ARG]..."
+)]
+pub(crate) struct ExecArgs {
+    /// The sandbox, by its id or name
+    id: String,
+    #[command(flatten)]
+    program: ProgramArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print the result as a JSON object instead of the program's output
+    #[arg(long)]
+    json: bool,
+    /// A program of the image with its arguments; with --lang, `-` for code on standard input
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
+
+pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
+    let body = body(args.program, args.words)?;
+    client::talk(&args.server, async |client| {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let mut execution = None;
+        let interrupted = {
+            let mut progress = Progress { execution: &mut execution, capture: args.json.then(Capture::default) };
+            tokio::select! {
+                result = progress.follow(&client, &args.id, &body) => match result {
+                    // Whoever read the output has gone: the program goes as well.
+                    Err(error) if error.is::<output::Closed>() => Err(error),
+                    other => return other,
+                },
+                // The program is killed below.
+                signal = signals.next() => Ok(status::of_signal(signal)),
+            }
+        };
+        if let Some(id) = execution {
+            kill(&client, &id).await;
+        }
+        interrupted
+    })
+}
+
+/// What the server is asked for.
+fn body(program: ProgramArgs, words: Vec<OsString>) -> Result<ExecBody> {
+    let mut words = words.into_iter().map(text).collect::<Result<Vec<String>>>()?;
+    let mut stdin_is_code = false;
+    let (cmd, code) = match (program.code, &program.lang) {
+        (Some(code), _) => (None, Some(code)),
+        (None, Some(_)) if words.first().is_some_and(|word| word == "-") => {
+            words.remove(0);
+            stdin_is_code = true;
+            let code = stdin::read_all(MAX_CODE, "copy it in with `caisson cp` and run that")?;
+            (None, Some(String::from_utf8(code).context("the code on standard input is not UTF-8")?))
+        }
+        (None, Some(_)) => bail!("--lang goes with code: give -c CODE, or `-` for code on standard input"),
+        (None, None) if words.is_empty() => bail!("there is nothing to run; give a program, or -l LANG -c CODE"),
+        (None, None) => (Some(std::mem::take(&mut words)), None),
+    };
+    let input = if stdin_is_code || stdin::is_terminal() {
+        Vec::new()
+    } else {
+        stdin::read_all(MAX_STDIN, "copy it in with `caisson cp` and let the program read that")?
+    };
+    Ok(ExecBody {
+        args: code.is_some().then_some(words),
+        cmd,
+        code,
+        language: program.lang,
+        stdin_base64: (!input.is_empty()).then(|| STANDARD.encode(input)),
+        env: unique("--env", program.env)?,
+        cwd: program.cwd,
+        timeout_s: TimeLimit::to_field(program.timeout),
+        ..ExecBody::default()
+    })
+}
+
+/// How far it has come.
+struct Progress<'a> {
+    /// Known from the start of the program on.
+    execution: &'a mut Option<String>,
+    /// Collects the output instead of passing it on.
+    capture: Option<Capture>,
+}
+
+impl Progress<'_> {
+    async fn follow(&mut self, client: &Client, sandbox: &str, body: &ExecBody) -> Result<ExitCode> {
+        let target = format!("{}/exec", spinner("asking the server", client.sandbox(sandbox)).await?);
+        let mut events = spinner("starting the program", client.events(Method::POST, &target, body)).await?;
+        let result = match self.listen(&mut events).await {
+            Ok(result) => result,
+            Err(error) if error.is::<output::Closed>() => return Err(error),
+            Err(error) => {
+                return Err(match &self.execution {
+                    Some(id) => anyhow!("{error:#}; the program may go on: `caisson logs {id} --follow` tells"),
+                    None => error,
+                });
+            }
+        };
+        // What went wrong in the sandbox is an answer, not a broken line.
+        let result = result?;
+        let result = match self.capture.take() {
+            Some(capture) => {
+                let (stdout, stderr) = capture.finish();
+                let result = result.with_output(&stdout, &stderr);
+                output::print_json(&result)?;
+                result
+            }
+            None => result,
+        };
+        let (code, message) = status::of_result(&result);
+        if let Some(message) = message {
+            status::complain(&message);
+        }
+        Ok(ExitCode::from(code))
+    }
+
+    /// To the end of the program. The inner error is the server's last word, the outer one that there was none.
+    async fn listen(&mut self, events: &mut Events) -> Result<Result<ResultBody>> {
+        let mut gaps = output::Gaps::default();
+        while let Some(event) = events.next().await? {
+            match event.name.as_str() {
+                "start" => *self.execution = Some(read::<StartEvent>(&event.data)?.id),
+                "stdout" => self.tell(Stream::Stdout, read(&event.data)?, &mut gaps).await?,
+                "stderr" => self.tell(Stream::Stderr, read(&event.data)?, &mut gaps).await?,
+                "result" => return Ok(Ok(read(&event.data)?)),
+                "error" => return Ok(Err(anyhow::Error::msg(read::<ErrorBody>(&event.data)?.error.message))),
+                // Later servers may have more to tell.
+                _ => {}
+            }
+        }
+        bail!("the server closed the connection before the program had ended")
+    }
+
+    async fn tell(&mut self, stream: Stream, piece: OutputEvent, gaps: &mut output::Gaps) -> Result<()> {
+        let offset = piece.offset;
+        let data = piece.bytes().context("the server sent output that makes no sense")?;
+        match &mut self.capture {
+            // The result says itself what it leaves out.
+            Some(capture) => capture.append(stream, offset, &data),
+            None => {
+                gaps.passed(stream, offset, data.len())?;
+                output::write(stream, data).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(data: &str) -> Result<T> {
+    serde_json::from_str(data).context("the server sent an event that makes no sense; is it of this version?")
+}
+
+async fn kill(client: &Client, execution: &str) {
+    let target = format!("/v1/executions/{}/kill", client::percent(execution.as_bytes()));
+    let killed = tokio::time::timeout(KILL_WITHIN, client.done(Method::POST, &target)).await;
+    let why = match killed {
+        Ok(Ok(())) => return,
+        // It has ended meanwhile.
+        Ok(Err(error)) if error.downcast_ref::<client::Refusal>().is_some_and(|refusal| refusal.status.is_client_error()) => return,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "the server does not answer".to_owned(),
+    };
+    status::complain(&format!("execution {execution} may still run: {why}"));
+}

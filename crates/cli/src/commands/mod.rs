@@ -1,0 +1,11 @@
+//! One file per command.
+
+pub(crate) mod cp;
+pub(crate) mod exec;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod new;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod version;

@@ -1,0 +1,86 @@
+//! `caisson new`: a sandbox that stays.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use caisson_server::native::types::{CreateBody, SandboxBody};
+use clap::Args;
+use http::Method;
+
+use crate::{
+    args::{LimitsArgs, Pair, TimeLimit, unique},
+    client::{self, ServerArgs},
+    output, printable,
+    waiting::spinner,
+};
+
+const AFTER_HELP: &str = "\
+Prints the id of the sandbox. With --name, the living sandbox of that name is found instead of made anew.
+
+Examples:
+  id=$(caisson new)
+  caisson new --name build --memory 2G --cpus 2 --idle-timeout 1h --metadata project=x";
+
+/// Make a sandbox that stays until it is removed or its time is over
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct NewArgs {
+    /// A name, unique among living sandboxes
+    #[arg(long)]
+    name: Option<String>,
+    /// Image that it is made from [default: host]
+    #[arg(long)]
+    image: Option<String>,
+    /// A variable for every program in it; may repeat
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<Pair>,
+    /// A label of your own; may repeat
+    #[arg(long, value_name = "NAME=VALUE")]
+    metadata: Vec<Pair>,
+    /// Its host name [default: sandbox]
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Its network: `none` [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    net: Option<String>,
+    /// Where its files are: `memory` [default: memory]
+    #[arg(long, value_name = "WHERE")]
+    storage: Option<String>,
+    /// Time until it ends, counted from now, or `none` [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    lifetime: Option<TimeLimit>,
+    /// Time without a request and without a running program until it ends, or `none` [default: 15m]
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<TimeLimit>,
+    #[command(flatten)]
+    limits: LimitsArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print the sandbox as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: NewArgs) -> Result<ExitCode> {
+    let body = CreateBody {
+        name: args.name,
+        image: args.image,
+        limits: args.limits.to_body(),
+        env: unique("--env", args.env)?,
+        network: args.net,
+        storage: args.storage,
+        hostname: args.hostname,
+        lifetime_s: TimeLimit::to_field(args.lifetime),
+        idle_timeout_s: TimeLimit::to_field(args.idle_timeout),
+        metadata: unique("--metadata", args.metadata)?,
+    };
+    client::talk(&args.server, async |client| {
+        let made: SandboxBody = spinner("starting the sandbox", client.json(Method::POST, "/v1/sandboxes", Some(&body))).await?;
+        if args.json {
+            output::print_json(&made)?;
+        } else {
+            output::print(&format!("{}\n", printable::text(&made.id)))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,164 @@
+//! `caisson run`: one program in a fresh sandbox, on this machine, without a server.
+
+mod files;
+mod program;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::{Context, Result};
+use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
+use caisson_native::{Native, NativeConfig};
+use caisson_server::{
+    Follow,
+    native::types::{RunBody, RunResultBody},
+};
+use clap::Args;
+
+use crate::{
+    args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
+    embedded::{self, Output, Scratch},
+    logging, output,
+    signals::Signals,
+    status, stdin,
+    waiting::spinner,
+};
+
+use self::files::FileArg;
+
+const AFTER_HELP: &str = "\
+Examples:
+  caisson run hello.py                            a file; its name or #! line tells the language
+  caisson run report.py --year 2026               what follows the file is the program's
+  caisson run -l bash -c 'uname -a'               code on the command line
+  echo 'print(6 * 7)' | caisson run -l python -   code on standard input
+  caisson run -- ls -la /workspace                a program of the image
+  caisson run --file data.csv --file lib.py:vendor/lib.py main.py < input
+  caisson run --memory 64M --timeout 2s --json hello.py
+
+The sandbox has no network and nothing of this machine but its programs. It is destroyed when the program ends, and with it everything \
+the program made; --json shows the files that the program changed, up to 10 MiB of them.
+
+Exit status: the program's own; 128 + N when signal N ended it; 124 when it was ended at its time limit; 137 at its memory limit; \
+125 when Caisson itself failed or was used wrongly; 130, 143 or 129 when Ctrl-C, SIGTERM or SIGHUP ended it; \
+141 when nobody reads its output any more.";
+
+/// Run one program in a fresh sandbox; needs no server and no configuration
+#[derive(Debug, Args)]
+#[command(
+    after_help = AFTER_HELP,
+    override_usage = "caisson run [OPTIONS] FILE [ARG]...\n       caisson run [OPTIONS] -l LANG -c CODE [ARG]...\n       \
+                      caisson run [OPTIONS] -l LANG - [ARG]...\n       caisson run [OPTIONS] -- PROGRAM [ARG]..."
+)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) program: ProgramArgs,
+    /// Image that the sandbox is made from [default: host]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Put a file in, under its own name in the work directory or at DST; may repeat
+    #[arg(long, value_name = "SRC[:DST]")]
+    file: Vec<FileArg>,
+    /// Network of the sandbox: `none` [default: none]
+    #[arg(long, value_name = "NETWORK")]
+    net: Option<String>,
+    /// Where its files are: `memory` [default: memory]
+    #[arg(long, value_name = "WHERE")]
+    storage: Option<String>,
+    #[command(flatten)]
+    limits: LimitsArgs,
+    /// Print the result as a JSON object instead of the program's output
+    #[arg(long)]
+    json: bool,
+    /// A file with code (`-` for standard input), or behind `--` a program of the image; and the program's arguments
+    #[arg(value_name = "FILE", trailing_var_arg = true)]
+    pub(crate) words: Vec<OsString>,
+    /// Whether the words stand behind `--`, which the parser does not tell.
+    #[arg(skip)]
+    pub(crate) behind_dashes: bool,
+}
+
+pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
+    if let Some(filter) = std::env::var_os("CAISSON_LOG") {
+        logging::begin(&filter.to_string_lossy(), logging::Format::Text)?;
+    }
+    let json = args.json;
+    let (request, stdin_is_code) = request(args)?;
+    // Before there are threads. One process is enough to wait for the one sandbox there will be.
+    let backend = Native::start(NativeConfig { parked: 1, ..NativeConfig::new(std::env::temp_dir()) })?;
+    let scratch = Scratch::new()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let code = runtime.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let engine = embedded::open(backend, &scratch, if json { Output::Collected } else { Output::Streamed }).await?;
+        let work = one_shot(&engine, request, stdin_is_code, json);
+        let result = tokio::select! {
+            result = work => result,
+            // The program ends with the engine, below.
+            signal = signals.next() => Ok(status::of_signal(signal)),
+        };
+        tokio::select! {
+            () = engine.shutdown() => {}
+            // Asked twice: the launcher ends everything when it sees that we are gone.
+            signal = signals.next() => return Ok(status::of_signal(signal)),
+        }
+        result
+    });
+    // A write to a pipe that nobody empties may go on for ever.
+    runtime.shutdown_background();
+    code
+}
+
+/// What the engine is asked for, and whether standard input is used up by the code.
+fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
+    let program = program::of(&args.program, args.words, args.behind_dashes)?;
+    let files = args.file.iter().map(FileArg::read).collect::<Result<Vec<InputFile>>>()?;
+    let body = RunBody {
+        cmd: program.cmd,
+        language: program.language,
+        code: program.code,
+        args: program.args,
+        env: unique("--env", args.program.env)?,
+        cwd: args.program.cwd,
+        timeout_s: TimeLimit::to_field(args.program.timeout),
+        // Nobody would see them.
+        max_file_bytes: (!args.json).then_some(0.into()),
+        image: args.image,
+        limits: args.limits.to_body(),
+        network: args.net,
+        storage: args.storage,
+        ..RunBody::default()
+    };
+    let mut request = body.into_request()?;
+    request.files = files;
+    Ok((request, program.stdin_is_code))
+}
+
+async fn one_shot(engine: &Engine, mut request: RunRequest, stdin_is_code: bool, json: bool) -> Result<ExitCode> {
+    if !stdin_is_code && let Some(input) = stdin::stream()? {
+        request.exec.stdin = Stdin::Stream(input);
+    }
+    let running = spinner("starting the sandbox", engine.run(request)).await?;
+    let result = if json {
+        let result = RunResultBody::from(running.wait().await?);
+        output::print_json(&result)?;
+        result
+    } else {
+        tell(engine, running).await?
+    };
+    let (code, message) = status::of_result(&result.result);
+    if let Some(message) = message {
+        status::complain(&message);
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Passes the output on as it comes.
+async fn tell(engine: &Engine, running: RunningOneShot) -> Result<RunResultBody> {
+    let mut follow = Follow::both(engine, running.execution.id).await?;
+    let mut gaps = output::Gaps::default();
+    while let Some((stream, chunk)) = follow.next().await? {
+        gaps.passed(stream, chunk.offset, chunk.data.len())?;
+        output::write(stream, chunk.data).await?;
+    }
+    Ok(RunResultBody::without_output(running.wait().await?))
+}

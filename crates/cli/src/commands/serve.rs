@@ -1,0 +1,219 @@
+//! `caisson serve`: the service.
+
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use caisson_engine::{Engine, EngineConfig};
+use caisson_native::{Native, NativeConfig};
+use caisson_server::{Auth, BindError, KeyHash, Server};
+use caisson_store::Sqlite;
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    config::{Access, Config, Environment, Setting, Sources},
+    data_dir::{DataDir, Surroundings},
+    key::{self, Stored},
+    logging,
+    signals::Signals,
+    status,
+};
+
+/// The phases of an orderly end have their own limits (5 s for requests, 10 s for sandboxes, 2 s for last words); whatever goes beyond
+/// all of them is stuck in the kernel, and is left to the launcher.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+const AFTER_HELP: &str = "\
+Every option can also be set in a file (by its name with underscores) and in the environment (CAISSON_LISTEN, CAISSON_DATA_DIR, …). \
+Options win over the environment, the environment wins over the file. The file may be named with --config; ./caisson.toml is read \
+when it is there. Names that are not known are refused.
+
+The key is CAISSON_API_KEY (or `api_key` in a file that nobody else can read). A server on 127.0.0.1 without one makes a random key, \
+shows it once, and keeps it in the data directory, where the other commands find it.
+
+SIGTERM and Ctrl-C stop the server in order: requests in flight may finish, then every sandbox ends. A second signal stops it at once.
+
+Examples:
+  caisson serve
+  caisson serve --listen 127.0.0.1:9000 --data-dir /srv/caisson
+  CAISSON_API_KEY=$(openssl rand -hex 32) caisson serve --listen 0.0.0.0:8080";
+
+/// Run the service
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ServeArgs {
+    /// Read this configuration file instead of ./caisson.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port to listen on; several are separated by commas [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where everything is kept [default: /var/lib/caisson as root, else ~/.local/share/caisson]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// `key`, or `none` to let every program on this machine in [default: key]
+    #[arg(long, value_name = "HOW")]
+    auth: Option<String>,
+    /// What to log, such as `info` or `warn,caisson_engine=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log: `text` or `json` [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Sandboxes at one time [default: 2000]
+    #[arg(long, value_name = "N")]
+    max_sandboxes: Option<String>,
+    /// How long ended sandboxes and their output are kept [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    retention: Option<String>,
+    /// Bytes of each output stream of an execution that are kept, head and tail [default: 64M]
+    #[arg(long, value_name = "SIZE")]
+    output_log: Option<String>,
+    /// Bytes of each output stream that an answer carries itself, head and tail [default: 1M]
+    #[arg(long, value_name = "SIZE")]
+    inline_output: Option<String>,
+}
+
+impl ServeArgs {
+    fn sources(self) -> Sources {
+        let flags = [
+            (Setting::Listen, "--listen", self.listen),
+            (Setting::DataDir, "--data-dir", self.data_dir),
+            (Setting::Auth, "--auth", self.auth),
+            (Setting::Log, "--log", self.log),
+            (Setting::LogFormat, "--log-format", self.log_format),
+            (Setting::MaxSandboxes, "--max-sandboxes", self.max_sandboxes),
+            (Setting::Retention, "--retention", self.retention),
+            (Setting::OutputLog, "--output-log", self.output_log),
+            (Setting::InlineOutput, "--inline-output", self.inline_output),
+        ];
+        Sources {
+            file: Sources::file(self.config.as_deref()),
+            environment: Environment::now(),
+            flags: flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?))).collect(),
+        }
+    }
+}
+
+pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
+    let config = Config::read(&args.sources(), &Surroundings::now())?;
+    let data_dir = DataDir::take(&config.data_dir)?;
+    raise_open_files().context("cannot raise the limit on open files")?;
+    // Before there are threads and secrets. It inherits neither the environment nor a descriptor of ours.
+    let backend = Native::start(NativeConfig::new(config.data_dir.clone()))?;
+    logging::begin(&config.log, config.log_format)?;
+    let auth = auth(&config, &data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let code = runtime.block_on(serve(&config, &data_dir, backend, auth));
+    // Everything has been waited for that could be.
+    runtime.shutdown_background();
+    code
+}
+
+/// Threads that serve: half of the processors, because the rest has sandboxes to run.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
+/// Each sandbox takes a few descriptors, of this program and of the launcher, which inherits the limit (`RLIMIT_NOFILE`).
+fn raise_open_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
+/// Whom to let in. Tells the key that it has made.
+fn auth(config: &Config, data_dir: &DataDir) -> Result<Auth> {
+    let keys = |key: &key::Key| Auth::Keys(vec![KeyHash::of(key.reveal().as_bytes())]);
+    Ok(match &config.access {
+        Access::Everybody => {
+            status::complain("WARNING: CAISSON_AUTH=none: EVERY program and every user of this machine can run code here without a key");
+            tracing::warn!("There is no authentication: every program on this machine can use this server");
+            Auth::None
+        }
+        Access::Key(key) => keys(key),
+        Access::StoredKey => {
+            let path = key::path(data_dir.path());
+            match key::find_or_make(data_dir.path())? {
+                Stored::Found(key) => {
+                    status::complain(&format!("the API key is in {}", path.display()));
+                    keys(&key)
+                }
+                Stored::Made(key) => {
+                    status::complain(&format!(
+                        "no API key was set, so there is a new one, shown this once and kept in {}:",
+                        path.display()
+                    ));
+                    status::complain(&format!("API key: {}", key.reveal()));
+                    keys(&key)
+                }
+            }
+        }
+    })
+}
+
+async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth) -> Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let database = data_dir.database();
+    let store = Sqlite::open(&database)
+        .await
+        .map_err(|error| anyhow!(error).context(format!("cannot open the database {}", database.display())))?;
+    let mut engine_config = EngineConfig::new(data_dir.path().to_owned());
+    engine_config.inline_output_bytes = config.inline_output;
+    engine_config.log_bytes = config.output_log;
+    engine_config.max_sandboxes = config.max_sandboxes;
+    engine_config.retention = config.retention;
+    let engine = Engine::open(engine_config, Arc::new(backend), Arc::new(store)).await?;
+    let server = match Server::bind(caisson_server::Config::new(config.listen.clone(), auth), engine.clone()).await {
+        Ok(server) => server,
+        Err(error) => {
+            engine.shutdown().await;
+            return Err(cannot_listen(error));
+        }
+    };
+    for address in server.addresses() {
+        tracing::info!("Listening on http://{address}");
+    }
+    let (asked, mut was_asked) = tokio::sync::watch::channel(false);
+    let stop = async move {
+        // An error means that nobody can ask any more.
+        was_asked.wait_for(|asked| *asked).await.ok();
+    };
+    let mut serving = std::pin::pin!(server.serve(stop));
+    tokio::select! {
+        // It ends by itself only when it was asked to.
+        () = &mut serving => return Ok(ExitCode::SUCCESS),
+        // Nothing is lost: the signal is all there is.
+        signal = signals.next() => tracing::info!(signal, "Signal {signal} asks the server to stop"),
+    }
+    asked.send_replace(true);
+    tokio::select! {
+        () = &mut serving => Ok(ExitCode::SUCCESS),
+        // The launcher ends everything when it sees that we are gone.
+        signal = signals.next() => {
+            tracing::warn!(signal, "Stopping at once");
+            Ok(status::of_signal(signal))
+        }
+        () = tokio::time::sleep(STOP_WITHIN) => Err(anyhow!("the server did not stop within {} s; the kernel holds some of it", STOP_WITHIN.as_secs())),
+    }
+}
+
+/// Why it cannot listen, and what to do about it.
+fn cannot_listen(error: BindError) -> anyhow::Error {
+    let BindError::Listen { address, cause } = error else { return error.into() };
+    let port = address.port();
+    let remedy = match cause.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program listens there (`ss -ltnp 'sport = :{port}'` shows it); stop it, or choose another address with --listen or \
+             CAISSON_LISTEN"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; choose another with --listen or CAISSON_LISTEN".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need privileges; choose a higher one with --listen or CAISSON_LISTEN".to_owned()
+        }
+        _ => format!("{cause}; choose another address with --listen or CAISSON_LISTEN"),
+    };
+    anyhow!("cannot listen on {address}: {remedy}")
+}

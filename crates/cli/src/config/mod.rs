@@ -1,0 +1,133 @@
+//! The server's configuration: read once, checked as a whole, refused with every problem at once.
+//!
+//! ```text
+//! defaults < caisson.toml < environment < flags  ──▶ [`Layers`]: one text per key ──▶ [`Config`]: typed values
+//! ```
+
+mod layers;
+mod settings;
+mod sources;
+mod values;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use self::{layers::Layers, values::Reader};
+pub(crate) use self::{
+    settings::Setting,
+    sources::{Environment, Sources},
+};
+use crate::{data_dir::Surroundings, key, logging};
+
+/// Whom the server lets in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Whoever shows this key.
+    Key(key::Key),
+    /// Whoever shows the key that is kept in the data directory.
+    StoredKey,
+    /// Every program on this machine.
+    Everybody,
+}
+
+/// A server's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Every address gets a listener of its own.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Absolute.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) access: Access,
+    /// Which events are logged, as `tracing` filters are written.
+    pub(crate) log: String,
+    pub(crate) log_format: logging::Format,
+    /// Sandboxes at one time.
+    pub(crate) max_sandboxes: usize,
+    /// How long ended sandboxes are remembered.
+    pub(crate) retention: Duration,
+    /// Bytes of each output stream that are kept.
+    pub(crate) output_log: u64,
+    /// Bytes of each output stream that a result carries itself.
+    pub(crate) inline_output: usize,
+}
+
+/// Everything that is wrong with a configuration, in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problems(pub(crate) Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0[..] {
+            [one] => f.write_str(one),
+            many => {
+                write!(f, "the configuration has {} problems:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Config {
+    /// The configuration that these sources give.
+    pub(crate) fn read(sources: &Sources, surroundings: &Surroundings) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let layers = Layers::collect(sources, &mut problems);
+        let mut reader = Reader::new(&layers, &mut problems);
+        let listen = reader.get(Setting::Listen, values::listen).unwrap_or_else(values::default_listen);
+        let data_dir = reader.get(Setting::DataDir, values::directory).or_else(|| surroundings.data_dir());
+        let given_key = reader.get(Setting::ApiKey, values::api_key);
+        let with_key = reader.get(Setting::Auth, values::auth).unwrap_or(true);
+        let log = reader.get(Setting::Log, values::filter).unwrap_or_else(|| logging::DEFAULT_FILTER.to_owned());
+        let log_format = reader.get(Setting::LogFormat, values::log_format).unwrap_or_default();
+        let max_sandboxes = reader.get(Setting::MaxSandboxes, values::max_sandboxes);
+        let retention = reader.get(Setting::Retention, values::retention);
+        let output_log = reader.get(Setting::OutputLog, values::output_log);
+        let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
+        reader.get(Setting::Pool, values::pool);
+
+        let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
+        let key_is_named = layers.has(Setting::ApiKey);
+        let access = match (with_key, given_key) {
+            (false, _) => Access::Everybody,
+            (true, Some(key)) => Access::Key(key),
+            (true, None) => Access::StoredKey,
+        };
+        if access == Access::Everybody && key_is_named {
+            problems.push("CAISSON_AUTH is `none`, yet there is a key; leave out one of them".to_owned());
+        }
+        if !everywhere.is_empty() && access == Access::Everybody {
+            problems.push(format!("CAISSON_AUTH is `none`, which is for this machine alone, yet CAISSON_LISTEN has {}; set CAISSON_API_KEY instead, or listen on 127.0.0.1", everywhere.join(", ")));
+        } else if !everywhere.is_empty() && !key_is_named {
+            problems.push(format!("CAISSON_LISTEN has {}, where others can reach it; set CAISSON_API_KEY (to the output of `openssl rand -hex 32`, for example), or listen on 127.0.0.1", everywhere.join(", ")));
+        }
+        if data_dir.is_none() && !layers.has(Setting::DataDir) {
+            problems.push("there is no directory for data, because HOME is not set; set CAISSON_DATA_DIR".to_owned());
+        }
+        // Only to learn the engine's defaults: where its data goes is said elsewhere.
+        let engine = caisson_engine::EngineConfig::new(PathBuf::new());
+        let (output_log, inline_output) = (output_log.unwrap_or(engine.log_bytes), inline_output.unwrap_or(engine.inline_output_bytes));
+        if inline_output as u64 > output_log {
+            problems.push(format!(
+                "CAISSON_INLINE_OUTPUT is {inline_output} bytes, more than the {output_log} of CAISSON_OUTPUT_LOG; make it smaller"
+            ));
+        }
+        match data_dir {
+            Some(data_dir) if problems.is_empty() => Ok(Self {
+                listen,
+                data_dir,
+                access,
+                log,
+                log_format,
+                max_sandboxes: max_sandboxes.unwrap_or(engine.max_sandboxes),
+                retention: retention.unwrap_or(engine.retention),
+                output_log,
+                inline_output,
+            }),
+            _ => Err(Problems(problems)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

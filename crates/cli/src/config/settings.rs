@@ -1,0 +1,130 @@
+//! The names of the configuration: every key there is, and those that a later version will have.
+
+/// What can be configured. The name in `caisson.toml` is that of [`Setting::name`]; in the environment it is upper-case behind `CAISSON_`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Setting {
+    Listen,
+    DataDir,
+    ApiKey,
+    Auth,
+    Log,
+    LogFormat,
+    MaxSandboxes,
+    Retention,
+    OutputLog,
+    InlineOutput,
+    Pool,
+}
+
+/// In front of every name in the environment.
+pub(super) const PREFIX: &str = "CAISSON_";
+
+/// Names that are reserved for what this version cannot do yet.
+const NOT_YET: [&str; 5] = ["database_url", "blob_url", "redis_url", "public_url", "public_domain"];
+
+/// Names in the environment that mean something to other commands.
+const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
+
+impl Setting {
+    pub(super) const ALL: [Self; 11] = [
+        Self::Listen,
+        Self::DataDir,
+        Self::ApiKey,
+        Self::Auth,
+        Self::Log,
+        Self::LogFormat,
+        Self::MaxSandboxes,
+        Self::Retention,
+        Self::OutputLog,
+        Self::InlineOutput,
+        Self::Pool,
+    ];
+
+    /// The name in `caisson.toml`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::DataDir => "data_dir",
+            Self::ApiKey => "api_key",
+            Self::Auth => "auth",
+            Self::Log => "log",
+            Self::LogFormat => "log_format",
+            Self::MaxSandboxes => "max_sandboxes",
+            Self::Retention => "retention",
+            Self::OutputLog => "output_log",
+            Self::InlineOutput => "inline_output",
+            Self::Pool => "pool",
+        }
+    }
+}
+
+/// What a name stands for.
+pub(super) enum Found {
+    Setting(Setting),
+    /// Means something, but not here.
+    Elsewhere,
+    /// Why it is refused.
+    Refused(String),
+}
+
+/// The key of this name in `caisson.toml`.
+pub(super) fn in_file(name: &str) -> Found {
+    find(name, str::to_owned)
+}
+
+/// The key of this name in the environment.
+pub(super) fn in_environment(variable_name: &str) -> Found {
+    if OF_OTHER_COMMANDS.contains(&variable_name) {
+        return Found::Elsewhere;
+    }
+    // A name in lower case is another name.
+    let name = variable_name.strip_prefix(PREFIX).filter(|rest| *rest == rest.to_uppercase()).unwrap_or("").to_lowercase();
+    find(&name, variable)
+}
+
+fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_uppercase())
+}
+
+fn find(name: &str, shown: impl Fn(&str) -> String) -> Found {
+    if let Some(key) = Setting::ALL.into_iter().find(|key| key.name() == name) {
+        return Found::Setting(key);
+    }
+    if NOT_YET.contains(&name) {
+        return Found::Refused("is not supported by this version yet; leave it out".to_owned());
+    }
+    let nearest = Setting::ALL.into_iter().map(Setting::name).map(|known| (distance(name, known), known)).min();
+    Found::Refused(match nearest {
+        Some((distance, known)) if distance <= 2 => format!("is not known; did you mean {}?", shown(known)),
+        _ => format!("is not known; known are {}", Setting::ALL.map(|key| shown(key.name())).join(", ")),
+    })
+}
+
+/// How many letters have to be changed, added or removed to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_counted() {
+        for (a, b, expect) in
+            [("", "", 0), ("listen", "listen", 0), ("lissen", "listen", 1), ("listn", "listen", 1), ("", "abc", 3), ("log", "auth", 4)]
+        {
+            assert_eq!(distance(a, b), expect, "{a} {b}");
+        }
+    }
+}

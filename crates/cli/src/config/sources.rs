@@ -1,0 +1,39 @@
+//! Where configuration comes from.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::settings::{PREFIX, Setting};
+
+/// The file that is read when no other is named.
+const DEFAULT_FILE: &str = "caisson.toml";
+
+/// All variables of the environment whose names are ours.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment(pub(crate) Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// That of this process.
+    pub(crate) fn now() -> Self {
+        Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect())
+    }
+}
+
+/// Everything that has a say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    /// Where to read, and whether it must be there.
+    pub(crate) file: Option<(PathBuf, bool)>,
+    pub(crate) environment: Environment,
+    /// With the names of the flags.
+    pub(crate) flags: Vec<(Setting, &'static str, String)>,
+}
+
+impl Sources {
+    /// The file to read when `named` may name one.
+    pub(crate) fn file(named: Option<&Path>) -> Option<(PathBuf, bool)> {
+        Some(named.map_or_else(|| (PathBuf::from(DEFAULT_FILE), false), |path| (path.to_owned(), true)))
+    }
+}

@@ -1,0 +1,144 @@
+use std::os::unix::{ffi::OsStringExt, fs::PermissionsExt};
+
+use super::*;
+
+/// A configuration from a file's text, variables and flags.
+struct Given {
+    sources: Sources,
+    _dir: tempfile::TempDir,
+}
+
+fn given(file: &str, variables: &[(&str, &str)], flags: &[(Setting, &str)]) -> Given {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("caisson.toml");
+    std::fs::write(&path, file).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let environment = Environment(variables.iter().map(|(name, value)| (name.into(), value.into())).collect());
+    let flags = flags.iter().map(|(key, value)| (*key, "--flag", (*value).to_owned())).collect();
+    Given { sources: Sources { file: Some((path, true)), environment, flags }, _dir: dir }
+}
+
+impl Given {
+    fn read(&self) -> Result<Config, Problems> {
+        Config::read(&self.sources, &Surroundings { is_root: true, ..Surroundings::default() })
+    }
+
+    #[track_caller]
+    fn problems(&self) -> Vec<String> {
+        self.read().expect_err("there is a problem").0
+    }
+}
+
+#[track_caller]
+fn refused(variables: &[(&str, &str)], words: &[&str]) {
+    let problems = given("", variables, &[]).problems();
+    assert!(problems.len() == 1 && words.iter().all(|word| problems[0].contains(word)), "{problems:#?}");
+}
+
+#[test]
+fn nothing_given_is_a_server_for_this_machine() {
+    let config = given("", &[], &[]).read().unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!((config.access, config.data_dir), (Access::StoredKey, PathBuf::from("/var/lib/caisson")));
+    assert_eq!((config.log.as_str(), config.log_format), ("info", logging::Format::Text));
+    assert_eq!((config.max_sandboxes, config.output_log, config.inline_output), (2000, 64 << 20, 1 << 20));
+}
+
+#[test]
+fn later_layers_win() {
+    let file = "log = 'file'\nmax_sandboxes = 1\nretention = '1d'\nlisten = ['127.0.0.1:1', '[::1]:1']\n";
+    let variables = [("CAISSON_LOG", "environment"), ("CAISSON_MAX_SANDBOXES", "2")];
+    let config = given(file, &variables, &[(Setting::Log, "flag")]).read().unwrap();
+    assert_eq!((config.log.as_str(), config.max_sandboxes, config.retention), ("flag", 2, Duration::from_secs(86_400)));
+    assert_eq!(config.listen.len(), 2);
+}
+
+#[test]
+fn all_problems_are_told_together() {
+    let file = "listn = 'x'\nlog_format = 'xml'\npool = 'auto'\nretention = true\n";
+    let variables = [
+        ("CAISSON_DATABASE_URL", "postgres://x"),
+        ("CAISSON_LISTEN", "8080"),
+        ("CAISSON_API_KEY", "two words"),
+        ("CAISSON_NONSENSE", "1"),
+        ("CAISSON_DATA_DIR", ""),
+    ];
+    let problems = given(file, &variables, &[(Setting::MaxSandboxes, "0")]).problems();
+    for words in [
+        "did you mean listen?",
+        "`xml`",
+        "pools are not supported by this version yet",
+        "is a boolean",
+        "CAISSON_DATABASE_URL is not supported by this version yet",
+        "CAISSON_LISTEN is `8080`: expected ADDRESS:PORT",
+        "CAISSON_API_KEY has characters",
+        "CAISSON_NONSENSE is not known; known are CAISSON_LISTEN",
+        "CAISSON_DATA_DIR is empty",
+        "--flag is `0`: expected a number from 1 to 100000",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(words)), "{words}: {problems:#?}");
+    }
+    assert_eq!(problems.len(), 10, "{problems:#?}");
+    assert!(!problems.iter().any(|problem| problem.contains("two words")), "secrets are not shown");
+    assert!(Problems(problems).to_string().starts_with("the configuration has 10 problems:\n  - "));
+}
+
+#[test]
+fn what_is_not_built_yet_is_not_ignored() {
+    for name in ["DATABASE_URL", "BLOB_URL", "REDIS_URL", "PUBLIC_URL", "PUBLIC_DOMAIN"] {
+        refused(&[(&format!("CAISSON_{name}"), "x")], &[name, "not supported by this version yet"]);
+        let problems = given(&format!("{} = 'x'", name.to_lowercase()), &[], &[]).problems();
+        assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
+    }
+    given("", &[("CAISSON_POOL", "off"), ("CAISSON_SERVER", "http://elsewhere")], &[]).read().unwrap();
+    refused(&[("CAISSON_listen", "127.0.0.1:1")], &["CAISSON_listen is not known"]);
+}
+
+#[test]
+fn the_network_needs_a_key() {
+    refused(&[("CAISSON_LISTEN", "0.0.0.0:8080")], &["0.0.0.0:8080", "set CAISSON_API_KEY"]);
+    refused(&[("CAISSON_LISTEN", "127.0.0.1:1,[::]:2")], &["[::]:2"]);
+    refused(&[("CAISSON_LISTEN", "192.0.2.1:1"), ("CAISSON_AUTH", "none")], &["for this machine alone"]);
+    refused(&[("CAISSON_AUTH", "none"), ("CAISSON_API_KEY", "k")], &["leave out one"]);
+    refused(&[("CAISSON_AUTH", "nobody")], &["`nobody`", "expected `key`"]);
+    refused(&[("CAISSON_API_KEY", "")], &["CAISSON_API_KEY is empty"]);
+    let config = given("", &[("CAISSON_LISTEN", "0.0.0.0:8080"), ("CAISSON_API_KEY", "k")], &[]).read().unwrap();
+    assert_eq!(config.access, Access::Key(key::Key::new("k").unwrap()));
+    for listen in ["127.0.0.1:0", "localhost:80", "[::1]:80", "127.1.2.3:80", "[::ffff:127.0.0.1]:80"] {
+        given("", &[("CAISSON_LISTEN", listen), ("CAISSON_AUTH", "none")], &[]).read().unwrap();
+    }
+    refused(&[("CAISSON_LISTEN", "127.0.0.1:1, 127.0.0.1:1")], &["twice"]);
+}
+
+#[test]
+fn files_must_make_sense() {
+    let problems = given("log = 'x'\nlisten = \n", &[], &[]).problems();
+    assert!(problems.len() == 1 && problems[0].contains("is not TOML in line 2"), "{problems:?}");
+    let missing = Sources { file: Some((PathBuf::from("/nonexistent/caisson.toml"), true)), ..Sources::default() };
+    let root = Surroundings { is_root: true, ..Surroundings::default() };
+    assert!(Config::read(&missing, &root).unwrap_err().0[0].contains("cannot read the configuration file"));
+    let missing = Sources { file: Some((PathBuf::from("/nonexistent/caisson.toml"), false)), ..Sources::default() };
+    Config::read(&missing, &root).unwrap();
+}
+
+#[test]
+fn secrets_in_files_are_kept_from_others() {
+    let given = given("api_key = 'k'", &[], &[]);
+    given.read().unwrap();
+    let (path, _) = given.sources.file.clone().unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(given.problems()[0].contains("chmod 600"));
+}
+
+#[test]
+fn sizes_and_homes_are_checked() {
+    refused(&[("CAISSON_OUTPUT_LOG", "4K")], &["CAISSON_INLINE_OUTPUT", "make it smaller"]);
+    refused(&[("CAISSON_INLINE_OUTPUT", "1")], &["allowed is 1K to 64M"]);
+    refused(&[("CAISSON_RETENTION", "1s")], &["allowed is 1m"]);
+    refused(&[("CAISSON_LOG", "a=b=c")], &["CAISSON_LOG", "expected a filter"]);
+    let homeless = Config::read(&Sources::default(), &Surroundings::default()).unwrap_err();
+    assert!(homeless.0[0].contains("set CAISSON_DATA_DIR"), "{homeless}");
+    let bytes = std::ffi::OsString::from_vec(vec![0xff]);
+    let sources = Sources { environment: Environment(vec![("CAISSON_LOG".into(), bytes)]), ..Sources::default() };
+    assert!(Config::read(&sources, &Surroundings { is_root: true, ..Surroundings::default() }).unwrap_err().0[0].contains("not UTF-8"));
+}

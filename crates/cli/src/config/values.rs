@@ -1,0 +1,130 @@
+//! From text to values. Every refusal says what would be right.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{layers::Layers, settings::Setting};
+use crate::{
+    args::{duration, size},
+    key, logging, printable,
+};
+
+const PORT: u16 = 8080;
+
+/// Reads values and collects what is wrong with them.
+pub(super) struct Reader<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(layers: &'a Layers, problems: &'a mut Vec<String>) -> Self {
+        Self { layers, problems }
+    }
+
+    /// The value of a key. `None` when nobody gives one, and when it is wrong, which is noted.
+    pub(super) fn get<T>(&mut self, key: Setting, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let given = self.layers.get(key)?;
+        let parsed = if given.text.is_empty() { Err("is empty; give it a value or leave it out".to_owned()) } else { parse(&given.text) };
+        match parsed {
+            Ok(value) => Some(value),
+            Err(what) => {
+                // Texts are shown, secrets are not.
+                let shown = if key == Setting::ApiKey || given.text.is_empty() {
+                    String::new()
+                } else {
+                    format!(" is `{}`:", printable::text(&given.text))
+                };
+                self.problems.push(format!("{}{shown} {what}", given.place));
+                None
+            }
+        }
+    }
+}
+
+pub(super) fn default_listen() -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::LOCALHOST, PORT).into()]
+}
+
+/// One or more addresses with ports, separated by commas.
+pub(super) fn listen(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut addresses = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let numeric = part.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let address: SocketAddr = numeric.as_deref().unwrap_or(part).parse().map_err(|_| {
+            "expected ADDRESS:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080; several are separated by commas".to_owned()
+        })?;
+        if addresses.contains(&address) && address.port() != 0 {
+            return Err(format!("{address} is there twice; leave one out"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| format!("this is no path: {error}"))
+}
+
+pub(super) fn api_key(text: &str) -> Result<key::Key, String> {
+    key::Key::new(text).map_err(str::to_owned)
+}
+
+/// Whether a key is needed.
+pub(super) fn auth(text: &str) -> Result<bool, String> {
+    match text {
+        "key" => Ok(true),
+        "none" => Ok(false),
+        _ => Err("expected `key`, or `none` to let every program on this machine in".to_owned()),
+    }
+}
+
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    match logging::check_filter(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(format!("expected a filter such as `info` or `warn,caisson_engine=debug` ({error})")),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<logging::Format, String> {
+    match text {
+        "text" => Ok(logging::Format::Text),
+        "json" => Ok(logging::Format::Json),
+        _ => Err("expected `text` or `json`".to_owned()),
+    }
+}
+
+pub(super) fn max_sandboxes(text: &str) -> Result<usize, String> {
+    let what = "expected a number from 1 to 100000";
+    text.parse().ok().filter(|number| (1..=100_000).contains(number)).ok_or_else(|| what.to_owned())
+}
+
+pub(super) fn retention(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
+    within(duration(text)?, &range, "allowed is 1m to 3660d")
+}
+
+pub(super) fn output_log(text: &str) -> Result<u64, String> {
+    within(size(text)?, &(1 << 10..=1 << 40), "allowed is 1K to 1T")
+}
+
+pub(super) fn inline_output(text: &str) -> Result<usize, String> {
+    let bytes = within(size(text)?, &(1 << 10..=64 << 20), "allowed is 1K to 64M")?;
+    usize::try_from(bytes).map_err(|error| error.to_string())
+}
+
+/// There are no pools yet, so `off` is what is true anyway.
+pub(super) fn pool(text: &str) -> Result<(), String> {
+    match text {
+        "off" => Ok(()),
+        _ => Err("pools are not supported by this version yet; set `off` or leave it out".to_owned()),
+    }
+}
+
+fn within<T: PartialOrd>(value: T, range: &RangeInclusive<T>, what: &str) -> Result<T, String> {
+    if range.contains(&value) { Ok(value) } else { Err(what.to_owned()) }
+}

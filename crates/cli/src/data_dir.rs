@@ -1,0 +1,129 @@
+//! The directory in which a server keeps everything, and the lock that gives it to one server at a time.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+const LOCK: &str = "lock";
+/// Where it is for root.
+const FOR_ROOT: &str = "/var/lib/caisson";
+
+/// The environment as far as it says where data goes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) is_root: bool,
+    pub(crate) xdg_data_home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub(crate) fn now() -> Self {
+        let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        Self { is_root: rustix::process::geteuid().is_root(), xdg_data_home: path("XDG_DATA_HOME"), home: path("HOME") }
+    }
+
+    /// The data directory when nobody names one. `None` for a user without a home.
+    pub(crate) fn data_dir(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some(FOR_ROOT.into());
+        }
+        // Relative paths are to be ignored there, says the standard.
+        let data_home = self.xdg_data_home.clone().filter(|path| path.is_absolute());
+        let data_home = data_home.or_else(|| Some(self.home.clone().filter(|path| path.is_absolute())?.join(".local/share")));
+        Some(data_home?.join("caisson"))
+    }
+}
+
+/// A data directory that is ours as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Closing it gives the lock back.
+    _lock: fs::File,
+}
+
+impl DataDir {
+    /// Makes the directory (mode 0700) where it is missing, and takes its lock. Refused while another server has it.
+    pub(crate) fn take(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data directory {shown}; choose another with --data-dir or CAISSON_DATA_DIR"))?;
+        let mode = fs::metadata(path).with_context(|| format!("cannot read the data directory {shown}"))?.mode();
+        if mode & 0o002 != 0 {
+            bail!("everybody can write to the data directory {shown}; run `chmod o-w {shown}`, or choose another with --data-dir");
+        }
+        let lock_path = path.join(LOCK);
+        let mut lock = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .with_context(|| format!("cannot open {}", lock_path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                // The number is a courtesy.
+                (&lock).take(20).read_to_string(&mut owner).ok();
+                let owner = owner.trim().parse::<u32>().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+                bail!(
+                    "another `caisson serve`{owner} uses the data directory {shown}; stop it, or choose another directory with --data-dir \
+                     or CAISSON_DATA_DIR"
+                );
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", lock_path.display())),
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .with_context(|| format!("cannot write to the data directory {shown}"))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the records are.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join("caisson.db")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_depends_on_who_asks() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let user = Surroundings { is_root: false, xdg_data_home: path("/xdg"), home: path("/home/u") };
+        assert_eq!(user.data_dir(), path("/xdg/caisson"));
+        assert_eq!(Surroundings { xdg_data_home: path("relative"), ..user.clone() }.data_dir(), path("/home/u/.local/share/caisson"));
+        assert_eq!(Surroundings { is_root: true, ..user }.data_dir(), path("/var/lib/caisson"));
+        assert_eq!(Surroundings::default().data_dir(), None);
+    }
+
+    #[test]
+    fn one_server_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = DataDir::take(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let message = DataDir::take(&path).unwrap_err().to_string();
+        assert!(message.contains(&format!("(process {})", std::process::id())) && message.contains("--data-dir"), "{message}");
+        drop(first);
+        DataDir::take(&path).unwrap();
+    }
+}

@@ -1,0 +1,35 @@
+//! An engine inside this program, for one one-shot: no server, no configuration, nothing on disk.
+
+mod records;
+mod scratch;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use caisson_engine::{Engine, EngineConfig};
+use caisson_native::Native;
+pub(crate) use scratch::Scratch;
+
+use self::records::Records;
+
+/// How much of each output stream waits for a reader that is slower than the program, before the program waits as well.
+const OUTPUT_WAITS: u64 = 8 << 20;
+
+/// What becomes of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// All of it is read as it comes: a program that is faster than its reader waits.
+    Streamed,
+    /// It is in the result: of very long output head and tail.
+    Collected,
+}
+
+/// An engine that forgets everything at its end.
+pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output) -> Result<Engine> {
+    let mut config = EngineConfig::new(scratch.path());
+    config.output_lead_bytes = match output {
+        Output::Streamed => Some(OUTPUT_WAITS),
+        Output::Collected => None,
+    };
+    Engine::open(config, Arc::new(backend), Arc::new(Records::default())).await.context("cannot start the engine")
+}
