@@ -1,0 +1,289 @@
+//! A running `caisson serve` with a data directory of its own.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    net::{SocketAddr, TcpListener},
+    os::unix::process::ExitStatusExt,
+    process::{Child, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    client::{Answer, Client, Request},
+    clock::{allowed, eventually},
+    home::Home,
+    process::{self, Process},
+    sandbox::Sandbox,
+};
+
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+/// How much of a server's log a failed test shows.
+const LOG_SHOWN: usize = 30_000;
+
+/// How a server is to be started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// `None` leaves it to the server.
+    pub key: Option<String>,
+    pub environment: Vec<(String, OsString)>,
+    pub arguments: Vec<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { key: Some("key-of-the-tests-0123456789".to_owned()), environment: Vec::new(), arguments: Vec::new() }
+    }
+}
+
+impl Setup {
+    #[must_use]
+    pub fn without_key(mut self) -> Self {
+        self.key = None;
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    #[must_use]
+    pub fn start(self) -> Server {
+        let home = Home::new();
+        let address = free_address();
+        let client = Client { address, key: self.key.clone() };
+        let mut server = Server { client, home: Some(home), setup: self, child: None };
+        server.start_again();
+        server
+    }
+}
+
+/// See the module. Dropping it ends the server and proves that nothing is left.
+#[derive(Debug)]
+pub struct Server {
+    pub client: Client,
+    home: Option<Home>,
+    setup: Setup,
+    child: Option<Child>,
+}
+
+/// An address where nobody listens.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+    listener.local_addr().expect("a listener has an address")
+}
+
+impl Server {
+    /// One with a key and defaults.
+    #[track_caller]
+    #[must_use]
+    pub fn start() -> Self {
+        Setup::default().start()
+    }
+
+    /// Starts it (again) on the same address and data.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let home = self.home();
+        let log = File::options().create(true).append(true).open(home.path().join("log")).expect("a log can be written");
+        let errors = log.try_clone().expect("a file can be shared");
+        let mut command = home.command(["serve"]);
+        command.args(&self.setup.arguments).env("CAISSON_LISTEN", self.client.address.to_string());
+        if let Some(key) = &self.setup.key {
+            command.env("CAISSON_API_KEY", key);
+        }
+        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
+        self.child = Some(command.stdout(Stdio::from(log)).stderr(Stdio::from(errors)).spawn().expect("the server can be started"));
+        let begin = Instant::now();
+        let anonymous = Client { key: None, ..self.client.clone() };
+        loop {
+            match anonymous.request("GET", "/readyz").try_send() {
+                Ok(answer) if answer.status == 200 => return,
+                _ if self.exit().is_some() => panic!("the server ended instead of serving; its log:\n{}", self.log()),
+                _ if begin.elapsed() > allowed(READY_WITHIN) => {
+                    panic!("the server is not ready after {READY_WITHIN:?}\n{}\nits log:\n{}", self.stacks(), self.log())
+                }
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        self.home.as_ref().expect("it is there until the end")
+    }
+
+    /// What the server has said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let text = fs::read(self.home().path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_SHOWN)..]).into_owned()
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process::find(self.pid()).expect("it runs")
+    }
+
+    /// The program that makes its sandboxes.
+    #[track_caller]
+    #[must_use]
+    pub fn launcher(&self) -> Process {
+        eventually("a launcher", Duration::from_secs(5), || {
+            Process::all().into_values().find(|process| process.parent == self.pid() && process.is_launcher())
+        })
+    }
+
+    /// Everything below the server: the launcher, agents, and what runs in sandboxes.
+    #[must_use]
+    pub fn below(&self) -> Vec<Process> {
+        let all = Process::all();
+        let mut found = vec![self.pid()];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(all.values().filter(|process| process.parent == parent).map(|process| process.pid));
+            at += 1;
+        }
+        found[1..].iter().filter_map(|pid| all.get(pid).cloned()).collect()
+    }
+
+    fn exit(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().expect("a child can be waited for"))
+    }
+
+    /// Where in the kernel its processes are.
+    fn stacks(&self) -> String {
+        let mut text = String::new();
+        for process in std::iter::once(self.process()).chain(self.below()) {
+            let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", process.pid)).unwrap_or_default();
+            text += &format!("{process:?} wchan {}\n{}", read("wchan"), read("stack"));
+        }
+        text
+    }
+
+    #[must_use]
+    pub fn request(&self, method: &str, target: &str) -> Request {
+        self.client.request(method, target)
+    }
+
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, target: &str) -> Answer {
+        self.request("GET", target).send()
+    }
+
+    #[track_caller]
+    #[must_use]
+    pub fn post(&self, target: &str, body: &Value) -> Answer {
+        self.request("POST", target).json(body).send()
+    }
+
+    /// A one-shot that is answered with a result.
+    #[track_caller]
+    #[must_use]
+    pub fn run(&self, body: &Value) -> Value {
+        self.post("/v1/run", body).expect(200).json()
+    }
+
+    /// What a one-shot in Python prints; it must end well.
+    #[track_caller]
+    #[must_use]
+    pub fn python(&self, code: &str) -> String {
+        let result = self.run(&serde_json::json!({"language": "python", "code": code}));
+        assert_eq!((&result["status"], &result["exit_code"]), (&"exited".into(), &0.into()), "{result:#}");
+        result["stdout"].as_str().expect("there is output").to_owned()
+    }
+
+    /// A new sandbox.
+    #[track_caller]
+    #[must_use]
+    pub fn sandbox(&self, body: &Value) -> Sandbox<'_> {
+        let made = self.post("/v1/sandboxes", body).expect(201).json();
+        Sandbox { server: self, id: made["id"].as_str().expect("it has an id").to_owned() }
+    }
+
+    /// The record of an execution.
+    #[track_caller]
+    #[must_use]
+    pub fn execution(&self, id: &str) -> Value {
+        self.get(&format!("/v1/executions/{id}")).expect(200).json()
+    }
+
+    /// The record of an execution once it has ended.
+    #[track_caller]
+    #[must_use]
+    pub fn ended(&self, id: &str, limit: Duration) -> Value {
+        eventually(&format!("the end of execution {id}"), limit, || Some(self.execution(id)).filter(|record| record["status"] != "running"))
+    }
+
+    /// Asks it to stop and waits until it has.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        process::signal(self.pid(), Signal::TERM);
+        let begin = Instant::now();
+        let status = loop {
+            match self.exit() {
+                Some(status) => break status,
+                None if begin.elapsed() > allowed(STOPPED_WITHIN) => {
+                    panic!("the server does not stop\n{}\nits log:\n{}", self.stacks(), self.log());
+                }
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        self.child = None;
+        status
+    }
+
+    /// Ends it with `kill -9`.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        let status = child.wait().expect("a child can be waited for");
+        assert_eq!(status.signal(), Some(9), "it ended by itself before");
+    }
+
+    /// Stops it, if it still runs, and proves that nothing is left.
+    #[track_caller]
+    pub fn finish(mut self) {
+        if self.child.is_some() {
+            let status = self.stop();
+            assert!(status.success(), "the server ended with {status}; its log:\n{}", self.log());
+        }
+        self.home.take().expect("it is there until the end").finish();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Some(home) = &self.home else { return };
+        if thread::panicking() {
+            eprintln!("---- the server's log ----\n{}", String::from_utf8_lossy(&fs::read(home.path().join("log")).unwrap_or_default()));
+            if let Some(mut child) = self.child.take() {
+                // Whatever happens here, the test has failed already.
+                drop(child.kill());
+                drop(child.wait());
+            }
+            return;
+        }
+        if self.child.is_some() {
+            let status = self.stop();
+            assert!(status.success(), "the server ended with {status}; its log:\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Limits: each ends as its own status, with the figure, and the host does not notice.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use caisson_tests::{Server, allowed, json, probe_in};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn r4_1_memory_beyond_the_limit_ends_the_program_with_the_figure() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"memory_bytes": 64 * MIB}}));
+    for (what, code) in [
+        ("anonymous memory", "b = []\nwhile True: b.append(b'x' * 1000000)"),
+        ("many processes", "import os\nfor _ in range(4): os.fork()\nb = bytearray(30000000)\nimport time; time.sleep(100)"),
+    ] {
+        let result = sandbox.exec(&json!({"language": "python", "code": code, "timeout_s": allowed(Duration::from_secs(20)).as_secs()}));
+        let outcome = (result["status"].as_str().unwrap(), what);
+        // With many processes the kernel may take one that nobody waits for, and the rest then sleep.
+        assert!(outcome.0 == "out_of_memory" || (what == "many processes" && outcome.0 == "timed_out"), "{what}: {result:#}");
+        if outcome.0 == "out_of_memory" {
+            assert!(result["message"].as_str().unwrap().contains("64 MiB"), "{result:#}");
+        }
+    }
+    assert_eq!(sandbox.shell("echo alive"), "alive\n", "the sandbox goes on");
+    assert!(sandbox.get().expect(200).json()["usage"]["oom_kills"].as_u64().unwrap() >= 1);
+    server.finish();
+}
+
+#[test]
+fn r4_1_memory_filled_by_other_means_counts_as_well() {
+    let server = Server::start();
+    for (what, code) in [
+        ("files in memory", "import os\nfor i in range(100):\n  fd = os.memfd_create('x')\n  os.write(fd, b'x' * 4000000)"),
+        ("shared memory", "import mmap\nm = [mmap.mmap(-1, 4000000) for _ in range(100)]\nfor x in m: x.write(b'x' * 4000000)"),
+        ("the root file system", "f = open('f', 'wb')\nwhile True: f.write(b'x' * 1000000)"),
+        (
+            "pipes",
+            "import os, fcntl\nps = [os.pipe() for _ in range(1500)]\nfor _, w in ps:\n  os.set_blocking(w, False)\n  try:\n    fcntl.fcntl(w, 1031, 1 << 20)\n  except OSError: pass\n  try:\n    while True: os.write(w, b'x' * 65536)\n  except BlockingIOError: pass\nprint('refused')",
+        ),
+    ] {
+        let sandbox = server.sandbox(&json!({"limits": {"memory_bytes": 64 * MIB, "disk_bytes": 512 * MIB}}));
+        let result = sandbox.exec(&json!({"language": "python", "code": code, "timeout_s": 60}));
+        let bounded = ["out_of_memory", "exited"].contains(&result["status"].as_str().unwrap());
+        assert!(bounded, "{what}: {result:#}");
+        let usage = sandbox.get();
+        if usage.status == 200 {
+            let peak = usage.json()["usage"]["peak_memory_bytes"].as_u64().unwrap();
+            assert!(peak <= 65 * MIB, "{what}: {peak} bytes were used");
+        }
+    }
+    server.finish();
+}
+
+#[test]
+fn r4_2_a_fork_bomb_is_bounded_and_its_sandbox_ends_within_two_seconds() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"pids": 64, "cpus": 2}}));
+    let bomb = "import os\nprint('on', flush=True)\nwhile True:\n  try: os.fork()\n  except OSError: pass";
+    let id = sandbox.background(json!({"language": "python", "code": bomb, "timeout_s": null}));
+    caisson_tests::eventually("the bomb to fill its room", Duration::from_secs(20), || {
+        let pids = sandbox.get().expect(200).json()["usage"]["pids"].as_u64()?;
+        assert!(pids <= 64, "{pids} processes");
+        (pids >= 60).then_some(())
+    });
+    assert_eq!(server.python("print(1)"), "1\n", "others run");
+    let begin = Instant::now();
+    sandbox.delete().expect(200);
+    assert!(begin.elapsed() < allowed(Duration::from_secs(2)), "{:?}", begin.elapsed());
+    assert_eq!(server.execution(&id)["status"], "killed");
+
+    let timed = server.run(&json!({"language": "python", "code": bomb, "timeout_s": 1, "limits": {"pids": 64}}));
+    assert_eq!(timed["status"], "timed_out", "{timed:#}");
+    server.finish();
+}
+
+#[test]
+fn r4_2_threads_count_as_processes() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"pids": 32}}));
+    let code = "import threading, time, json\nn = 0\ntry:\n  while n < 500:\n    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n    n += 1\nexcept RuntimeError: pass\nprint(json.dumps(n), flush=True)\nimport os; os._exit(0)";
+    let threads = probe_in(&sandbox, code, &[]).as_u64().unwrap();
+    assert!((20..32).contains(&threads), "{threads} threads");
+    server.finish();
+}
+
+#[test]
+fn r4_3_a_processor_hog_gets_its_share_and_the_server_stays_responsive() {
+    let server = Server::start();
+    let hogs: Vec<_> = (0..4).map(|_| server.sandbox(&json!({"limits": {"cpus": 0.5}}))).collect();
+    for hog in &hogs {
+        let _id = hog.background(json!({"shell": "while :; do :; done & while :; do :; done & while :; do :; done", "timeout_s": null}));
+    }
+    let used = || hogs[0].get().expect(200).json()["usage"]["cpu_ms"].as_f64().unwrap();
+    let (begin, before) = (Instant::now(), used());
+    while begin.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(server.get("/healthz").status, 200);
+        assert!(asked.elapsed() < allowed(Duration::from_secs(1)), "{:?} for a health check", asked.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let share = (used() - before) / begin.elapsed().as_secs_f64() / 1000.0;
+    assert!((0.05..0.65).contains(&share), "{share} processors instead of 0.5");
+    server.finish();
+}
+
+#[test]
+fn r4_4_the_disk_is_capped_in_bytes_and_in_files() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"disk_bytes": 8 * MIB, "disk_inodes": 2000}}));
+    let code = r#"
+import errno, json, os
+found = {}
+def until_refused(name, attempt, most):
+    n = 0
+    try:
+        while n < most:
+            attempt(n)
+            n += 1
+    except OSError as error:
+        found[name] = [n, errno.errorcode[error.errno]]
+        return
+    found[name] = [n, "worked"]
+f = open("big", "wb", buffering=0)
+def fill(n):
+    if f.write(b"x" * 65536) < 65536: raise OSError(errno.ENOSPC, "")
+fd = os.open("sparse", os.O_CREAT | os.O_RDWR)
+os.ftruncate(fd, 1 << 40)
+found["sparse"] = os.stat("sparse").st_blocks
+until_refused("bytes", fill, 10000)
+f.close(); os.remove("big")
+os.makedirs("many")
+until_refused("files", lambda n: open(f"many/{n}", "w").close(), 1000000)
+for n in os.listdir("many"): os.remove("many/" + n)
+until_refused("directories", lambda n: os.mkdir(f"many/{n}"), 1000000)
+for n in os.listdir("many"): os.rmdir("many/" + n)
+open("one", "w").close()
+until_refused("links", lambda n: os.link("one", f"many/{n}"), 1000000)
+for n in os.listdir("many"): os.remove("many/" + n)
+def deep(n):
+    os.mkdir("d"); os.chdir("d")
+until_refused("depth", deep, 20000)
+os.chdir("/workspace")
+print(json.dumps(found))
+"#;
+    let found = probe_in(&sandbox, code, &[]);
+    let count = |name: &str| found[name][0].as_u64().unwrap();
+    assert_eq!(found["bytes"][1], "ENOSPC", "{found}");
+    assert!((64..=128).contains(&count("bytes")), "{found}");
+    for name in ["files", "directories", "links", "depth"] {
+        assert_eq!(found[name][1], "ENOSPC", "{name}: {found}");
+        assert!(count(name) < 2000, "{name}: {found}");
+    }
+    assert_eq!(found["sparse"], 0);
+    sandbox.request("DELETE", "/files?path=d&recursive=true").send().expect(204);
+    assert_eq!(sandbox.shell("ls"), "many\none\nsparse\n");
+    let begin = Instant::now();
+    sandbox.delete().expect(200);
+    assert!(begin.elapsed() < allowed(Duration::from_secs(2)), "{:?}", begin.elapsed());
+    server.finish();
+}
+
+#[test]
+fn r4_4_a_million_files_are_asked_for_and_not_made() {
+    let server = Server::start();
+    let code = "n = 0\ntry:\n  while n < 1000000:\n    open(str(n), 'w').close()\n    n += 1\nexcept OSError: pass\nprint(n)";
+    let begin = Instant::now();
+    let result = server
+        .run(&json!({"language": "python", "code": code, "max_file_bytes": 0, "timeout_s": allowed(Duration::from_secs(60)).as_secs()}));
+    let made: u64 = result["stdout"].as_str().unwrap().trim().parse().unwrap_or_else(|_| panic!("{result:#}"));
+    assert!(made < 65_536, "{made} files");
+    assert_eq!(result["files_truncated"], true, "more than are named");
+    assert!(begin.elapsed() < allowed(Duration::from_secs(60)), "{:?}", begin.elapsed());
+    server.finish();
+}
+
+#[test]
+fn r4_5_an_output_flood_is_counted_to_the_byte_and_kept_at_both_ends() {
+    const TOTAL: u64 = 100_000_000;
+    const KEPT: u64 = 32 * MIB;
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"cpus": 2}}));
+    let _warm = sandbox.shell("head -c 5000000 /dev/zero");
+    let before = server.process().resident();
+    let code = "import sys\nb = b''.join(b'%015d\\n' % n for n in range(65536))\nleft = 100000000\nn = 0\nw = sys.stdout.buffer\nwhile left > 0:\n  block = b''.join(b'%015d\\n' % i for i in range(n, n + 10000))[:left]\n  w.write(block)\n  left -= len(block)\n  n += 10000\nw.flush()";
+    let result = sandbox.exec(&json!({"language": "python", "code": code, "timeout_s": allowed(Duration::from_secs(60)).as_secs()}));
+    assert_eq!((&result["status"], &result["exit_code"]), (&json!("exited"), &json!(0)), "the program goes on to its end: {result:.500}");
+    assert_eq!((&result["stdout_bytes"], &result["truncated"]), (&json!(TOTAL), &json!({"stdout": true, "stderr": false})));
+    let text = result["stdout"].as_str().unwrap();
+    assert!(
+        text.starts_with("000000000000000\n") && text.ends_with("000000006249999\n"),
+        "head and tail: {:.40} … {}",
+        text,
+        &text[text.len() - 40..]
+    );
+    assert!(text.contains(&format!("\n[... {} bytes left out ...]\n", TOTAL - MIB)), "an honest marker");
+    let grown = server.process().resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "the server grew by {grown} bytes");
+
+    let id = result["id"].as_str().unwrap();
+    let output = |offset: u64| server.get(&format!("/v1/executions/{id}/output?offset={offset}")).expect(200);
+    let head = output(0);
+    assert_eq!((head.body.len() as u64, head.figure("x-caisson-total"), head.figure("x-caisson-dropped")), (KEPT, TOTAL, TOTAL - 2 * KEPT));
+    let tail = output(KEPT);
+    assert_eq!((tail.figure("x-caisson-offset"), tail.body.len() as u64), (TOTAL - KEPT, KEPT), "what is behind the gap");
+    for (offset, bytes) in [(0, &head.body), (TOTAL - KEPT, &tail.body)] {
+        for line in (0..bytes.len() / 16).step_by(1009) {
+            let at = line * 16;
+            let expect = format!("{:015}\n", (offset as usize + at) / 16);
+            assert_eq!(&bytes[at..at + 16], expect.as_bytes(), "at {at} from {offset}");
+        }
+    }
+    server.finish();
+}
+
+#[test]
+fn r4_5_output_that_is_no_text_is_counted_too() {
+    let server = Server::start();
+    let result = server.run(&json!({"shell": "head -c 3000000 /dev/zero; printf '\\033[2J\\377' >&2"}));
+    assert_eq!((&result["stdout_bytes"], &result["truncated"]["stdout"]), (&json!(3_000_000), &json!(true)));
+    assert_eq!((&result["stderr_bytes"], &result["stderr_base64"]), (&json!(5), &json!("G1sySv8=")));
+    server.finish();
+}
+
+#[test]
+fn r4_5_more_output_than_the_request_allows_ends_the_program() {
+    let server = Server::start();
+    let begin = Instant::now();
+    let result = server.run(&json!({"shell": "yes; true", "max_output_bytes": 1000}));
+    assert_eq!((&result["status"], &result["stdout_bytes"]), (&json!("output_limit"), &json!(1000)), "{result:#}");
+    assert!(result["message"].as_str().unwrap().contains("1000 bytes"), "{result:#}");
+    assert!(begin.elapsed() < allowed(Duration::from_secs(5)));
+    let both = server.run(&json!({"shell": "echo 12345; echo 12345 >&2", "max_output_bytes": 12}));
+    assert_eq!(both["status"], "exited", "exactly as much is allowed");
+    server.finish();
+}
+
+#[test]
+fn r4_6_descriptors_and_priorities_stay_inside() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"limits": {"open_files": 100}}));
+    let code = r#"
+import errno, json, os, select, resource
+found = {}
+def attempt(name, work):
+    try:
+        work(); found[name] = "worked"
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+    except ValueError as error:
+        found[name] = "ValueError"
+fds = []
+def fill():
+    while len(fds) < 5000: fds.append(os.open("/dev/null", os.O_RDONLY))
+attempt("descriptors", fill)
+found["count"] = len(fds)
+for fd in fds: os.close(fd)
+attempt("nice", lambda: os.nice(-5))
+attempt("realtime", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+attempt("raise", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000)))
+found["core"] = resource.getrlimit(resource.RLIMIT_CORE)
+print(json.dumps(found))
+"#;
+    let found = probe_in(&sandbox, code, &[]);
+    assert_eq!(found["descriptors"], "EMFILE", "{found}");
+    assert!(found["count"].as_u64().unwrap() < 100, "{found}");
+    for name in ["nice", "realtime"] {
+        assert!(["EPERM", "EACCES"].contains(&found[name].as_str().unwrap()), "{name}: {found}");
+    }
+    assert_ne!(found["raise"], "worked", "{found}");
+    assert_eq!(found["core"], json!([0, 0]));
+    server.finish();
+}
