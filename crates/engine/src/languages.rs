@@ -89,6 +89,30 @@ pub(crate) fn find(name: &str) -> Result<Found> {
     ))
 }
 
+/// The language of files with this extension, which comes without its dot.
+#[must_use]
+pub fn language_of_extension(extension: &str) -> Option<&'static str> {
+    let lower = extension.to_ascii_lowercase();
+    let by_extension = TABLE.iter().find(|l| l.extension.eq_ignore_ascii_case(&lower));
+    by_extension.or_else(|| TABLE.iter().find(|l| l.name == lower || l.aliases.contains(&lower.as_str()))).map(|l| l.name)
+}
+
+/// The interpreter that a `#!` line names, without its path; to be asked for as a language.
+#[must_use]
+pub fn language_of_shebang(code: &str) -> Option<&str> {
+    let mut words = code.strip_prefix("#!")?.lines().next()?.split_ascii_whitespace();
+    let mut program = file_name(words.next()?)?;
+    if program == "env" {
+        // `env -S python3 -u`, `env LANG=C perl`
+        program = file_name(words.find(|word| !word.starts_with('-') && !word.contains('='))?)?;
+    }
+    Some(program)
+}
+
+fn file_name(path: &str) -> Option<&str> {
+    path.rsplit('/').next().filter(|name| !name.is_empty())
+}
+
 /// All programs of the table, for asking an image which of them it has.
 pub(crate) fn programs() -> Vec<String> {
     TABLE.iter().flat_map(|l| l.runners).map(|r| r.program.to_owned()).collect()
@@ -119,6 +143,28 @@ mod tests {
         assert_eq!(find("g++-12").unwrap(), Found::Interpreter("g++-12".to_owned()));
         for bad in ["", "../sh", "a b", "-x", ".x", "py\n", &"x".repeat(33)] {
             assert_eq!(find(bad).unwrap_err().code(), "unknown_language", "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_tell_their_language() {
+        for (extension, name) in [("py", "python"), ("JS", "node"), ("sh", "bash"), ("bash", "bash"), ("R", "r"), ("go", "go")] {
+            assert_eq!(language_of_extension(extension), Some(name), "{extension}");
+        }
+        assert_eq!(language_of_extension("txt"), None);
+        for (line, name) in [
+            ("#!/bin/sh", Some("sh")),
+            ("#! /usr/bin/perl -w\nx", Some("perl")),
+            ("#!/usr/bin/env python3\n", Some("python3")),
+            ("#!/usr/bin/env -S python3 -u", Some("python3")),
+            ("#!/usr/bin/env LANG=C ruby", Some("ruby")),
+            ("#!", None),
+            ("#!\n/bin/sh", None),
+            ("#!/usr/bin/env", None),
+            ("#!/bin/", None),
+            ("# a comment", None),
+        ] {
+            assert_eq!(language_of_shebang(line), name, "{line}");
         }
     }
 

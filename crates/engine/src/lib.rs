@@ -29,6 +29,7 @@ mod validate;
 pub use config::EngineConfig;
 pub use engine::Engine;
 pub use execution::Running;
+pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
 pub use request::{

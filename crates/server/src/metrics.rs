@@ -124,8 +124,7 @@ fn gauges<'a>(
 }
 
 fn histogram(encoder: &mut DescriptorEncoder, name: &str, help: &str, counts: &Counts) -> fmt::Result {
-    // The library takes the largest figure for infinity.
-    let bounds = BUCKETS.into_iter().chain([f64::MAX]);
+    let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(counts.buckets).collect();
     let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     metric.encode_histogram::<[(&str, &str); 0]>(counts.sum_seconds, counts.count, &buckets, None)

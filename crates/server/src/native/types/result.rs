@@ -72,7 +72,16 @@ pub struct RunResultBody {
 
 impl From<ExecutionResult> for ResultBody {
     fn from(result: ExecutionResult) -> Self {
-        let (stdout, stderr) = (Told::from(&result.stdout), Told::from(&result.stderr));
+        Self::without_output(&result).with_output(&result.stdout, &result.stderr)
+    }
+}
+
+impl ResultBody {
+    /// The same with this output.
+    #[must_use]
+    pub fn with_output(self, stdout: &Captured, stderr: &Captured) -> Self {
+        let truncated = Truncated { stdout: stdout.truncated(), stderr: stderr.truncated() };
+        let (stdout, stderr) = (Told::from(stdout), Told::from(stderr));
         Self {
             stdout: Some(stdout.text),
             stdout_base64: stdout.base64,
@@ -80,12 +89,11 @@ impl From<ExecutionResult> for ResultBody {
             stderr: Some(stderr.text),
             stderr_base64: stderr.base64,
             stderr_tail_base64: stderr.tail_base64,
-            ..Self::without_output(&result)
+            truncated,
+            ..self
         }
     }
-}
 
-impl ResultBody {
     /// The same for those who were told the output already.
     #[must_use]
     pub fn without_output(result: &ExecutionResult) -> Self {
