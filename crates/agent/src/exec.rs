@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use caisson_sys::process::{self, Exit, Program, Step, waiting_bytes};
+use caisson_sys::process::{self, Exit, Mark, Program, Step, waiting_bytes};
 use caisson_wire::{
     CODE_FILE, Ended, ExecExit, ExecStart, Refusal, RefusalCode, Started,
     frame::{Decoder, Frame, Kind},
@@ -236,7 +236,7 @@ impl Output {
 
 struct Running {
     pid: i32,
-    mark: Option<String>,
+    mark: Option<Mark>,
     begun: Instant,
     stdout: Output,
     stderr: Output,
@@ -281,11 +281,11 @@ impl Running {
             directory: &working,
             stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             identity: (!agent.unchanged).then(|| agent.user()),
-            mark: agent.first,
             open_files: agent.config.open_files,
             filter: (!agent.unfiltered).then_some(USER_CALLS),
         };
         agent.guardian.watch().map_err(exhausted)?;
+        let mark = agent.first.then(Mark::begin).transpose().map_err(exhausted)?;
         let begun = Instant::now();
         let started = match process::start(&plan) {
             // A script without a first line that names its interpreter is the shell's (execvp(3)).
@@ -308,7 +308,7 @@ impl Running {
             ),
         })?;
         let exit = agent.reaper.wait_for(started.pid);
-        Ok(Self { pid: started.pid, mark: started.mark, begun, stdout, stderr, stdin, exit, written: 0 })
+        Ok(Self { pid: started.pid, mark, begun, stdout, stderr, stdin, exit, written: 0 })
     }
 
     /// Until the program has ended. `None` when nobody listens any more, and then it is killed.
@@ -411,7 +411,7 @@ impl Running {
                 sent = &mut sending => return sent.is_ok(),
                 () = deadline_passed.as_mut(), if ended.is_none() => {
                     *ended = Some(Ended::TimedOut);
-                    if let Some(mark) = &self.mark { tree::kill(mark, self.pid).await; } else { kill_group(self.pid); }
+                    if let Some(mark) = &self.mark { tree::kill(mark.name(), self.pid).await; } else { kill_group(self.pid); }
                 }
             }
         }
@@ -428,7 +428,7 @@ impl Running {
 
     async fn kill(&self) {
         match &self.mark {
-            Some(mark) => tree::kill(mark, self.pid).await,
+            Some(mark) => tree::kill(mark.name(), self.pid).await,
             None => kill_group(self.pid),
         }
     }

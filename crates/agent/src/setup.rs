@@ -39,6 +39,7 @@ impl Agent {
 pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     let stream = kernel::adopt_fd(STREAM_FD)?;
     kernel::close_on_exec_from(STREAM_FD)?;
+    rustix::thread::set_name(c"caisson-agent")?;
     process::hide_from_tracers()?;
     kernel::die_with_parent()?;
     let first = rustix::process::getpid() == rustix::process::Pid::INIT;

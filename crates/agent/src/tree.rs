@@ -1,8 +1,8 @@
 //! Ending all that one execution has started, and nothing else.
 //!
-//! An execution's first process enters a cgroup namespace of its own before it loses its privileges. Everything it starts is born into the
-//! same one, however often it forks, changes session or loses its parent, and nothing can leave it: that needs calls which user code
-//! does not have. So the namespace's name in `/proc/<pid>/ns/cgroup` is a mark that cannot be forged.
+//! An execution's first process is born into a cgroup namespace of its own. Everything it starts is born into the same one, however often it
+//! forks, changes session or loses its parent, and nothing can leave it: that needs calls which user code does not have. So the
+//! namespace's name in `/proc/<pid>/ns/cgroup` is a mark that cannot be forged. The agent, which starts them, is in the namespace of the last.
 
 use std::{
     fs,
@@ -34,11 +34,12 @@ pub(crate) async fn kill(mark: &str, pid: i32) {
 
 /// Ends those that are there now; says whether there were any.
 fn kill_once(mark: &str) -> bool {
+    let own = std::process::id().cast_signed();
     let mut found = false;
     let Ok(entries) = fs::read_dir("/proc") else { return false };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()).filter(|pid| *pid != own) else { continue };
         if has_mark(&entry.path(), mark) {
             // The handle first, then the mark again: a number may have changed hands in between, a handle cannot.
             found |= kill_if(pid, || has_mark(&entry.path(), mark));

@@ -173,7 +173,6 @@ async fn programs_end_each_in_their_own_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the agent knows executions by the number of a namespace, which the kernel gives to the next one while the first is being killed"]
 async fn a_kill_ends_nothing_that_starts_after_it() {
     let world = World::new().await;
     let id = world.sandbox().await;

@@ -10,7 +10,7 @@ mod stages;
 
 use std::{io, os::fd::AsFd, process::ExitCode};
 
-use caisson_sys::kernel::SingleThreaded;
+use caisson_sys::kernel::{SingleThreaded, close_from};
 
 fn main() -> ExitCode {
     match run() {
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     let alone = SingleThreaded::verify()?;
+    // Whatever else the server was started with: descriptors of its caller are nothing for sandboxes.
+    close_from(3)?;
+    rustix::thread::set_name(c"caisson-launch")?;
     let stdin = io::stdin();
     let control = stdin.as_fd().try_clone_to_owned()?;
     let (setup, agent) = control::receive_setup(control.as_fd())?;

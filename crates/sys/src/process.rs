@@ -29,8 +29,6 @@ pub struct Program<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Become this, and lose every capability and the way back. `None` keeps what the caller is.
     pub identity: Option<Identity>,
-    /// Enter a new cgroup namespace, whose name then marks the program and all it starts.
-    pub mark: bool,
     /// `RLIMIT_NOFILE`.
     pub open_files: u64,
     /// A compiled seccomp filter (`struct sock_filter` records), installed last of all. `None` leaves it out.
@@ -41,8 +39,35 @@ pub struct Program<'a> {
 #[derive(Debug)]
 pub struct Started {
     pub pid: i32,
-    /// The name of its cgroup namespace, when asked for: `cgroup:[4026532000]`.
-    pub mark: Option<String>,
+}
+
+/// A new cgroup namespace, as a mark of everything that is started from now on: it is inherited, and nothing that user code may call
+/// leaves it. Its number is nobody else's for as long as this value lives.
+#[derive(Debug)]
+pub struct Mark {
+    name: String,
+    /// Keeps the kernel from giving the number to another.
+    _namespace: OwnedFd,
+}
+
+impl Mark {
+    /// Moves the calling thread into a new namespace; what the thread starts before the next call is born into it (`cgroup_namespaces(7)`).
+    pub fn begin() -> io::Result<Self> {
+        crate::kernel::unshare_cgroup()?;
+        let namespace = rustix::fs::open(
+            "/proc/thread-self/ns/cgroup",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        let name = format!("cgroup:[{}]", rustix::fs::fstat(&namespace)?.st_ino);
+        Ok(Self { name, _namespace: namespace })
+    }
+
+    /// What `/proc/<pid>/ns/cgroup` points to in all that bear it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// At which step a program could not be started.
@@ -51,7 +76,6 @@ pub enum Step {
     Clone,
     Session,
     Descriptors,
-    Mark,
     Limits,
     Identity,
     Capabilities,
@@ -69,13 +93,12 @@ pub struct StartError {
 
 /// include/uapi/linux/seccomp.h
 const SECCOMP_SET_MODE_FILTER: c_int = 1;
-const MARK_LENGTH: usize = 64;
 /// Enough for the child's few calls; it shares everything else with this process.
 const STACK_LENGTH: usize = 64 << 10;
 /// Highest capability number that any kernel may know.
 const LAST_CAPABILITY: c_long = 63;
 
-/// What parent and child share; the child writes the last three.
+/// What parent and child share; the child writes the last.
 struct Shared {
     path: *const libc::c_char,
     argv: *const *const libc::c_char,
@@ -83,12 +106,9 @@ struct Shared {
     directory: *const libc::c_char,
     stdio: [RawFd; 3],
     identity: Option<Identity>,
-    mark: bool,
     open_files: u64,
     /// Null when there is none.
     filter: *const libc::sock_fprog,
-    mark_text: [u8; MARK_LENGTH],
-    mark_length: usize,
     failure: Option<(Step, c_int)>,
 }
 
@@ -133,11 +153,8 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
         identity: program.identity,
-        mark: program.mark,
         open_files: program.open_files,
         filter: filter.as_ref().map_or(ptr::null(), ptr::from_ref),
-        mark_text: [0; MARK_LENGTH],
-        mark_length: 0,
         failure: None,
     };
     let mut stack = vec![0u128; STACK_LENGTH / size_of::<u128>()];
@@ -170,8 +187,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } == -1 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
         return Err(StartError { step, error: io::Error::from_raw_os_error(errno) });
     }
-    let mark = program.mark.then(|| String::from_utf8_lossy(&shared.mark_text[..shared.mark_length]).into_owned());
-    Ok(Started { pid, mark })
+    Ok(Started { pid })
 }
 
 /// The new process, on memory that it shares with the suspended parent. Raw system calls only: the C library's wrappers for ids would
@@ -208,19 +224,6 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
         step!(Step::Descriptors, libc::SYS_dup3, *fd, number as c_int, 0);
     }
     step!(Step::Descriptors, libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
-
-    if shared.mark {
-        step!(Step::Mark, libc::SYS_unshare, libc::CLONE_NEWCGROUP);
-        let length = step!(
-            Step::Mark,
-            libc::SYS_readlinkat,
-            libc::AT_FDCWD,
-            c"/proc/self/ns/cgroup".as_ptr(),
-            shared.mark_text.as_mut_ptr(),
-            MARK_LENGTH
-        );
-        shared.mark_length = usize::try_from(length).unwrap_or(0);
-    }
 
     let files = libc::rlimit { rlim_cur: shared.open_files, rlim_max: shared.open_files };
     step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::from_ref(&files), 0);
