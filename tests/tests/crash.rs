@@ -16,6 +16,10 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
                 let _daemon =
                     sandbox.background(json!({"shell": "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000", "timeout_s": null}));
                 let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.01; done", "timeout_s": null}));
+                eventually("its first words", Duration::from_secs(20), || {
+                    let said = server.get(&format!("/v1/executions/{id}/output")).expect(200).text();
+                    said.starts_with("begun\n").then_some(())
+                });
                 (sandbox.id.clone(), id)
             })
         };

@@ -160,11 +160,13 @@ fn fields_are_strict() {
 #[test]
 fn bad_json_is_refused_with_its_position() {
     let server = Server::start();
+    let answer = server.request("POST", "/v1/run").bytes(&b"{\"shell\": \"true\", \"timeout_s\": 1e999}"[..]).send();
+    let message = answer.refused(400, "invalid_request");
+    assert!(message.contains("timeout_s") && message.contains("line 1 column"), "{message}");
     for (body, line, column) in [
         (&b"{\n  \"shell\": \"true\",\n}"[..], 3, 1),
         (b"", 1, 0),
         (b"{\"shell\": NaN}", 1, 11),
-        (b"{\"shell\": \"true\", \"timeout_s\": 1e999}", 1, 35),
         (b"{\"shell\": \"true\"} x", 1, 19),
         (b"{'shell': 'true'}", 1, 2),
     ] {
