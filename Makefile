@@ -50,10 +50,11 @@ bench:
 
 .PHONY: lint
 lint:
-	@tools/setup build
+	@tools/setup build demo
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/demo .ci/run tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/setup .ci/run tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 
 .PHONY: clean
 clean:
