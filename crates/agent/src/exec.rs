@@ -281,6 +281,7 @@ impl Running {
             directory: &working,
             stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             identity: (!agent.unchanged).then(|| agent.user()),
+            namespace: agent.namespace.as_ref().map(AsFd::as_fd),
             open_files: agent.config.open_files,
             filter: (!agent.unfiltered).then_some(USER_CALLS),
         };

@@ -6,7 +6,7 @@ use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AgentConfig, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, STREAM_FD};
 use rustix::fs::Mode;
 
 use crate::{guardian::Guardian, reaper::Reaper, worker::Workers};
@@ -21,6 +21,8 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
+    /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
+    pub(crate) namespace: Option<OwnedFd>,
     /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
     pub(crate) first: bool,
     /// Whether programs run without a filter, or as the agent; see above.
@@ -40,7 +42,6 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     let stream = kernel::adopt_fd(STREAM_FD)?;
     kernel::close_on_exec_from(STREAM_FD)?;
     rustix::thread::set_name(c"caisson-agent")?;
-    process::hide_from_tracers()?;
     kernel::die_with_parent()?;
     let first = rustix::process::getpid() == rustix::process::Pid::INIT;
     if !first {
@@ -49,6 +50,8 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let argument = env::args().nth(1).ok_or_else(|| io::Error::other("the configuration is missing"))?;
     let config: AgentConfig = serde_json::from_str(&argument)?;
+    let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
+    process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
     let weakness = env::args().nth(2);
     let unfiltered = weakness.as_deref() == Some("unfiltered");
@@ -57,5 +60,42 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     }
     let unchanged = weakness.as_deref() == Some("unchanged");
     let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
-    Ok((Arc::new(Agent { config, reaper: Reaper::new()?, guardian: Guardian::default(), workers, first, unfiltered, unchanged }), stream))
+    Ok((
+        Arc::new(Agent { config, reaper: Reaper::new()?, guardian: Guardian::default(), workers, namespace, first, unfiltered, unchanged }),
+        stream,
+    ))
+}
+
+/// Maps every id of the sandbox to itself, the agent's excepted.
+fn namespace_of_root() -> io::Result<OwnedFd> {
+    let map = without_agent(&std::fs::read_to_string("/proc/self/uid_map")?);
+    kernel::user_namespace(kernel::SingleThreaded::verify()?, &map)
+}
+
+/// From `uid_map` of the sandbox (`user_namespaces(7)`) to that of its root.
+fn without_agent(map: &str) -> String {
+    let mut lines = String::new();
+    for line in map.lines() {
+        let mut fields = line.split_ascii_whitespace().map(|field| field.parse::<u32>().unwrap_or(0));
+        let (Some(first), Some(count)) = (fields.next(), fields.nth(1)) else { continue };
+        let end = first.saturating_add(count);
+        for (from, to) in [(first, end.min(AGENT_UID)), (first.max(AGENT_UID + 1), end)] {
+            if from < to {
+                lines += &format!("{from} {from} {}\n", to - from);
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_id_does_not_exist_for_root_inside() {
+        assert_eq!(without_agent("         0 1073741824      65537\n"), "0 0 65536\n");
+        assert_eq!(without_agent("0 5 1\n1000 6 1\n65536 7 1\n"), "0 0 1\n1000 1000 1\n");
+        assert_eq!(without_agent("0 0 4294967295\n"), format!("0 0 65536\n65537 65537 {}\n", 4_294_967_295_u32 - 65_537));
+    }
 }

@@ -40,6 +40,8 @@ pub enum Storage {
     /// A size-capped tmpfs, counted as the sandbox's memory and freed with it by the kernel.
     #[default]
     Memory,
+    /// A file system of its own on the server's disk.
+    Disk,
 }
 
 impl Storage {
@@ -48,6 +50,7 @@ impl Storage {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Disk => "disk",
         }
     }
 }
@@ -58,7 +61,10 @@ impl FromStr for Storage {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "memory" => Ok(Self::Memory),
-            other => Err(Error::invalid("unsupported", format!("storage `{}` is not available; use `memory`", other.escape_default()))),
+            "disk" => Ok(Self::Disk),
+            other => {
+                Err(Error::invalid("unsupported", format!("storage `{}` is not available; use `memory` or `disk`", other.escape_default())))
+            }
         }
     }
 }
@@ -104,6 +110,29 @@ pub struct UserSpec {
 impl Default for UserSpec {
     fn default() -> Self {
         Self { uid: 1000, gid: 1000, name: "user".into(), home: "/home/user".into() }
+    }
+}
+
+impl UserSpec {
+    /// Root inside: uid 0 of a user namespace of its own, with a short list of capabilities over the sandbox's own files and processes,
+    /// and behind the same walls as everybody else.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { uid: 0, gid: 0, name: "root".into(), home: "/root".into() }
+    }
+}
+
+impl FromStr for UserSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "user" => Ok(Self::default()),
+            "root" => Ok(Self::root()),
+            other => {
+                Err(Error::invalid("unsupported", format!("user `{}` is not known here; use `user` or `root`", other.escape_default())))
+            }
+        }
     }
 }
 

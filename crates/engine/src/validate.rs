@@ -126,12 +126,8 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
         }
     }
     let user = &spec.user;
-    if user.uid == 0 || user.gid == 0 {
-        let message = "root inside a sandbox is not available; use a `user` with uid and gid from 1 to 65535";
-        return Err(Error::invalid("unsupported", message));
-    }
     if user.uid > 65_535 || user.gid > 65_535 {
-        return Err(Error::invalid("invalid_user", "fields `user.uid` and `user.gid` are 1 to 65535"));
+        return Err(Error::invalid("invalid_user", "fields `user.uid` and `user.gid` are 0 to 65535"));
     }
     let letter = |c: &u8| c.is_ascii_lowercase() || *c == b'_';
     let name = user.name.as_bytes();
@@ -305,7 +301,6 @@ mod tests {
         refused(with(|r| r.spec.hostname = "-x".to_owned()), "invalid_hostname", "`hostname`");
         refused(with(|r| r.spec.work_dir = "work".to_owned()), "invalid_path", "`work_dir`");
         refused(with(|r| r.spec.work_dir = "/a/../../b".to_owned()), "invalid_path", "`work_dir`");
-        refused(with(|r| r.spec.user.uid = 0), "unsupported", "root");
         refused(with(|r| r.spec.user.name = "a:b".to_owned()), "invalid_user", "user.name");
         refused(with(|r| r.spec.limits.pids = 1), "limit_out_of_range", "`pids`");
         refused(with(|r| r.time_limits.lifetime = Some(Duration::ZERO)), "limit_out_of_range", "`lifetime`");

@@ -47,7 +47,7 @@ const CONTROL: u64 = 0;
 /// Waits for the first message: the set-up, and the agent's program as a descriptor.
 pub(crate) fn receive_setup(control: BorrowedFd<'_>) -> io::Result<(Setup, OwnedFd)> {
     let mut buffer = Vec::new();
-    let fds = receive(control, &mut buffer, |_| 1)?;
+    let fds = receive(control, &mut buffer, Tag::descriptors_of)?;
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the first message was not the set-up");
     let agent = fds.and_then(|fds| fds.into_iter().next()).ok_or_else(invalid)?;
     match protocol::split(&buffer) {
@@ -60,7 +60,8 @@ pub(crate) fn receive_setup(control: BorrowedFd<'_>) -> io::Result<(Setup, Owned
 struct Waiting {
     seq: u64,
     message: Vec<u8>,
-    stream: OwnedFd,
+    /// The agent's stream, and the image of a root on disk.
+    fds: Vec<OwnedFd>,
 }
 
 /// See the module.
@@ -185,13 +186,10 @@ impl Launcher {
     /// Takes one message from the server. `false` when there will be no more.
     fn on_control(&mut self) -> bool {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let launch = |message: &[u8]| usize::from(message.first() == Some(&(Tag::Launch as u8)));
-        let received = receive(self.control.as_fd(), &mut buffer, launch);
+        let received = receive(self.control.as_fd(), &mut buffer, Tag::descriptors_of);
         let going_on = match (received, protocol::split(&buffer)) {
-            (Ok(Some(fds)), Ok((Tag::Launch, seq, _))) => {
-                for stream in fds {
-                    self.waiting.push_back(Waiting { seq, message: buffer.clone(), stream });
-                }
+            (Ok(Some(fds)), Ok((Tag::Launch | Tag::LaunchOnDisk, seq, _))) => {
+                self.waiting.push_back(Waiting { seq, message: buffer.clone(), fds });
                 self.hand_out();
                 true
             }
@@ -231,7 +229,8 @@ impl Launcher {
                 .and_then(|count| self.processors.assign(slot.pid, count));
             let sent = assigned.and_then(|taken| {
                 slot.processors = taken;
-                send(slot.socket(), &waiting.message, &[waiting.stream.as_fd()])
+                let fds: Vec<BorrowedFd<'_>> = waiting.fds.iter().map(AsFd::as_fd).collect();
+                send(slot.socket(), &waiting.message, &fds)
             });
             match sent {
                 Ok(()) => {

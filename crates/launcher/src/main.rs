@@ -3,6 +3,7 @@
 
 mod cgroup;
 mod control;
+mod disk;
 mod message;
 mod processors;
 mod slot;

@@ -13,16 +13,22 @@ pub struct Plan {
     /// Values for files of the sandbox's cgroup, by index of the hierarchy in [`Setup::hierarchies`].
     pub limits: Vec<CgroupWrite>,
     pub hostname: String,
-    /// Size of the root tmpfs in bytes.
-    pub root_bytes: u64,
-    /// Number of inodes of the root tmpfs.
-    pub root_inodes: u64,
+    pub root: Root,
     /// What the root is made of, in order.
     pub steps: Vec<Step>,
     /// `argv[1]` of the agent.
     pub agent_argument: String,
     /// The uid and gid of the agent inside the sandbox.
     pub agent_id: u32,
+}
+
+/// What the root is kept on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// A tmpfs of this size.
+    Memory { bytes: u64, inodes: u64 },
+    /// An ext4 in a file, whose descriptor comes with the plan.
+    Disk,
 }
 
 /// One value for one file of the sandbox's cgroup.

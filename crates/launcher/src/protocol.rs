@@ -3,6 +3,7 @@
 //! ```text
 //! server → launcher   Setup +agent program        once, first
 //!                     Launch(seq) plan +stream    a new sandbox
+//!                     LaunchOnDisk(seq) plan +stream +image
 //!                     Destroy(seq)                idempotent
 //! launcher → server   Ready | Failed(0)           once, first: whether a process could be parked
 //!                     Launched(seq)               the agent has been executed
@@ -26,6 +27,7 @@ pub enum Tag {
     Setup = 1,
     Launch = 2,
     Destroy = 3,
+    LaunchOnDisk = 4,
     Ready = 16,
     Launched = 17,
     Failed = 18,
@@ -35,9 +37,24 @@ pub enum Tag {
 
 impl Tag {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Setup, Self::Launch, Self::Destroy, Self::Ready, Self::Launched, Self::Failed, Self::Ended, Self::Parked]
-            .into_iter()
-            .find(|tag| *tag as u8 == byte)
+        use Tag::{Destroy, Ended, Failed, Launch, LaunchOnDisk, Launched, Parked, Ready, Setup};
+        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked].into_iter().find(|tag| *tag as u8 == byte)
+    }
+
+    /// How many descriptors come with a message of this kind.
+    #[must_use]
+    pub fn descriptors(self) -> usize {
+        match self {
+            Self::Setup | Self::Launch => 1,
+            Self::LaunchOnDisk => 2,
+            _ => 0,
+        }
+    }
+
+    /// The same for a message that was received: nonsense comes with none.
+    #[must_use]
+    pub fn descriptors_of(message: &[u8]) -> usize {
+        message.first().and_then(|byte| Self::from_byte(*byte)).map_or(0, Self::descriptors)
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::{ID_COUNT, Plan, Setup, Step, Weakness},
+    plan::{ID_COUNT, Plan, Root, Setup, Step, Weakness},
     protocol::{self, Failure, Stage, Tag},
 };
 use caisson_sys::kernel::{self, MountAttributes};
@@ -30,17 +30,19 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, message};
+use crate::{cgroup::Cgroup, disk, message};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
 const AGENT_FD: i32 = 4;
 
 /// What the agent may do in its own user namespace: become the user, act on the user's files and processes, mark executions
-/// with a cgroup namespace. Nothing of it reaches the mounts or the network, which belong to the initial user namespace.
+/// with a cgroup namespace, and (`SETFCAP`, since Linux 5.12) map its root into a namespace below. Nothing of it reaches the mounts or the
+/// network, which belong to the initial user namespace.
 const AGENT_CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
@@ -101,15 +103,17 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     message::send(socket, &protocol::encode(Tag::Parked, 0, &()), &[]).at(Stage::Surroundings, "socket")?;
 
     let mut buffer = Vec::new();
-    let Some(fds) = message::receive(socket, &mut buffer, |_| 1).at(Stage::Plan, "socket")? else { return Ok(()) };
+    let Some(fds) = message::receive(socket, &mut buffer, Tag::descriptors_of).at(Stage::Plan, "socket")? else { return Ok(()) };
     let nonsense = || io::Error::from(Errno::PROTO);
     let (_, _, body) = protocol::split(&buffer).map_err(|_| nonsense()).at(Stage::Plan, "message")?;
     let plan: Plan = protocol::decode(body).map_err(|_| nonsense()).at(Stage::Plan, "plan")?;
-    let stream = fds.into_iter().next().ok_or_else(nonsense).at(Stage::Plan, "stream")?;
+    let mut fds = fds.into_iter();
+    let stream = fds.next().ok_or_else(nonsense).at(Stage::Plan, "stream")?;
+    let image = fds.next();
 
     limit(&plan, setup, cgroup)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, setup, ids.as_fd(), cgroup.first_id())?;
+    build_root(&plan, setup, image, ids.as_fd(), cgroup.first_id())?;
     drop_privileges(&plan, ids.as_fd())?;
     execute(&plan, setup, socket, agent, &stream)
 }
@@ -152,38 +156,12 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     setsid().at(Stage::Surroundings, "session")?;
     kernel::fresh_session_keyring().at(Stage::Surroundings, "keyring")?;
     kernel::loopback_up().at(Stage::Surroundings, "loopback")?;
-    user_namespace(cgroup.first_id()).at(Stage::UserNamespace, "")
-}
-
-/// Makes a user namespace in which ids from 0 are the host's from `first_id`. A short-lived child is born into it so that this
-/// process, still in the initial one, may write the maps and keep a handle.
-fn user_namespace(first_id: u32) -> io::Result<OwnedFd> {
-    use std::io::{Read, Write};
-    let alone = kernel::SingleThreaded::verify()?;
-    let (mut to_parent, mut to_child) = (io::pipe()?, io::pipe()?);
-    let kernel::Cloned::Parent { pidfd, .. } = kernel::clone_process(alone, libc::CLONE_NEWUSER, None)? else {
-        // The `/proc` here is still the host's and so shows the number that the parent can use.
-        let pid = fs::read_link("/proc/self").unwrap_or_default();
-        let told = to_parent.1.write_all(pid.as_os_str().as_encoded_bytes());
-        drop(to_parent);
-        drop(to_child.1);
-        let released = to_child.0.read(&mut [0]);
-        kernel::exit_now(i32::from(told.is_err() || released.is_err()));
-    };
-    drop(to_parent.1);
-    drop(to_child.0);
-    let mut pid = String::new();
-    to_parent.0.read_to_string(&mut pid)?;
-    let handle = (|| {
-        let map = format!("0 {first_id} {ID_COUNT}");
-        fs::write(format!("/proc/{pid}/uid_map"), &map)?;
-        fs::write(format!("/proc/{pid}/gid_map"), &map)?;
-        Ok::<_, io::Error>(open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-    })();
-    to_child.1.flush()?;
-    drop(to_child.1);
-    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED)?;
-    handle
+    if setup.weakness != Some(Weakness::Network) {
+        // All ports of a network that ends at itself are for everybody. A host that does not let us say so has one convenience less.
+        drop(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
+    }
+    let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
+    kernel::user_namespace(alone, &format!("0 {} {ID_COUNT}", cgroup.first_id())).at(Stage::UserNamespace, "")
 }
 
 fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
@@ -200,8 +178,8 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
     Ok(())
 }
 
-/// Builds the root on a tmpfs and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, setup: &Setup, ids: BorrowedFd<'_>, first_id: u32) -> Done {
+/// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
+fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, ids: BorrowedFd<'_>, first_id: u32) -> Done {
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
     for step in &plan.steps {
@@ -211,9 +189,17 @@ fn build_root(plan: &Plan, setup: &Setup, ids: BorrowedFd<'_>, first_id: u32) ->
     }
     let mut sources = sources.into_iter();
 
-    let root = tmpfs(plan.root_bytes, plan.root_inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?;
+    let root = match (&plan.root, image) {
+        (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?,
+        (Root::Disk, Some(image)) => disk::mount(image.as_fd()).at(Stage::Root, "disk")?,
+        _ => return Err(io::Error::from(Errno::PROTO)).at(Stage::Root, "plan"),
+    };
     // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
     attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
+    if plan.root == Root::Disk {
+        set_owner(&root, ".", first_id).at(Stage::Root, "owner")?;
+        rustix::fs::unlinkat(&root, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
+    }
     let blind =
         |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Setup, Weakness};
 use caisson_wire::{AGENT_UID, AgentConfig};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +17,7 @@ use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
     cgroup::Cgroups,
+    disk::Disks,
     explain::explain,
     host_image::HostImage,
     link::{Link, Progress},
@@ -27,7 +28,7 @@ use crate::{
 /// What the backend has to know of its surroundings.
 #[derive(Debug, Clone)]
 pub struct NativeConfig {
-    /// Where sandboxes on disk are kept.
+    /// On whose file system sandboxes on disk are kept. They have no name there.
     pub data_dir: PathBuf,
     /// How many empty processes wait in their control groups, so that a launch need not wait for the kernel to move one there.
     pub parked: u32,
@@ -61,6 +62,7 @@ pub struct Native {
     cgroups: Cgroups,
     host: HostImage,
     machine: Machine,
+    disks: Disks,
     setup: Setup,
     link: Mutex<Arc<Link>>,
     entries: Mutex<HashMap<SandboxId, Entry>>,
@@ -81,7 +83,15 @@ impl Native {
             weakness: config.weakness,
         };
         let link = Arc::new(Link::start(&setup)?);
-        Ok(Self { cgroups, host: HostImage::find(), machine: Machine::find()?, setup, link: Mutex::new(link), entries: Mutex::default() })
+        Ok(Self {
+            cgroups,
+            host: HostImage::find(),
+            machine: Machine::find()?,
+            disks: Disks::in_directory(config.data_dir),
+            setup,
+            link: Mutex::new(link),
+            entries: Mutex::default(),
+        })
     }
 
     /// The launcher, started again if it has died.
@@ -122,6 +132,10 @@ impl Backend for Native {
         let text = serde_json::to_string(&agent)
             .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
         let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID }, self.setup.weakness)?;
+        let image = match spec.storage {
+            Storage::Memory => None,
+            Storage::Disk => Some(self.disks.make(&spec.limits).await?),
+        };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
         let link = self.link()?;
@@ -129,7 +143,7 @@ impl Backend for Native {
         let again = ours.try_clone().map_err(unusable)?;
         let stream = UnixStream::from_std(ours.into()).map_err(unusable)?;
         let (seq, progress) = link
-            .launch(&plan, again, theirs.as_fd())
+            .launch(&plan, again, theirs.as_fd(), image.as_ref().map(AsFd::as_fd))
             .map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
         Ok(Box::new(stream))

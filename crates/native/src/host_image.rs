@@ -72,16 +72,21 @@ impl HostImage {
         let mut file = |name: &str, content: String| {
             steps.push(Step::File { path: format!("etc/{name}"), mode: 0o644, owner: 0, content });
         };
+        let (account, group) = if *uid == 0 {
+            (String::new(), String::new())
+        } else {
+            (format!("{name}:x:{uid}:{gid}::{home}:/bin/bash\n"), format!("{name}:x:{gid}:\n"))
+        };
         file(
             "passwd",
             format!(
                 "root:x:0:0:root:/root:/bin/bash\n\
                  daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
-                 {name}:x:{uid}:{gid}::{home}:/bin/bash\n\
+                 {account}\
                  nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
             ),
         );
-        file("group", format!("root:x:0:\ndaemon:x:1:\ntty:x:5:\n{name}:x:{gid}:\nnogroup:x:65534:\n"));
+        file("group", format!("root:x:0:\ndaemon:x:1:\ntty:x:5:\n{group}nogroup:x:65534:\n"));
         file("hostname", format!("{hostname}\n"));
         file("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"));
         file("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n".into());

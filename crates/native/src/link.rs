@@ -97,17 +97,26 @@ impl Link {
         self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
     }
 
-    /// Asks for a sandbox whose agent gets `theirs`, the other end of `ours`. How it goes is told through the receiver.
-    pub(crate) fn launch(&self, plan: &Plan, ours: OwnedFd, theirs: BorrowedFd<'_>) -> io::Result<(u64, watch::Receiver<Progress>)> {
+    /// Asks for a sandbox whose agent gets `theirs`, the other end of `ours`, and whose root is `image` if it is kept on disk. How it goes
+    /// is told through the receiver.
+    pub(crate) fn launch(
+        &self,
+        plan: &Plan,
+        ours: OwnedFd,
+        theirs: BorrowedFd<'_>,
+        image: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(u64, watch::Receiver<Progress>)> {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
-        let message = protocol::encode(Tag::Launch, seq, plan);
+        let tag = if image.is_some() { Tag::LaunchOnDisk } else { Tag::Launch };
+        let message = protocol::encode(tag, seq, plan);
         if message.len() > MAX_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the environment is too large for a launch plan"));
         }
         let (sender, receiver) = watch::channel(Progress::Waiting);
         lock(&self.table).insert(seq, Held { progress: sender, stream: ours });
         // The launcher reads at once whatever comes, so this waits for a few milliseconds at worst.
-        if let Err(error) = send(self.socket.as_fd(), &message, &[theirs], SendFlags::empty()) {
+        let fds: Vec<BorrowedFd<'_>> = std::iter::once(theirs).chain(image).collect();
+        if let Err(error) = send(self.socket.as_fd(), &message, &fds, SendFlags::empty()) {
             lock(&self.table).remove(&seq);
             return Err(error);
         }
@@ -159,7 +168,7 @@ fn spawn(program: &OwnedFd, socket: OwnedFd) -> io::Result<()> {
 }
 
 fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("too many descriptors for one message"));

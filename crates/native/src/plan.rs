@@ -1,7 +1,7 @@
 //! From a spec to a launch plan. Pure: what the host has was found before.
 
 use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
-use caisson_launcher::plan::{Plan, Step, Weakness};
+use caisson_launcher::plan::{Plan, Root, Step, Weakness};
 
 use crate::{
     cgroup::Cgroups,
@@ -70,7 +70,7 @@ pub(crate) fn plan(
     agent: AgentArgument,
     weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
-    let (Image::Host, Storage::Memory, Network::None) = (&spec.image, spec.storage, spec.network);
+    let (Image::Host, Network::None) = (&spec.image, spec.network);
     let limits = &match weakness {
         Some(Weakness::Limits) => Limits { disk_bytes: 16 << 30, disk_inodes: 4 << 20, ..spec.limits },
         _ => spec.limits,
@@ -121,8 +121,10 @@ pub(crate) fn plan(
         processors: machine.processors(limits),
         limits: cgroups.writes(limits),
         hostname: spec.hostname.clone(),
-        root_bytes: limits.disk_bytes,
-        root_inodes: limits.disk_inodes,
+        root: match spec.storage {
+            Storage::Memory => Root::Memory { bytes: limits.disk_bytes, inodes: limits.disk_inodes },
+            Storage::Disk => Root::Disk,
+        },
         steps,
         agent_argument: agent.text,
         agent_id: agent.id,

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, CString},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -77,6 +77,40 @@ pub fn clone_process(_proof: SingleThreaded, flags: i32, cgroup: Option<Borrowed
     }
 }
 
+/// Makes a user namespace with this map of uids and gids (`user_namespaces(7)`: lines of first id inside, first id outside, count) and
+/// does not enter it. A short-lived child is born into it, so that this process may write the map and keep a handle.
+pub fn user_namespace(alone: SingleThreaded, map: &str) -> io::Result<OwnedFd> {
+    use std::{
+        fs,
+        io::{Read, Write},
+    };
+
+    use rustix::fs::{Mode, OFlags, open};
+    let (mut to_parent, mut to_child) = (io::pipe()?, io::pipe()?);
+    let Cloned::Parent { pidfd, .. } = clone_process(alone, libc::CLONE_NEWUSER, None)? else {
+        // The number by which the `/proc` that both see knows it.
+        let pid = fs::read_link("/proc/self").unwrap_or_default();
+        let told = to_parent.1.write_all(pid.as_os_str().as_encoded_bytes());
+        drop(to_parent);
+        drop(to_child.1);
+        let released = to_child.0.read(&mut [0]);
+        exit_now(i32::from(told.is_err() || released.is_err()));
+    };
+    drop(to_parent.1);
+    drop(to_child.0);
+    let mut pid = String::new();
+    to_parent.0.read_to_string(&mut pid)?;
+    let handle = (|| {
+        fs::write(format!("/proc/{pid}/uid_map"), map)?;
+        fs::write(format!("/proc/{pid}/gid_map"), map)?;
+        Ok::<_, io::Error>(open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    })();
+    to_child.1.flush()?;
+    drop(to_child.1);
+    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED)?;
+    handle
+}
+
 /// Ends the process at once: no destructors, no exit handlers, nothing flushed.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` touches no memory and does not return.
@@ -126,6 +160,55 @@ pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: MountAttributes<'_>) -> i
         libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, ptr::from_ref(&args), size_of::<libc::mount_attr>())
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The number of a loop device that nobody uses at the moment; `control` is open on `/dev/loop-control` (`loop(4)`, `LOOP_CTL_GET_FREE`).
+pub fn free_loop_device(control: &OwnedFd) -> io::Result<u32> {
+    const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+    // SAFETY: takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// Puts `file` behind a loop device, past the page cache where its file system can do that, until the device is closed by the last who has it
+/// open or mounted (`LOOP_CONFIGURE`, Linux 5.8). `EBUSY`: somebody else took the device.
+pub fn attach_loop_device(device: &OwnedFd, file: BorrowedFd<'_>) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    const LO_FLAGS_DIRECT_IO: u32 = 16;
+    // `struct loop_config` with `struct loop_info64` in it, include/uapi/linux/loop.h.
+    #[repr(C)]
+    struct LoopConfig {
+        fd: u32,
+        block_size: u32,
+        device: u64,
+        inode: u64,
+        rdevice: u64,
+        offset: u64,
+        size_limit: u64,
+        number: u32,
+        encrypt_type: u32,
+        encrypt_key_size: u32,
+        flags: u32,
+        file_name: [u8; 64],
+        crypt_name: [u8; 64],
+        encrypt_key: [u8; 32],
+        init: [u64; 2],
+        reserved: [u64; 8],
+    }
+    let configure = |flags| {
+        // SAFETY: plain numbers, for which all zeroes is valid.
+        let mut config: LoopConfig = unsafe { std::mem::zeroed() };
+        config.fd = file.as_raw_fd().cast_unsigned();
+        config.flags = flags;
+        // SAFETY: reads one `loop_config`, which is live and fully initialised.
+        let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, ptr::from_ref(&config)) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    match configure(LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => configure(LO_FLAGS_AUTOCLEAR),
+        result => result,
+    }
 }
 
 /// Leaves the cgroup namespace for a new one whose root is the current cgroup (`cgroup_namespaces(7)`).

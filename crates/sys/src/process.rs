@@ -29,6 +29,8 @@ pub struct Program<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Become this, and lose every capability and the way back. `None` keeps what the caller is.
     pub identity: Option<Identity>,
+    /// The user namespace in which the identity is meant, from [`crate::kernel::user_namespace`]. Its root keeps [`ROOT_CAPABILITIES`] there.
+    pub namespace: Option<BorrowedFd<'a>>,
     /// `RLIMIT_NOFILE`.
     pub open_files: u64,
     /// A compiled seccomp filter (`struct sock_filter` records), installed last of all. `None` leaves it out.
@@ -91,8 +93,17 @@ pub struct StartError {
     pub error: io::Error,
 }
 
+/// What root of a child user namespace may do, there and to files that it maps: act on every user's files and processes, become
+/// other users (include/uapi/linux/capability.h). Nothing of it reaches mounts or network, which belong to another namespace.
+pub const ROOT_CAPABILITIES: u32 = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7;
+const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_FOWNER: u32 = 3;
+
 /// include/uapi/linux/seccomp.h
 const SECCOMP_SET_MODE_FILTER: c_int = 1;
+/// Where the new process holds the user namespace that it enters.
+const NAMESPACE_FD: RawFd = 3;
 /// Enough for the child's few calls; it shares everything else with this process.
 const STACK_LENGTH: usize = 64 << 10;
 /// Highest capability number that any kernel may know.
@@ -106,6 +117,8 @@ struct Shared {
     directory: *const libc::c_char,
     stdio: [RawFd; 3],
     identity: Option<Identity>,
+    /// -1 when there is none.
+    namespace: RawFd,
     open_files: u64,
     /// Null when there is none.
     filter: *const libc::sock_fprog,
@@ -153,6 +166,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
         identity: program.identity,
+        namespace: program.namespace.map_or(-1, |fd| fd.as_raw_fd()),
         open_files: program.open_files,
         filter: filter.as_ref().map_or(ptr::null(), ptr::from_ref),
         failure: None,
@@ -223,7 +237,15 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
     for (number, fd) in shared.stdio.iter().enumerate() {
         step!(Step::Descriptors, libc::SYS_dup3, *fd, number as c_int, 0);
     }
-    step!(Step::Descriptors, libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    let mut first_unused = 3;
+    if shared.namespace >= 0 {
+        // Its own number may be 3 already, and then it is marked close-on-exec as all of the agent's.
+        if shared.namespace != NAMESPACE_FD {
+            step!(Step::Descriptors, libc::SYS_dup3, shared.namespace, NAMESPACE_FD, libc::O_CLOEXEC);
+        }
+        first_unused += 1;
+    }
+    step!(Step::Descriptors, libc::SYS_close_range, first_unused, libc::c_uint::MAX, 0);
 
     let files = libc::rlimit { rlim_cur: shared.open_files, rlim_max: shared.open_files };
     step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::from_ref(&files), 0);
@@ -235,7 +257,16 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
     step!(Step::Limits, libc::SYS_close, score);
 
     if let Some(Identity { uid, gid }) = shared.identity {
+        let mut kept = 0;
+        if shared.namespace >= 0 {
+            // All capabilities there, a full bounding set included; what is not kept goes below.
+            step!(Step::Identity, libc::SYS_setns, NAMESPACE_FD, libc::CLONE_NEWUSER);
+            kept = ROOT_CAPABILITIES;
+        }
         for capability in 0..=LAST_CAPABILITY {
+            if capability < 32 && kept & 1 << capability != 0 {
+                continue;
+            }
             // SAFETY: no memory is passed.
             if unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == -1 {
                 // SAFETY: reads this thread's errno.
@@ -251,8 +282,8 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
         step!(Step::Identity, libc::SYS_setresuid, uid, uid, uid);
         step!(Step::Capabilities, libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         let header = CapabilityHeader::default();
-        let nothing = [CapabilityData::default(); 2];
-        step!(Step::Capabilities, libc::SYS_capset, ptr::from_ref(&header), nothing.as_ptr());
+        let all = [CapabilityData { effective: kept, permitted: kept, inheritable: 0 }, CapabilityData::default()];
+        step!(Step::Capabilities, libc::SYS_capset, ptr::from_ref(&header), all.as_ptr());
     }
     step!(Step::Capabilities, libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 
@@ -336,12 +367,18 @@ fn set_file_identity(identity: Identity) -> io::Result<()> {
     }
 }
 
-/// Makes the calling thread touch files as `identity` for the rest of its life, without any capability.
+/// What whoever touches files as `identity` may do beyond it: root, everybody's files; everybody else, nothing.
+fn file_capabilities(identity: Identity) -> [CapabilityData; 2] {
+    let kept = if identity.uid == 0 { 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER } else { 0 };
+    [CapabilityData { effective: kept, permitted: kept, inheritable: 0 }, CapabilityData::default()]
+}
+
+/// Makes the calling thread touch files as `identity` for the rest of its life, without any capability that is not about files.
 pub fn become_file_owner(identity: Identity) -> io::Result<()> {
     // SAFETY: an empty list; changes the calling thread alone.
     raw(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) })?;
     set_file_identity(identity)?;
-    set_capabilities(&[CapabilityData::default(); 2])?;
+    set_capabilities(&file_capabilities(identity))?;
     stay_hidden()
 }
 
@@ -351,20 +388,26 @@ fn stay_hidden() -> io::Result<()> {
     crate::kernel::die_with_parent()
 }
 
-/// Runs `work` with the calling thread touching files as `identity`, without any effective capability, and gives both back after it.
+/// Runs `work` with the calling thread touching files as `identity`, as [`become_file_owner`] does, and gives everything back after it.
 /// For work that is short and does not panic.
 pub fn as_file_owner<T>(identity: Identity, work: impl FnOnce() -> T) -> io::Result<T> {
     // SAFETY: plain questions.
     let own = unsafe { Identity { uid: libc::geteuid(), gid: libc::getegid() } };
     let before = capabilities()?;
     set_file_identity(identity)?;
-    let without = before.map(|data| CapabilityData { effective: 0, ..data });
-    let result = match set_capabilities(&without) {
+    let mut meanwhile = before;
+    for (data, allowed) in meanwhile.iter_mut().zip(file_capabilities(identity)) {
+        data.effective &= allowed.effective;
+    }
+    let result = match set_capabilities(&meanwhile) {
         Ok(()) => Ok(work()),
         Err(error) => Err(error),
     };
-    // Capabilities first: they are what allows the way back.
-    let back = set_capabilities(&before).and_then(|()| set_file_identity(own)).and_then(|()| stay_hidden());
+    // Capabilities first: they are what allows the way back. And once more: on the way from root the kernel takes those about files.
+    let back = set_capabilities(&before)
+        .and_then(|()| set_file_identity(own))
+        .and_then(|()| set_capabilities(&before))
+        .and_then(|()| stay_hidden());
     if back.is_err() {
         // Going on with the wrong identity would be worse than ending the sandbox.
         std::process::abort();

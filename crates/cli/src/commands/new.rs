@@ -43,9 +43,12 @@ pub(crate) struct NewArgs {
     /// Its network: `none` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<String>,
-    /// Where its files are: `memory` [default: memory]
+    /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,
+    /// Who programs are: `user`, or `root` of the sandbox [default: user]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
     /// Time until it ends, counted from now, or `none` [default: 24h]
     #[arg(long, value_name = "TIME")]
     lifetime: Option<TimeLimit>,
@@ -69,6 +72,7 @@ pub(crate) fn run(args: NewArgs) -> Result<ExitCode> {
         env: unique("--env", args.env)?,
         network: args.net,
         storage: args.storage,
+        user: args.user,
         hostname: args.hostname,
         lifetime_s: TimeLimit::to_field(args.lifetime),
         idle_timeout_s: TimeLimit::to_field(args.idle_timeout),

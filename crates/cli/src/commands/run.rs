@@ -61,9 +61,12 @@ pub(crate) struct RunArgs {
     /// Network of the sandbox: `none` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<String>,
-    /// Where its files are: `memory` [default: memory]
+    /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,
+    /// Who programs are: `user`, or `root` of the sandbox [default: user]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
     #[command(flatten)]
     limits: LimitsArgs,
     /// Print the result as a JSON object instead of the program's output
@@ -84,7 +87,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     let json = args.json;
     let (request, stdin_is_code) = request(args)?;
     // Before there are threads. One process is enough to wait for the one sandbox there will be.
-    let backend = Native::start(NativeConfig { parked: 1, ..NativeConfig::new(std::env::temp_dir()) })?;
+    let backend = Native::start(NativeConfig { parked: 1, ..NativeConfig::new(embedded::disk_directory()) })?;
     let scratch = Scratch::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
@@ -126,6 +129,7 @@ fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
         limits: args.limits.to_body(),
         network: args.net,
         storage: args.storage,
+        user: args.user,
         ..RunBody::default()
     };
     let mut request = body.into_request()?;

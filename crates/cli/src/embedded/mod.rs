@@ -24,6 +24,12 @@ pub(crate) enum Output {
     Collected,
 }
 
+/// Where roots on disk are kept, nameless: what is in `/tmp` is often in memory (hier(7)).
+pub(crate) fn disk_directory() -> std::path::PathBuf {
+    let large = std::path::Path::new("/var/tmp");
+    if large.is_dir() { large.to_owned() } else { std::env::temp_dir() }
+}
+
 /// An engine that forgets everything at its end.
 pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output) -> Result<Engine> {
     let mut config = EngineConfig::new(scratch.path());

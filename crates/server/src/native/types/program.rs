@@ -122,9 +122,12 @@ pub struct RunBody {
     /// `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// `memory`.
+    /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// Who programs are: `user`, an ordinary one, when absent; or `root`, root of the sandbox alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Labels of the client's own.
     #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -156,7 +159,7 @@ impl RunBody {
             max_output_bytes: max_output_bytes(self.max_output_bytes)?,
         };
         Ok(RunRequest {
-            spec: spec(self.image, self.limits, self.network, self.storage)?,
+            spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
             metadata: self.metadata,
             files: self.files.into_iter().enumerate().map(|(index, file)| file.into_core(index)).collect::<Result<_>>()?,
             exec,
@@ -171,12 +174,14 @@ pub(super) fn spec(
     limits: Option<LimitsBody>,
     network: Option<String>,
     storage: Option<String>,
+    user: Option<String>,
 ) -> Result<SandboxSpec> {
     Ok(SandboxSpec {
         image: image.map_or(Ok(Default::default()), |text| text.parse())?,
         limits: limits.unwrap_or_default().to_core()?,
         network: network.map_or(Ok(Default::default()), |text| text.parse())?,
         storage: storage.map_or(Ok(Default::default()), |text| text.parse())?,
+        user: user.map_or(Ok(Default::default()), |text| text.parse())?,
         ..SandboxSpec::default()
     })
 }
@@ -249,7 +254,8 @@ mod tests {
             json!({"shell": "a", "stdin_base64": "%"}),
             json!({"shell": "a", "image": "debian"}),
             json!({"shell": "a", "network": "all"}),
-            json!({"shell": "a", "storage": "disk"}),
+            json!({"shell": "a", "storage": "tape"}),
+            json!({"shell": "a", "user": "nobody"}),
             json!({"shell": "a", "max_output_bytes": 0}),
             json!({"shell": "a", "files": [{"path": "a"}]}),
             json!({"shell": "a", "files": [{"path": "a", "content": "", "content_base64": ""}]}),

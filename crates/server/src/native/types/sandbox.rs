@@ -33,9 +33,12 @@ pub struct CreateBody {
     /// `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// `memory`.
+    /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// Who programs are: `user`, an ordinary one, when absent; or `root`, root of the sandbox alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Seconds from its creation until it ends; 24 hours when absent, null for no limit.
@@ -54,7 +57,7 @@ pub struct CreateBody {
 impl CreateBody {
     /// What the engine is to make.
     pub fn into_request(self) -> Result<CreateRequest> {
-        let mut spec = spec(self.image, self.limits, self.network, self.storage)?;
+        let mut spec = spec(self.image, self.limits, self.network, self.storage, self.user)?;
         spec.env = self.env;
         if let Some(hostname) = self.hostname {
             spec.hostname = hostname;
@@ -112,6 +115,8 @@ pub struct SandboxBody {
     pub image: String,
     pub storage: String,
     pub network: String,
+    /// Who programs are: `user` or `root`.
+    pub user: String,
     pub limits: LimitsBody,
     pub hostname: String,
     /// Where programs start when the request names no directory.
@@ -146,6 +151,7 @@ impl From<&Sandbox> for SandboxBody {
             image: spec.image.to_string(),
             storage: spec.storage.as_str().to_owned(),
             network: spec.network.as_str().to_owned(),
+            user: spec.user.name.clone(),
             limits: LimitsBody::from(&spec.limits),
             hostname: spec.hostname.clone(),
             work_dir: spec.work_dir.clone(),
