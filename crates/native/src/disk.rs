@@ -100,7 +100,7 @@ mod tests {
     fn what_was_asked_for_fits() {
         for (bytes, inodes) in [(MIB, 256), (512 * MIB, 65_536), (64 << 30, 1_000_000)] {
             let size = size(&Limits { disk_bytes: bytes, disk_inodes: inodes, ..Limits::default() });
-            assert!(size >= bytes + inodes * INODE && size % BLOCK == 0, "{size}");
+            assert!(size >= bytes + inodes * INODE && size.is_multiple_of(BLOCK), "{size}");
             assert!(size - inodes * INODE <= bytes + bytes / 20 + 4 * MIB, "{size} for {bytes}");
         }
     }
