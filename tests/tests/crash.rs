@@ -7,7 +7,7 @@ use std::{
 
 use caisson_tests::{Host, Process, Server, Value, allowed, eventually, json, kill_nine};
 
-/// Sandboxes with two programs each, one of which writes without a pause.
+/// Sandboxes with two programs each, one of which writes and writes.
 fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
     thread::scope(|scope| {
         let busy = |_| {
@@ -15,7 +15,7 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
                 let sandbox = server.sandbox(&json!({"limits": {"cpus": 0.1}, "idle_timeout_s": null}));
                 let _daemon =
                     sandbox.background(json!({"shell": "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000", "timeout_s": null}));
-                let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.01; done", "timeout_s": null}));
+                let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.1; done", "timeout_s": null}));
                 eventually("its first words", Duration::from_secs(20), || {
                     let said = server.get(&format!("/v1/executions/{id}/output")).expect(200).text();
                     said.starts_with("begun\n").then_some(())

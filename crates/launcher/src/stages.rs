@@ -322,7 +322,7 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
     }
 }
 
-/// Lays an empty, read-only file or directory over each path that is there. The file is the sandbox's own `/dev/null`.
+/// Lays an empty, read-only file or directory over each path that is there. Neither is a device, so nothing can be opened for writing.
 fn mask(root: &OwnedFd, paths: &[String], first_id: u32) -> io::Result<()> {
     use rustix::fs::{AtFlags, statat};
     // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
@@ -340,32 +340,39 @@ fn mask(root: &OwnedFd, paths: &[String], first_id: u32) -> io::Result<()> {
                 kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
                 attach(&empty, root, path)?;
             }
-            None => {
-                let null = clone_tree(root, "dev/null")?;
-                let closed = MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() };
-                kernel::mount_setattr(null.as_fd(), closed)?;
-                attach(&null, root, path)?;
-            }
+            None => attach(&sheet(root, "")?, root, path)?,
         }
         *first = Some(path);
     }
-    Ok(())
+    if file.is_some() { remove_sheet(root) } else { Ok(()) }
 }
 
-/// Lays a generated, read-only file over the path. The file itself has no name afterwards.
+/// Lays a generated, read-only file over the path.
 fn cover(root: &OwnedFd, path: &str, content: &str) -> io::Result<()> {
-    use rustix::fs::{AtFlags, statat, unlinkat};
-    const NAME: &str = ".cover";
+    use rustix::fs::{AtFlags, statat};
     if let Err(Errno::NOENT) = statat(root, path, AtFlags::SYMLINK_NOFOLLOW) {
         return Ok(());
     }
-    let file = openat(root, NAME, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))?;
+    attach(&sheet(root, content)?, root, path)?;
+    remove_sheet(root)
+}
+
+/// The name of a file while it is laid over others. What it covers does not need it afterwards.
+const SHEET: &str = ".sheet";
+
+/// A mount of a read-only file. Attached first, then its name may go.
+fn sheet(root: &OwnedFd, content: &str) -> io::Result<OwnedFd> {
+    let file = openat(root, SHEET, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))?;
     io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
-    let tree = clone_tree(root, NAME)?;
-    let attributes = MountAttributes { read_only: true, no_exec: true, private: true, ..MountAttributes::default() };
-    kernel::mount_setattr(tree.as_fd(), attributes)?;
-    attach(&tree, root, path)?;
-    Ok(unlinkat(root, NAME, AtFlags::empty())?)
+    let tree = clone_tree(root, SHEET)?;
+    let closed =
+        MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true, private: true, ..MountAttributes::default() };
+    kernel::mount_setattr(tree.as_fd(), closed)?;
+    Ok(tree)
+}
+
+fn remove_sheet(root: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(root, SHEET, rustix::fs::AtFlags::empty())?)
 }
 
 /// Makes what is there read-only: the mount itself where `path` is one, otherwise a read-only copy laid over it.
