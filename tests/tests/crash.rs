@@ -15,8 +15,8 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
                 let sandbox = server.sandbox(&json!({"limits": {"cpus": 0.1}, "idle_timeout_s": null}));
                 let _daemon =
                     sandbox.background(json!({"shell": "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000", "timeout_s": null}));
-                let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.1; done", "timeout_s": null}));
-                eventually("its first words", Duration::from_secs(20), || {
+                let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.5; done", "timeout_s": null}));
+                eventually("its first words", Duration::from_secs(60), || {
                     let said = server.get(&format!("/v1/executions/{id}/output")).expect(200).text();
                     said.starts_with("begun\n").then_some(())
                 });

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use caisson_sys::process::{self, Exit, Mark, Program, Step, waiting_bytes};
+use caisson_sys::process::{self, DATA, Exit, Mark, OPEN_FILES, PROCESSES, Program, Step, waiting_bytes};
 use caisson_wire::{
     CODE_FILE, Ended, ExecExit, ExecStart, Refusal, RefusalCode, Started,
     frame::{Decoder, Frame, Kind},
@@ -274,6 +274,10 @@ impl Running {
         let (stdout, stderr) =
             (Output::new(Kind::Stdout, stdout).map_err(exhausted)?, Output::new(Kind::Stderr, stderr).map_err(exhausted)?);
 
+        let mut limits = vec![(OPEN_FILES, agent.config.open_files)];
+        if let Some(instead) = agent.config.instead_of_cgroup {
+            limits.extend([(PROCESSES, instead.processes), (DATA, instead.data_bytes)]);
+        }
         let mut plan = Program {
             path: &program,
             argv: &argv,
@@ -282,7 +286,7 @@ impl Running {
             stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             identity: (!agent.unchanged).then(|| agent.user()),
             namespace: agent.namespace.as_ref().map(AsFd::as_fd),
-            open_files: agent.config.open_files,
+            limits: &limits,
             filter: (!agent.unfiltered).then_some(USER_CALLS),
         };
         agent.guardian.watch().map_err(exhausted)?;

@@ -64,6 +64,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The name in records, metrics and errors.
     fn name(&self) -> &'static str;
 
+    /// The limits that this host cannot enforce in full, by their names in the API. The operator has accepted that.
+    fn weaker_limits(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Begins to make the sandbox exist and hands over the stream to its agent, which may be written to at once: nobody has to
     /// wait for the agent before telling it what to do. On an error nothing of it is left. A launch that fails later ends the
     /// stream, and then `death` has the `launch_error`. Called once per id. Cancel-safe: a caller that goes away leaves a sandbox

@@ -149,6 +149,8 @@ pub struct SandboxSpec {
     pub work_dir: String,
     /// Variables for every program of the sandbox, over the defaults.
     pub env: BTreeMap<String, String>,
+    /// The limits that the host cannot enforce in full, by their names in the API. Found when the sandbox is made; nobody asks for them.
+    pub weaker_limits: Vec<String>,
 }
 
 impl Default for SandboxSpec {
@@ -162,6 +164,7 @@ impl Default for SandboxSpec {
             user: UserSpec::default(),
             work_dir: "/workspace".into(),
             env: BTreeMap::new(),
+            weaker_limits: Vec::new(),
         }
     }
 }

@@ -16,8 +16,15 @@ use crate::{
 const ATTEMPTS: usize = 5;
 
 /// The record of a sandbox that is about to be made.
-pub(crate) fn record(name: Option<String>, spec: SandboxSpec, time_limits: TimeLimits, metadata: BTreeMap<String, String>) -> Sandbox {
+pub(crate) fn record(
+    core: &Core,
+    name: Option<String>,
+    mut spec: SandboxSpec,
+    time_limits: TimeLimits,
+    metadata: BTreeMap<String, String>,
+) -> Sandbox {
     let created_at = now();
+    spec.weaker_limits = core.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect();
     Sandbox {
         id: SandboxId::random(),
         name,
@@ -53,7 +60,7 @@ async fn attempt(core: &Arc<Core>, request: &CreateRequest) -> Result<Option<Cre
     if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(name)) {
         return existing(core, living.id).await;
     }
-    let record = record(request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
+    let record = record(core, request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
     let living = Living::bring_up(core, record, Purpose::Kept)?;
     let begun = living.activity.begin();
     let (recorded, healthy) = tokio::join!(living.recorded(), prove(&living));

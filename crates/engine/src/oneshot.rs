@@ -43,7 +43,7 @@ pub(crate) async fn run(core: &Arc<Core>, request: RunRequest) -> Result<Running
     validate::run(&request)?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
-    let sandbox = create::record(None, request.spec.clone(), time_limits, request.metadata.clone());
+    let sandbox = create::record(core, None, request.spec.clone(), time_limits, request.metadata.clone());
     let living = Living::bring_up(core, sandbox, Purpose::OneShot)?;
     let (reply, running) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
@@ -93,7 +93,7 @@ async fn follow(
     let (changes, files_truncated) = take_changes(&mut ended);
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, agent, changes, max_file_bytes));
     // Likewise.
-    drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated })));
+    drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits: living.now().spec.weaker_limits })));
     End::new(TombstoneReason::Finished, "its one execution has ended")
 }
 

@@ -134,6 +134,8 @@ pub struct RunResult {
     pub files: Vec<ChangedFile>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
+    /// Limits that the host could not enforce in full.
+    pub weaker_limits: Vec<String>,
 }
 
 /// How far an execution's output has come.

@@ -2,11 +2,14 @@
 
 use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 
-use caisson_launcher::plan::Setup;
+use caisson_launcher::plan::{FEW_IDS, Setup};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, open},
     io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with},
 };
+
+use crate::ids::Ids;
 
 /// How many sandboxes can exist at once on a host: every one takes a name and with it a range of host ids.
 /// The last range ends below 2³¹, beyond which older kernels cannot read the `gid` of a devpts.
@@ -20,41 +23,80 @@ const STRIDE: u32 = 0x2_0000;
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     index: u32,
+    /// What keeps the name from other launchers of an ordinary user, who have other directories or none: an abstract address (`unix(7)`),
+    /// which the kernel frees.
+    _claim: Option<OwnedFd>,
+}
+
+/// Ranges of ids that one launcher of an ordinary user has to give away.
+fn ranges_of(subordinate_ids: u32) -> u32 {
+    subordinate_ids / u32::try_from(FEW_IDS.len()).unwrap_or(u32::MAX)
 }
 
 impl Cgroup {
-    /// Takes a free name: making the directory in the first hierarchy decides between all launchers of the host.
+    /// Takes a free name.
     pub(crate) fn create(setup: &Setup, seed: &mut u32) -> io::Result<Self> {
-        let [first, others @ ..] = setup.hierarchies.as_slice() else { return Err(io::Error::other("no cgroup hierarchy")) };
-        for _ in 0..RANGES {
+        let ranges = setup.subordinate_ids.map_or(RANGES, ranges_of);
+        for _ in 0..ranges {
             *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let cgroup = Self { index: (*seed >> 16) % RANGES };
-            match fs::create_dir(cgroup.directory(first)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(error),
+            let index = (*seed >> 16) % ranges;
+            let made = match setup.subordinate_ids {
+                None => Self::take_directories(setup, index),
+                Some(_) => Self::take_address(setup, index),
+            };
+            match made {
+                Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::AddrInUse) => {}
+                made => return made,
             }
-            for other in others {
-                // One that was left by a crash is empty and serves as well.
-                if let Err(error) = fs::create_dir(cgroup.directory(other))
-                    && error.kind() != io::ErrorKind::AlreadyExists
-                {
-                    cgroup.remove(setup);
-                    return Err(error);
-                }
-            }
-            return Ok(cgroup);
         }
         Err(Errno::AGAIN.into())
+    }
+
+    /// Making the directory in the first hierarchy decides between all launchers of the host.
+    fn take_directories(setup: &Setup, index: u32) -> io::Result<Self> {
+        let [first, others @ ..] = setup.hierarchies.as_slice() else { return Err(io::Error::other("no cgroup hierarchy")) };
+        let cgroup = Self { index, _claim: None };
+        fs::create_dir(cgroup.directory(first))?;
+        cgroup.make_directories(setup, others)?;
+        Ok(cgroup)
+    }
+
+    /// The address decides between all launchers of the user.
+    fn take_address(setup: &Setup, index: u32) -> io::Result<Self> {
+        // Namespaces of others, such as containers with host networking, may know this user by another number.
+        let user = fs::read_to_string("/proc/self/uid_map")?.split_ascii_whitespace().nth(1).unwrap_or("").to_owned();
+        let address = SocketAddrUnix::new_abstract_name(format!("caisson-ids-{user}-{index}").as_bytes())?;
+        let claim = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        bind(&claim, &address)?;
+        let cgroup = Self { index, _claim: Some(claim) };
+        cgroup.make_directories(setup, &setup.hierarchies)?;
+        Ok(cgroup)
+    }
+
+    fn make_directories(&self, setup: &Setup, hierarchies: &[String]) -> io::Result<()> {
+        for hierarchy in hierarchies {
+            // One that was left by a crash is empty and serves as well.
+            if let Err(error) = fs::create_dir(self.directory(hierarchy))
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                self.remove(setup);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> String {
         self.index.to_string()
     }
 
-    /// The host id that is uid and gid 0 inside.
-    pub(crate) fn first_id(&self) -> u32 {
-        FIRST_ID + self.index * STRIDE
+    /// The sandbox's ids, which no other living sandbox has.
+    pub(crate) fn ids(&self, setup: &Setup) -> Ids {
+        match setup.subordinate_ids {
+            None => Ids::Range(FIRST_ID + self.index * STRIDE),
+            // 0 is the user.
+            Some(_) => Ids::Few(1 + self.index * u32::try_from(FEW_IDS.len()).unwrap_or(0)),
+        }
     }
 
     pub(crate) fn directory(&self, hierarchy: &str) -> PathBuf {
@@ -77,20 +119,22 @@ impl Cgroup {
 /// Keeps other launchers from taking directories for leftovers that are made and not yet entered (`flock(2)` on the parent directory).
 #[derive(Debug)]
 pub(crate) struct Entering {
-    parent: OwnedFd,
+    /// Absent where there are no cgroups.
+    parent: Option<OwnedFd>,
     held: bool,
 }
 
 impl Entering {
     pub(crate) fn new(setup: &Setup) -> io::Result<Self> {
-        let Some(first) = setup.hierarchies.first() else { return Err(io::Error::other("no cgroup hierarchy")) };
-        Ok(Self { parent: open(first, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?, held: false })
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = setup.hierarchies.first().map(|first| open(first, flags, Mode::empty())).transpose()?;
+        Ok(Self { parent, held: false })
     }
 
     /// From before a directory is made; waits for one who sweeps, which is short.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
-        if !self.held {
-            rustix::io::retry_on_intr(|| flock(&self.parent, FlockOperation::LockShared))?;
+        if let Some(parent) = self.parent.as_ref().filter(|_| !self.held) {
+            rustix::io::retry_on_intr(|| flock(parent, FlockOperation::LockShared))?;
             self.held = true;
         }
         Ok(())
@@ -98,8 +142,9 @@ impl Entering {
 
     /// Once every directory that was made is entered.
     pub(crate) fn end(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.held) {
-            flock(&self.parent, FlockOperation::Unlock)?;
+        if let Some(parent) = self.parent.as_ref().filter(|_| self.held) {
+            flock(parent, FlockOperation::Unlock)?;
+            self.held = false;
         }
         Ok(())
     }
@@ -109,12 +154,13 @@ impl Entering {
         if self.held {
             return Ok(false);
         }
-        match flock(&self.parent, FlockOperation::NonBlockingLockExclusive) {
+        let Some(parent) = &self.parent else { return Ok(true) };
+        match flock(parent, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(false),
             result => result?,
         }
         sweep(setup);
-        flock(&self.parent, FlockOperation::Unlock)?;
+        flock(parent, FlockOperation::Unlock)?;
         Ok(true)
     }
 }

@@ -17,7 +17,7 @@ use caisson_launcher::{
     plan::Setup,
     protocol::{self, Ended, Failure, Launched, Stage, Tag},
 };
-use caisson_sys::kernel::SingleThreaded;
+use caisson_sys::kernel::{SingleThreaded, unshare_user};
 use rustix::event::{
     Timespec,
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
@@ -54,6 +54,28 @@ pub(crate) fn receive_setup(control: BorrowedFd<'_>) -> io::Result<(Setup, Owned
         Ok((Tag::Setup, _, body)) => Ok((protocol::decode(body).map_err(|_| invalid())?, agent)),
         _ => Err(invalid()),
     }
+}
+
+/// For an ordinary user: becomes root of a user namespace in which the server, with `newuidmap(1)`, maps the ids that are the user's.
+/// A failure is told to the server before it is returned.
+pub(crate) fn enter_user_namespace(control: BorrowedFd<'_>) -> io::Result<()> {
+    let tell = |error: io::Error| {
+        let failure = failure_of(Stage::UserNamespace, &error);
+        // The server may have gone; then nobody has to hear it.
+        drop(send(control, &protocol::encode(Tag::Failed, 0, &failure), &[]));
+        error
+    };
+    unshare_user().map_err(tell)?;
+    send(control, &protocol::encode(Tag::MapIds, 0, &()), &[])?;
+    let mut buffer = Vec::new();
+    receive(control, &mut buffer, Tag::descriptors_of)?;
+    match protocol::split(&buffer) {
+        Ok((Tag::IdsMapped, _, _)) => {}
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the server did not map ids")),
+    }
+    let root = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(root.1, root.1, root.1).map_err(|error| tell(error.into()))?;
+    rustix::thread::set_thread_res_uid(root.0, root.0, root.0).map_err(|error| tell(error.into()))
 }
 
 /// A plan that waits for a parked process.

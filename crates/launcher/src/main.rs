@@ -4,6 +4,7 @@
 mod cgroup;
 mod control;
 mod disk;
+mod ids;
 mod message;
 mod processors;
 mod slot;
@@ -31,5 +32,8 @@ fn run() -> io::Result<()> {
     let stdin = io::stdin();
     let control = stdin.as_fd().try_clone_to_owned()?;
     let (setup, agent) = control::receive_setup(control.as_fd())?;
+    if setup.subordinate_ids.is_some() {
+        control::enter_user_namespace(control.as_fd())?;
+    }
     control::Launcher::new(alone, control, setup, agent)?.serve()
 }

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// How many uids and gids a sandbox has: the 16 bits that images use, and the agent's own after them.
 pub const ID_COUNT: u32 = 65_537;
 
+/// The ids of a sandbox where there are too few for [`ID_COUNT`] each, ascending: root, the group `tty`, the user, nobody, the agent.
+pub const FEW_IDS: [u32; 5] = [0, 5, 1000, 65_534, 65_536];
+
 /// What the launcher does for one sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -128,8 +131,12 @@ impl Step {
 pub struct Setup {
     /// cgroup v2 when there is one hierarchy with everything, otherwise v1.
     pub unified: bool,
-    /// The directories under which each sandbox gets one of its own. The first is where names are taken.
+    /// The directories under which each sandbox gets one of its own. The first is where names are taken. None where limits are the agent's
+    /// alone to set.
     pub hierarchies: Vec<String>,
+    /// Whether the launcher is an ordinary user's, and how many ids this user has beside its own. It then enters a user namespace in which
+    /// they are 1 and following, and its sandboxes have [`FEW_IDS`] of them each.
+    pub subordinate_ids: Option<u32>,
     /// The file, in the first hierarchy, that counts kills by the kernel at the memory limit in a line `oom_kill N`.
     pub oom_file: String,
     /// How many empty processes wait in their cgroups for a plan.

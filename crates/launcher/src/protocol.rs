@@ -5,7 +5,9 @@
 //!                     Launch(seq) plan +stream    a new sandbox
 //!                     LaunchOnDisk(seq) plan +stream +image
 //!                     Destroy(seq)                idempotent
-//! launcher → server   Ready | Failed(0)           once, first: whether a process could be parked
+//!                     IdsMapped                   the answer to MapIds
+//! launcher → server   MapIds                      an ordinary user's: in its user namespace, which has no ids yet
+//!                     Ready | Failed(0)           once, first: whether a process could be parked
 //!                     Launched(seq)               the agent has been executed
 //!                     Failed(seq)                 nothing of it is left
 //!                     Ended(seq)                  nothing of it is left; also the answer to Destroy of an unknown one
@@ -28,17 +30,21 @@ pub enum Tag {
     Launch = 2,
     Destroy = 3,
     LaunchOnDisk = 4,
+    IdsMapped = 5,
     Ready = 16,
     Launched = 17,
     Failed = 18,
     Ended = 19,
     Parked = 20,
+    MapIds = 21,
 }
 
 impl Tag {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Tag::{Destroy, Ended, Failed, Launch, LaunchOnDisk, Launched, Parked, Ready, Setup};
-        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked].into_iter().find(|tag| *tag as u8 == byte)
+        use Tag::{Destroy, Ended, Failed, IdsMapped, Launch, LaunchOnDisk, Launched, MapIds, Parked, Ready, Setup};
+        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked, MapIds, IdsMapped]
+            .into_iter()
+            .find(|tag| *tag as u8 == byte)
     }
 
     /// How many descriptors come with a message of this kind.

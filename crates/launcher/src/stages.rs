@@ -15,7 +15,7 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::{ID_COUNT, Plan, Root, Setup, Step, Weakness},
+    plan::{Plan, Root, Setup, Step, Weakness},
     protocol::{self, Failure, Stage, Tag},
 };
 use caisson_sys::kernel::{self, MountAttributes};
@@ -30,7 +30,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, disk, message};
+use crate::{cgroup::Cgroup, disk, ids::Ids, message};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
@@ -99,7 +99,7 @@ pub(crate) fn sandbox_process(socket: OwnedFd, agent: BorrowedFd<'_>, setup: &Se
 
 /// `Ok` only when the launcher went away before there was a plan.
 fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup, cgroup: &Cgroup) -> Done {
-    let ids = park(setup, cgroup)?;
+    let namespace = park(setup, cgroup)?;
     message::send(socket, &protocol::encode(Tag::Parked, 0, &()), &[]).at(Stage::Surroundings, "socket")?;
 
     let mut buffer = Vec::new();
@@ -113,8 +113,8 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
 
     limit(&plan, setup, cgroup)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, setup, image, ids.as_fd(), cgroup.first_id())?;
-    drop_privileges(&plan, ids.as_fd())?;
+    build_root(&plan, setup, image, namespace.as_fd(), cgroup.ids(setup))?;
+    drop_privileges(&plan, namespace.as_fd())?;
     execute(&plan, setup, socket, agent, &stream)
 }
 
@@ -161,7 +161,7 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
         drop(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     }
     let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
-    kernel::user_namespace(alone, &format!("0 {} {ID_COUNT}", cgroup.first_id())).at(Stage::UserNamespace, "")
+    kernel::user_namespace(alone, &cgroup.ids(setup).map()).at(Stage::UserNamespace, "")
 }
 
 fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
@@ -179,31 +179,31 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 }
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, ids: BorrowedFd<'_>, first_id: u32) -> Done {
+fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, namespace: BorrowedFd<'_>, ids: Ids) -> Done {
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
     for step in &plan.steps {
         if let Step::Bind { source, .. } = step {
-            sources.push(lend(source, ids).at(Stage::Sources, source)?);
+            sources.push(lend(source, namespace).at(Stage::Sources, source)?);
         }
     }
     let mut sources = sources.into_iter();
 
     let root = match (&plan.root, image) {
-        (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, first_id, false).at(Stage::Root, "tmpfs")?,
+        (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, ids, false).at(Stage::Root, "tmpfs")?,
         (Root::Disk, Some(image)) => disk::mount(image.as_fd()).at(Stage::Root, "disk")?,
         _ => return Err(io::Error::from(Errno::PROTO)).at(Stage::Root, "plan"),
     };
     // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
     attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
     if plan.root == Root::Disk {
-        set_owner(&root, ".", first_id).at(Stage::Root, "owner")?;
+        set_owner(&root, ".", 0, ids).at(Stage::Root, "owner")?;
         rustix::fs::unlinkat(&root, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
     }
     let blind =
         |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
-        carry_out(step, &root, &mut sources, first_id).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
+        carry_out(step, &root, &mut sources, ids, setup).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
@@ -222,11 +222,16 @@ fn weaken_mounts() -> io::Result<()> {
 }
 
 /// A detached, read-only copy of a mount of the host, owners mapped.
-fn lend(source: &str, ids: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn lend(source: &str, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, source, flags)?;
-    let attributes = MountAttributes { read_only: true, no_suid: true, no_dev: true, private: true, ..MountAttributes::default() };
-    match kernel::mount_setattr(tree.as_fd(), MountAttributes { idmap: Some(ids), ..attributes }) {
+    let (tree, recursive) = match open_tree(CWD, source, flags) {
+        // What an ordinary user's namespace got from the host it may not take apart (`mount_namespaces(7)`).
+        Err(Errno::INVAL) => (open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE)?, true),
+        result => (result?, false),
+    };
+    let attributes =
+        MountAttributes { read_only: true, no_suid: true, no_dev: true, private: true, recursive, ..MountAttributes::default() };
+    match kernel::mount_setattr(tree.as_fd(), MountAttributes { idmap: Some(namespace), ..attributes }) {
         // A file system or kernel that cannot map owners: files then belong to nobody inside, which takes rights and gives none.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP)) => {
             kernel::mount_setattr(tree.as_fd(), attributes)?;
@@ -234,6 +239,17 @@ fn lend(source: &str, ids: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         result => result?,
     }
     Ok(tree)
+}
+
+/// The host's device at the same place: an ordinary user can make none. To write to a device no writable mount is needed.
+fn lend_device(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let device = clone_tree(CWD, &format!("/{path}"))?;
+    kernel::mount_setattr(
+        device.as_fd(),
+        MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() },
+    )?;
+    drop(openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?);
+    attach(&device, root, path)
 }
 
 fn clone_tree(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
@@ -245,7 +261,8 @@ fn attach(tree: &OwnedFd, at: impl AsFd, path: &str) -> io::Result<()> {
     Ok(move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: u32, devices: bool) -> io::Result<OwnedFd> {
+fn tmpfs(bytes: u64, inodes: u64, mode: u32, ids: Ids, devices: bool) -> io::Result<OwnedFd> {
+    let owner = ids.host(0)?;
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [
         ("size", bytes.to_string()),
@@ -262,21 +279,22 @@ fn tmpfs(bytes: u64, inodes: u64, mode: u32, owner: u32, devices: bool) -> io::R
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID | no_devices)?)
 }
 
-fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, first_id: u32) -> io::Result<()> {
+fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, ids: Ids, setup: &Setup) -> io::Result<()> {
     match step {
         Step::Directory { path, mode, owner } => {
             mkdirat(root, path, Mode::from_raw_mode(*mode))?;
-            set_owner(root, path, first_id + owner)
+            set_owner(root, path, *owner, ids)
         }
         Step::File { path, mode, owner, content } => {
             let file = openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(*mode))?;
             io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
-            set_owner(root, path, first_id + owner)
+            set_owner(root, path, *owner, ids)
         }
         Step::Symlink { path, target } => Ok(symlinkat(target, root, path)?),
+        Step::Device { path, .. } if setup.subordinate_ids.is_some() => lend_device(root, path),
         Step::Device { path, major, minor } => {
             mknodat(root, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor))?;
-            set_owner(root, path, first_id)
+            set_owner(root, path, 0, ids)
         }
         Step::Bind { path, file, .. } => {
             if *file {
@@ -289,7 +307,7 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
         }
         Step::Tmpfs { path, mode, bytes, inodes, devices } => {
             make_directory(root, path)?;
-            attach(&tmpfs(*bytes, *inodes, *mode, first_id, *devices)?, root, path)
+            attach(&tmpfs(*bytes, *inodes, *mode, ids, *devices)?, root, path)
         }
         Step::Devpts { path } => {
             make_directory(root, path)?;
@@ -300,7 +318,7 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
             fsconfig_set_string(&context, "ptmxmode", "0666")?;
             fsconfig_set_string(&context, "mode", "0620")?;
             // The group `tty` of every distribution.
-            fsconfig_set_string(&context, "gid", (first_id + 5).to_string())?;
+            fsconfig_set_string(&context, "gid", ids.host(5)?.to_string())?;
             fsconfig_create(&context)?;
             let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
@@ -316,14 +334,14 @@ fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = Own
             let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
         }
-        Step::Mask { paths } => mask(root, paths, first_id),
+        Step::Mask { paths } => mask(root, paths, ids),
         Step::Cover { path, content } => cover(root, path, content),
         Step::Seal { path } => seal(root, path),
     }
 }
 
 /// Lays an empty, read-only file or directory over each path that is there. Neither is a device, so nothing can be opened for writing.
-fn mask(root: &OwnedFd, paths: &[String], first_id: u32) -> io::Result<()> {
+fn mask(root: &OwnedFd, paths: &[String], ids: Ids) -> io::Result<()> {
     use rustix::fs::{AtFlags, statat};
     // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
     let (mut file, mut directory): (Option<&str>, Option<&str>) = (None, None);
@@ -336,7 +354,7 @@ fn mask(root: &OwnedFd, paths: &[String], first_id: u32) -> io::Result<()> {
         match first {
             Some(first) => attach(&clone_tree(root, first)?, root, path)?,
             None if kind == FileType::Directory => {
-                let empty = tmpfs(4096, 1, 0o555, first_id, false)?;
+                let empty = tmpfs(4096, 1, 0o555, ids, false)?;
                 kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
                 attach(&empty, root, path)?;
             }
@@ -399,7 +417,8 @@ fn make_directory(root: &OwnedFd, path: &str) -> io::Result<()> {
     }
 }
 
-fn set_owner(root: &OwnedFd, path: &str, id: u32) -> io::Result<()> {
+fn set_owner(root: &OwnedFd, path: &str, owner: u32, ids: Ids) -> io::Result<()> {
+    let id = ids.host(owner)?;
     Ok(rustix::fs::chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
 }
 

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Setup, Weakness};
-use caisson_wire::{AGENT_UID, AgentConfig};
+use caisson_wire::{AGENT_UID, AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::UnixStream, sync::watch};
 
@@ -23,6 +23,7 @@ use crate::{
     link::{Link, Progress},
     machine::Machine,
     plan::{self, AgentArgument},
+    rootless::Rootless,
 };
 
 /// What the backend has to know of its surroundings.
@@ -32,6 +33,8 @@ pub struct NativeConfig {
     pub data_dir: PathBuf,
     /// How many empty processes wait in their control groups, so that a launch need not wait for the kernel to move one there.
     pub parked: u32,
+    /// Whether sandboxes are made even where limits on memory and processor time cannot be enforced in full.
+    pub accept_weaker_limits: bool,
     /// A wall to leave out, for tests that prove that they would notice.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -41,7 +44,7 @@ impl NativeConfig {
     /// The defaults of a server.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, parked: 8, weakness: None }
+        Self { data_dir, parked: 8, accept_weaker_limits: false, weakness: None }
     }
 }
 
@@ -63,6 +66,7 @@ pub struct Native {
     host: HostImage,
     machine: Machine,
     disks: Disks,
+    rootless: Option<Rootless>,
     setup: Setup,
     link: Mutex<Arc<Link>>,
     entries: Mutex<HashMap<SandboxId, Entry>>,
@@ -71,23 +75,35 @@ pub struct Native {
 impl Native {
     /// Starts the launcher. Call it before the program has threads or secrets. An error names what is missing and the remedy.
     pub fn start(config: NativeConfig) -> Result<Self, BackendError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(BackendError::Unsupported("sandboxes need root on this host; run as root or with sudo".to_owned()));
-        }
-        let cgroups = Cgroups::prepare()?;
+        let rootless = if rustix::process::geteuid().is_root() { None } else { Some(Rootless::find()?) };
+        let cgroups = match &rootless {
+            None => Cgroups::prepare(),
+            Some(_) => Cgroups::delegated(),
+        };
+        let cgroups = match cgroups {
+            Err(BackendError::Unsupported(_)) if config.accept_weaker_limits => Cgroups::Absent,
+            Err(BackendError::Unsupported(what)) => {
+                return Err(BackendError::Unsupported(format!(
+                    "{what}; or, if limits on memory and processor time need not hold in full, give --accept-weaker-limits"
+                )));
+            }
+            found => found?,
+        };
         let setup = Setup {
             unified: cgroups.is_unified(),
             hierarchies: cgroups.hierarchies(),
             oom_file: cgroups.oom_file().to_owned(),
+            subordinate_ids: rootless.as_ref().map(Rootless::count),
             parked: config.parked,
             weakness: config.weakness,
         };
-        let link = Arc::new(Link::start(&setup)?);
+        let link = Arc::new(Link::start(&setup, rootless.as_ref())?);
         Ok(Self {
             cgroups,
             host: HostImage::find(),
             machine: Machine::find()?,
             disks: Disks::in_directory(config.data_dir),
+            rootless,
             setup,
             link: Mutex::new(link),
             entries: Mutex::default(),
@@ -99,7 +115,7 @@ impl Native {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if !link.alive() {
             tracing::warn!("Starting a new launcher");
-            *link = Arc::new(Link::start(&self.setup)?);
+            *link = Arc::new(Link::start(&self.setup, self.rootless.as_ref())?);
         }
         Ok(Arc::clone(&link))
     }
@@ -119,6 +135,10 @@ impl Backend for Native {
         "native"
     }
 
+    fn weaker_limits(&self) -> &'static [&'static str] {
+        if self.cgroups == Cgroups::Absent { &["memory_bytes", "cpus"] } else { &[] }
+    }
+
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
         let agent = AgentConfig {
             uid: spec.user.uid,
@@ -128,12 +148,19 @@ impl Backend for Native {
             work_dir: spec.work_dir.clone(),
             env: plan::environment(spec),
             open_files: spec.limits.open_files.into(),
+            instead_of_cgroup: (self.cgroups == Cgroups::Absent)
+                .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
         };
         let text = serde_json::to_string(&agent)
             .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
         let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID }, self.setup.weakness)?;
         let image = match spec.storage {
             Storage::Memory => None,
+            Storage::Disk if self.rootless.is_some() => {
+                return Err(BackendError::Unsupported(
+                    "storage `disk` needs a server that runs as root, because only root may mount a disk; use storage `memory`".to_owned(),
+                ));
+            }
             Storage::Disk => Some(self.disks.make(&spec.limits).await?),
         };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)

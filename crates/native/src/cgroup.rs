@@ -7,6 +7,8 @@ use caisson_launcher::plan::CgroupWrite;
 
 /// The directory under which all sandboxes have theirs.
 const PARENT: &str = "caisson";
+/// Where the processes of a delegated cgroup go, see [`Cgroups::delegated`].
+const SUPERVISOR: &str = "caisson-server";
 /// The period over which processor time is measured out, in microseconds; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -17,6 +19,8 @@ pub(crate) enum Cgroups {
     Unified { root: String },
     /// cgroup v1: a hierarchy for each controller; several may share one.
     Legacy { memory: String, cpu: String, cpuacct: String, pids: String },
+    /// None that may be used.
+    Absent,
 }
 
 impl Cgroups {
@@ -25,16 +29,54 @@ impl Cgroups {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| BackendError::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
         let found = Self::find(&mounts, |root| fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default())?;
+        found.make()?;
+        Ok(found)
+    }
+
+    /// The cgroup that an ordinary user was given for its own (`cgroups(7)`, delegation): the one it is in, if it may write there.
+    pub(crate) fn delegated() -> Result<Self, BackendError> {
+        let none = |why: &str| {
+            BackendError::Unsupported(format!(
+                "an ordinary user needs a cgroup of its own for the limits of sandboxes, and {why}: start Caisson with `systemd-run --user \
+                 --scope -p Delegate=yes`, or from a service with Delegate=yes; or run it as root"
+            ))
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let Ok(Self::Unified { root }) =
+            Self::find(&mounts, |root| fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default())
+        else {
+            return Err(none("this host has no cgroup v2, the only kind that can be given to users"));
+        };
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+        // Another of ours may have moved the caller below.
+        let own = format!("{root}{}", own.strip_suffix(&format!("/{SUPERVISOR}")).unwrap_or(own).trim_end_matches('/'));
+        let writable = ["cgroup.procs", "cgroup.subtree_control"]
+            .iter()
+            .all(|file| rustix::fs::access(format!("{own}/{file}"), rustix::fs::Access::WRITE_OK).is_ok());
+        let offered = fs::read_to_string(format!("{own}/cgroup.controllers")).unwrap_or_default();
+        if !writable || !["cpu", "memory", "pids"].iter().all(|name| offered.split_whitespace().any(|offer| offer == *name)) {
+            return Err(none(&format!("the one it is in, {own}, is not, or lacks the controllers cpu, memory and pids")));
+        }
+        leave_for_supervisor(&own).map_err(|error| unusable(&own, &error))?;
+        let found = Self::Unified { root: own };
+        found.make()?;
+        Ok(found)
+    }
+
+    /// Makes our parent directory in each hierarchy.
+    fn make(&self) -> Result<(), BackendError> {
+        let found = self;
         for hierarchy in found.hierarchies() {
             make(Path::new(&hierarchy)).map_err(|error| unusable(&hierarchy, &error))?;
         }
-        if let Self::Unified { root } = &found {
+        if let Self::Unified { root } = found {
             for directory in [root.clone(), format!("{root}/{PARENT}")] {
                 let file = format!("{directory}/cgroup.subtree_control");
                 fs::write(&file, "+cpu +memory +pids").map_err(|error| unusable(&file, &error))?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Reads the mount table. v2 counts only when its root offers the three controllers; in the hybrid layout it does not.
@@ -76,6 +118,7 @@ impl Cgroups {
         let mut mounts: Vec<&String> = match self {
             Self::Unified { root } => vec![root],
             Self::Legacy { memory, cpu, cpuacct, pids } => vec![memory, cpu, cpuacct, pids],
+            Self::Absent => Vec::new(),
         };
         let mut seen = Vec::new();
         mounts.retain(|mount| {
@@ -102,6 +145,7 @@ impl Cgroups {
         let quota = u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000;
         let write = |hierarchy, file: &str, value: String, optional| CgroupWrite { hierarchy, file: file.to_owned(), value, optional };
         match self {
+            Self::Absent => Vec::new(),
             Self::Unified { .. } => vec![
                 write(0, "memory.max", limits.memory_bytes.to_string(), false),
                 write(0, "memory.swap.max", "0".to_owned(), true),
@@ -129,6 +173,7 @@ impl Cgroups {
             text?.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
         };
         Some(match self {
+            Self::Absent => return None,
             Self::Unified { root } => {
                 let memory_bytes = number(read(root, "memory.current"))?;
                 Usage {
@@ -149,6 +194,20 @@ impl Cgroups {
             },
         })
     }
+}
+
+/// Moves every process of a cgroup into one below it, because one with processes can have no controllers for others below it.
+fn leave_for_supervisor(own: &str) -> io::Result<()> {
+    let below = format!("{own}/{SUPERVISOR}");
+    make(Path::new(&below))?;
+    for pid in fs::read_to_string(format!("{own}/cgroup.procs"))?.lines() {
+        match fs::write(format!("{below}/cgroup.procs"), pid) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 fn make(directory: &Path) -> io::Result<()> {

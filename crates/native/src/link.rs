@@ -23,7 +23,7 @@ use rustix::net::{
 };
 use tokio::sync::watch;
 
-use crate::explain::explain;
+use crate::{explain::explain, rootless::Rootless};
 
 const LAUNCHER: &[u8] = include_bytes!(env!("CAISSON_LAUNCHER_BINARY"));
 const AGENT: &[u8] = include_bytes!(env!("CAISSON_AGENT_BINARY"));
@@ -59,7 +59,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Starts a launcher and waits until it answers.
-    pub(crate) fn start(setup: &Setup) -> Result<Self, BackendError> {
+    pub(crate) fn start(setup: &Setup, rootless: Option<&Rootless>) -> Result<Self, BackendError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| BackendError::Failed(format!("cannot {what}: {error}"))
@@ -68,11 +68,17 @@ impl Link {
         let agent = sealed_program(c"caisson-agent", AGENT).map_err(failed("copy the agent into memory"))?;
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|error| failed("make a socket")(error.into()))?;
-        spawn(&program, theirs).map_err(failed("start the launcher"))?;
+        let pid = spawn(&program, theirs).map_err(failed("start the launcher"))?;
         send(socket.as_fd(), &protocol::encode(Tag::Setup, 0, setup), &[agent.as_fd()], SendFlags::empty())
             .map_err(failed("talk to the launcher"))?;
         let mut buffer = vec![0; MAX_MESSAGE];
-        let length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
+        let mut length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
+        if let (Some(rootless), Ok((Tag::MapIds, ..))) = (rootless, protocol::split(&buffer[..length])) {
+            rootless.map(pid)?;
+            send(socket.as_fd(), &protocol::encode(Tag::IdsMapped, 0, &()), &[], SendFlags::empty())
+                .map_err(failed("talk to the launcher"))?;
+            length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
+        }
         match protocol::split(&buffer[..length]) {
             Ok((Tag::Ready, _, _)) => {}
             Ok((Tag::Failed, _, body)) => {
@@ -146,8 +152,8 @@ impl Drop for Link {
     }
 }
 
-/// The launcher's standard input is the socket; its environment is empty.
-fn spawn(program: &OwnedFd, socket: OwnedFd) -> io::Result<()> {
+/// The launcher's standard input is the socket; its environment is empty. Gives its number.
+fn spawn(program: &OwnedFd, socket: OwnedFd) -> io::Result<u32> {
     use std::os::{fd::AsRawFd, unix::process::CommandExt};
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("caisson-launcher")
@@ -158,13 +164,14 @@ fn spawn(program: &OwnedFd, socket: OwnedFd) -> io::Result<()> {
         // A group of its own: Ctrl-C on a terminal is for the server, which then ends the launcher in order.
         .process_group(0)
         .spawn()?;
+    let pid = child.id();
     // Reaped by its own thread; it ends when the socket closes, whatever happens to this process.
     std::thread::Builder::new().name("launcher-wait".to_owned()).spawn(move || match child.wait() {
         Ok(status) if status.success() => tracing::debug!("The launcher has ended"),
         Ok(status) => tracing::error!(%status, "The launcher has died and every sandbox with it"),
         Err(error) => tracing::error!(%error, "The launcher cannot be waited for"),
     })?;
-    Ok(())
+    Ok(pid)
 }
 
 fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {

@@ -31,6 +31,9 @@ pub enum Cloned {
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
+/// For [`clone_process`]: a user namespace and, owned by it, a mount namespace.
+pub const NEW_USER_AND_MOUNTS: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+
 /// `clone3(2)` without a new stack, like `fork`, with `CLONE_*` namespace flags and, on cgroup v2, the cgroup to be born into.
 pub fn clone_process(_proof: SingleThreaded, flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     // Does not fit into libc's int.
@@ -215,6 +218,12 @@ pub fn attach_loop_device(device: &OwnedFd, file: BorrowedFd<'_>) -> io::Result<
 pub fn unshare_cgroup() -> io::Result<()> {
     // SAFETY: CLONE_NEWCGROUP changes neither memory nor descriptors.
     if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Enters a new user namespace that has no ids yet (`user_namespaces(7)`).
+pub fn unshare_user() -> io::Result<()> {
+    // SAFETY: CLONE_NEWUSER changes neither memory nor descriptors.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Replaces the session keyring, which namespaces do not separate, by a fresh empty one (`keyctl_join_session_keyring(3)`).

@@ -31,11 +31,18 @@ pub struct Program<'a> {
     pub identity: Option<Identity>,
     /// The user namespace in which the identity is meant, from [`crate::kernel::user_namespace`]. Its root keeps [`ROOT_CAPABILITIES`] there.
     pub namespace: Option<BorrowedFd<'a>>,
-    /// `RLIMIT_NOFILE`.
-    pub open_files: u64,
+    /// Of [`OPEN_FILES`] and others, soft and hard.
+    pub limits: &'a [(u32, u64)],
     /// A compiled seccomp filter (`struct sock_filter` records), installed last of all. `None` leaves it out.
     pub filter: Option<&'a [u8]>,
 }
+
+/// `RLIMIT_NOFILE`.
+pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE as u32;
+/// `RLIMIT_NPROC`, counted for each user of each user namespace since Linux 5.14.
+pub const PROCESSES: u32 = libc::RLIMIT_NPROC as u32;
+/// `RLIMIT_DATA`: private, writable memory of one process since Linux 4.7.
+pub const DATA: u32 = libc::RLIMIT_DATA as u32;
 
 /// A program that was started.
 #[derive(Debug)]
@@ -119,7 +126,7 @@ struct Shared {
     identity: Option<Identity>,
     /// -1 when there is none.
     namespace: RawFd,
-    open_files: u64,
+    limits: *const [(u32, u64)],
     /// Null when there is none.
     filter: *const libc::sock_fprog,
     failure: Option<(Step, c_int)>,
@@ -167,7 +174,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
         identity: program.identity,
         namespace: program.namespace.map_or(-1, |fd| fd.as_raw_fd()),
-        open_files: program.open_files,
+        limits: program.limits,
         filter: filter.as_ref().map_or(ptr::null(), ptr::from_ref),
         failure: None,
     };
@@ -247,8 +254,11 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
     }
     step!(Step::Descriptors, libc::SYS_close_range, first_unused, libc::c_uint::MAX, 0);
 
-    let files = libc::rlimit { rlim_cur: shared.open_files, rlim_max: shared.open_files };
-    step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::from_ref(&files), 0);
+    // SAFETY: the caller keeps the list and stands still.
+    for (resource, value) in unsafe { &*shared.limits } {
+        let limit = libc::rlimit { rlim_cur: *value, rlim_max: *value };
+        step!(Step::Limits, libc::SYS_prlimit64, 0, *resource, ptr::from_ref(&limit), 0);
+    }
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     step!(Step::Limits, libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, ptr::from_ref(&no_core), 0);
     // When memory is short, this goes before the agent and before everything of the host.

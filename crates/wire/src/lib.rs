@@ -47,6 +47,17 @@ pub struct AgentConfig {
     pub env: Vec<(String, String)>,
     /// `RLIMIT_NOFILE` of user code.
     pub open_files: u64,
+    /// Where there is no cgroup to limit the sandbox.
+    pub instead_of_cgroup: Option<InsteadOfCgroup>,
+}
+
+/// What takes the place of a cgroup's limits, as far as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InsteadOfCgroup {
+    /// `RLIMIT_NPROC` of user code: its processes and threads together.
+    pub processes: u64,
+    /// `RLIMIT_DATA` of user code: each process for itself.
+    pub data_bytes: u64,
 }
 
 /// The agent is there.

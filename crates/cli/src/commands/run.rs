@@ -6,6 +6,7 @@ mod program;
 use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::{Context, Result};
+use caisson_core::Backend;
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
 use caisson_native::{Native, NativeConfig};
 use caisson_server::{
@@ -69,6 +70,9 @@ pub(crate) struct RunArgs {
     user: Option<String>,
     #[command(flatten)]
     limits: LimitsArgs,
+    /// Run even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
+    #[arg(long)]
+    accept_weaker_limits: bool,
     /// Print the result as a JSON object instead of the program's output
     #[arg(long)]
     json: bool,
@@ -84,11 +88,15 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     if let Some(filter) = std::env::var_os("CAISSON_LOG") {
         logging::begin(&filter.to_string_lossy(), logging::Format::Text)?;
     }
-    let json = args.json;
+    let (json, accept_weaker_limits) = (args.json, args.accept_weaker_limits);
     let (request, stdin_is_code) = request(args)?;
-    // Before there are threads. One process is enough to wait for the one sandbox there will be.
-    let backend = Native::start(NativeConfig { parked: 1, ..NativeConfig::new(embedded::disk_directory()) })?;
+    // Both before there are threads. One process is enough to wait for the one sandbox there will be.
     let scratch = Scratch::new()?;
+    let backend = Native::start(NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(embedded::disk_directory()) })?;
+    let weaker = backend.weaker_limits();
+    if !weaker.is_empty() && !json {
+        status::complain(&format!("WARNING: limits that this host cannot enforce in full: {}", weaker.join(", ")));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;

@@ -72,6 +72,9 @@ pub(crate) struct ServeArgs {
     /// Bytes of each output stream that an answer carries itself, head and tail [default: 1M]
     #[arg(long, value_name = "SIZE")]
     inline_output: Option<String>,
+    /// Serve even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
+    #[arg(long)]
+    accept_weaker_limits: bool,
 }
 
 impl ServeArgs {
@@ -86,6 +89,7 @@ impl ServeArgs {
             (Setting::Retention, "--retention", self.retention),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
+            (Setting::AcceptWeakerLimits, "--accept-weaker-limits", self.accept_weaker_limits.then(|| "true".to_owned())),
         ];
         Sources {
             file: Sources::file(self.config.as_deref()),
@@ -100,7 +104,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
     let data_dir = DataDir::take(&config.data_dir)?;
     raise_open_files().context("cannot raise the limit on open files")?;
     // Before there are threads and secrets. It inherits neither the environment nor a descriptor of ours.
-    let backend = Native::start(NativeConfig::new(config.data_dir.clone()))?;
+    let backend =
+        Native::start(NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) })?;
     logging::begin(&config.log, config.log_format)?;
     let auth = auth(&config, &data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();

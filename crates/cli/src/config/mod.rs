@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) output_log: u64,
     /// Bytes of each output stream that a result carries itself.
     pub(crate) inline_output: usize,
+    /// Whether to serve where limits on memory and processor time cannot be enforced in full.
+    pub(crate) accept_weaker_limits: bool,
 }
 
 /// Everything that is wrong with a configuration, in one go.
@@ -85,6 +87,7 @@ impl Config {
         let output_log = reader.get(Setting::OutputLog, values::output_log);
         let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
         reader.get(Setting::Pool, values::pool);
+        let accept_weaker_limits = reader.get(Setting::AcceptWeakerLimits, values::truth).unwrap_or(false);
 
         let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
         let key_is_named = layers.has(Setting::ApiKey);
@@ -123,6 +126,7 @@ impl Config {
                 retention: retention.unwrap_or(engine.retention),
                 output_log,
                 inline_output,
+                accept_weaker_limits,
             }),
             _ => Err(Problems(problems)),
         }

@@ -14,6 +14,7 @@ pub(crate) enum Setting {
     OutputLog,
     InlineOutput,
     Pool,
+    AcceptWeakerLimits,
 }
 
 /// In front of every name in the environment.
@@ -26,7 +27,7 @@ const NOT_YET: [&str; 5] = ["database_url", "blob_url", "redis_url", "public_url
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -38,6 +39,7 @@ impl Setting {
         Self::OutputLog,
         Self::InlineOutput,
         Self::Pool,
+        Self::AcceptWeakerLimits,
     ];
 
     /// The name in `caisson.toml`.
@@ -54,6 +56,7 @@ impl Setting {
             Self::OutputLog => "output_log",
             Self::InlineOutput => "inline_output",
             Self::Pool => "pool",
+            Self::AcceptWeakerLimits => "accept_weaker_limits",
         }
     }
 }

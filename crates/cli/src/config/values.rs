@@ -117,6 +117,11 @@ pub(super) fn inline_output(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|error| error.to_string())
 }
 
+/// `true` or `false`.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be `true` or `false`".to_owned())
+}
+
 /// There are no pools yet, so `off` is what is true anyway.
 pub(super) fn pool(text: &str) -> Result<(), String> {
     match text {

@@ -59,6 +59,8 @@ struct SpecColumn {
     user: UserColumn,
     work_dir: String,
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    weaker_limits: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -146,6 +148,7 @@ impl From<&SandboxSpec> for SpecColumn {
             user: UserColumn { uid: spec.user.uid, gid: spec.user.gid, name: spec.user.name.clone(), home: spec.user.home.clone() },
             work_dir: spec.work_dir.clone(),
             env: spec.env.clone(),
+            weaker_limits: spec.weaker_limits.clone(),
         }
     }
 }
@@ -169,6 +172,7 @@ impl SpecColumn {
             user: UserSpec { uid: self.user.uid, gid: self.user.gid, name: self.user.name, home: self.user.home },
             work_dir: self.work_dir,
             env: self.env,
+            weaker_limits: self.weaker_limits,
         })
     }
 }

@@ -68,6 +68,9 @@ pub struct RunResultBody {
     pub files: Vec<ChangedFileBody>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
+    /// Limits that this host cannot enforce in full, which its operator has accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weaker_limits: Vec<String>,
 }
 
 impl From<ExecutionResult> for ResultBody {
@@ -126,7 +129,8 @@ impl ResultBody {
 impl From<RunResult> for RunResultBody {
     fn from(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
-        Self { result: run.result.into(), files, files_truncated: run.files_truncated }
+        let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
+        Self { result: run.result.into(), files, files_truncated, weaker_limits }
     }
 }
 
@@ -135,7 +139,8 @@ impl RunResultBody {
     #[must_use]
     pub fn without_output(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
-        Self { result: ResultBody::without_output(&run.result), files, files_truncated: run.files_truncated }
+        let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
+        Self { result: ResultBody::without_output(&run.result), files, files_truncated, weaker_limits }
     }
 }
 

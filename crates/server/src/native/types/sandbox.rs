@@ -118,6 +118,9 @@ pub struct SandboxBody {
     /// Who programs are: `user` or `root`.
     pub user: String,
     pub limits: LimitsBody,
+    /// Limits that this server's host cannot enforce in full, which its operator has accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weaker_limits: Vec<String>,
     pub hostname: String,
     /// Where programs start when the request names no directory.
     pub work_dir: String,
@@ -153,6 +156,7 @@ impl From<&Sandbox> for SandboxBody {
             network: spec.network.as_str().to_owned(),
             user: spec.user.name.clone(),
             limits: LimitsBody::from(&spec.limits),
+            weaker_limits: spec.weaker_limits.clone(),
             hostname: spec.hostname.clone(),
             work_dir: spec.work_dir.clone(),
             lifetime_s: sandbox.time_limits.lifetime.map(Number::from),
