@@ -1,4 +1,4 @@
-//! Builds the launcher and the agent static and size-optimised (profile `guest`) and puts them into this crate, so that one program
+//! Builds the launcher, the agent and the probe static and size-optimised (profile `guest`) and puts them into this crate, so that one program
 //! is all there is to install. A build of its own is needed because Cargo has one panic strategy, one set of optimisations and one
 //! linkage per build.
 
@@ -11,7 +11,9 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
-    for watched in ["Cargo.toml", "Cargo.lock", "crates/agent", "crates/launcher", "crates/seccomp", "crates/sys", "crates/wire"] {
+    for watched in
+        ["Cargo.toml", "Cargo.lock", "crates/agent", "crates/launcher", "crates/probe", "crates/seccomp", "crates/sys", "crates/wire"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let target = env::var("TARGET")?;
@@ -19,7 +21,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut build = Command::new(env::var("CARGO")?);
     build
         .current_dir(&root)
-        .args(["build", "--profile", "guest", "--locked", "-p", "caisson-agent", "-p", "caisson-launcher", "--target", &target])
+        .args([
+            "build",
+            "--profile",
+            "guest",
+            "--locked",
+            "-p",
+            "caisson-agent",
+            "-p",
+            "caisson-launcher",
+            "-p",
+            "caisson-probe",
+            "--target",
+            &target,
+        ])
         .arg("--target-dir")
         .arg(&directory)
         // A target of its own keeps these flags away from build scripts and procedural macros.
@@ -29,9 +44,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let status = build.status()?;
     if !status.success() {
-        return Err(format!("building the launcher and the agent failed ({status})").into());
+        return Err(format!("building the launcher, the agent and the probe failed ({status})").into());
     }
-    for (name, variable) in [("caisson-launcher", "CAISSON_LAUNCHER_BINARY"), ("caisson-agent", "CAISSON_AGENT_BINARY")] {
+    for (name, variable) in [
+        ("caisson-launcher", "CAISSON_LAUNCHER_BINARY"),
+        ("caisson-agent", "CAISSON_AGENT_BINARY"),
+        ("caisson-probe", "CAISSON_PROBE_BINARY"),
+    ] {
         println!("cargo::rustc-env={variable}={}", directory.join(&target).join("guest").join(name).display());
     }
     Ok(())

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        cp::CpArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
-        version::VersionArgs,
+        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, rm::RmArgs, run::RunArgs,
+        serve::ServeArgs, version::VersionArgs,
     },
     status,
 };
@@ -15,10 +15,10 @@ use crate::{
 const ABOUT: &str = "Runs code that nobody has read yet in isolated Linux sandboxes";
 
 const AFTER_HELP: &str = "\
-`run` and `serve` make sandboxes on this machine and need root. All other commands talk to a server: to http://127.0.0.1:8080 unless \
+`run`, `serve` and `doctor` make sandboxes on this machine. All other commands talk to a server: to http://127.0.0.1:8080 unless \
 --server or CAISSON_SERVER names another.
 
-Exit status: that of the program for `run` and `exec` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
+Exit status: that of the program for `run` and `exec`, the findings' for `doctor` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
 
 #[derive(Debug, Parser)]
 #[command(name = "caisson", version, about = ABOUT, after_help = AFTER_HELP, disable_help_subcommand = true, arg_required_else_help = true)]
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Doctor(DoctorArgs),
     Version(VersionArgs),
 }
 
@@ -45,7 +46,7 @@ impl Command {
     /// The exit status when Caisson itself fails.
     pub(crate) fn failure(&self) -> u8 {
         match self {
-            Self::Run(_) | Self::Exec(_) => status::CAISSON_FAILED,
+            Self::Run(_) | Self::Exec(_) | Self::Doctor(_) => status::CAISSON_FAILED,
             _ => status::FAILURE,
         }
     }
@@ -56,7 +57,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // The status of `run` and `exec` is the program's own, so a mistake must not look like one of its answers.
     let usage = match arguments.get(1).and_then(|word| word.to_str()) {
-        Some("run" | "exec") => status::CAISSON_FAILED,
+        Some("run" | "exec" | "doctor") => status::CAISSON_FAILED,
         _ => status::USAGE,
     };
     read(&arguments).map_err(|error| {

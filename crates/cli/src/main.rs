@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),
         Command::Logs(args) => commands::logs::run(args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Version(args) => commands::version::run(args),
     };
     result.unwrap_or_else(|error| status::failed(&error, failure))

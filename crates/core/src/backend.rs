@@ -64,6 +64,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The name in records, metrics and errors.
     fn name(&self) -> &'static str;
 
+    /// A program that attacks from inside a sandbox and says what it got away with, for this backend's machine; see `caisson doctor`.
+    fn probe(&self) -> &'static [u8];
+
     /// The limits that this host cannot enforce in full, by their names in the API. The operator has accepted that.
     fn weaker_limits(&self) -> &'static [&'static str] {
         &[]

@@ -297,6 +297,11 @@ impl Engine {
         }
     }
 
+    /// What makes its sandboxes.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.core.backend
+    }
+
     /// The engine in numbers.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {

@@ -13,6 +13,7 @@ mod agent_client;
 mod config;
 mod core;
 mod create;
+pub mod doctor;
 mod engine;
 mod execution;
 mod figures;

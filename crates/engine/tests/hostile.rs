@@ -57,6 +57,10 @@ impl Backend for Scripted {
         "scripted"
     }
 
+    fn probe(&self) -> &'static [u8] {
+        b"#!/bin/false\n"
+    }
+
     async fn launch(&self, id: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
         self.launched.fetch_add(1, Ordering::Relaxed);
         let play = self.play.lock().unwrap().clone();

@@ -48,6 +48,9 @@ impl NativeConfig {
     }
 }
 
+/// Static, so that it runs in every image.
+const PROBE: &[u8] = include_bytes!(env!("CAISSON_PROBE_BINARY"));
+
 /// How long after the end of a stream the launcher may take to say how the sandbox ended.
 const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
@@ -133,6 +136,10 @@ impl Native {
 impl Backend for Native {
     fn name(&self) -> &'static str {
         "native"
+    }
+
+    fn probe(&self) -> &'static [u8] {
+        PROBE
     }
 
     fn weaker_limits(&self) -> &'static [&'static str] {

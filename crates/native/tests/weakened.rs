@@ -1,4 +1,4 @@
-//! Each wall left out in turn: the probe of `tests/probe` must notice. What it says of whole sandboxes is in `tests/tests/guarantees.rs`.
+//! Each wall left out in turn: the probe of `crates/probe` must notice. What it says of whole sandboxes is in `tests/tests/guarantees.rs`.
 //!
 //! Needs root and the program `caisson-probe` beside the tests (`cargo build --release -p caisson-probe`).
 
@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, os::fd::AsFd, path::PathBuf, process::Command, 
 
 use bytes::Bytes;
 use caisson_core::{Limits, SandboxSpec};
-use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, Stdin};
+use caisson_engine::{
+    CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, Stdin,
+    doctor::{self, State},
+};
 use caisson_native::{Native, NativeConfig, Weakness};
 use caisson_store::Sqlite;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -19,21 +22,26 @@ fn probe() -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// The numbers of the guarantees that a group of attacks finds broken.
-fn broken(weakness: Option<Weakness>, group: &str) -> BTreeSet<String> {
+/// Does `work` with an engine whose sandboxes lack a wall.
+fn without<T>(weakness: Option<Weakness>, work: impl AsyncFnOnce(&Engine) -> T) -> T {
     let directory = tempfile::tempdir().unwrap();
     let mut config = NativeConfig::new(directory.path().to_owned());
     config.parked = 1;
     config.weakness = weakness;
     let native = Arc::new(Native::start(config).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let findings = runtime.block_on(async {
+    runtime.block_on(async {
         let store = Sqlite::open(&directory.path().join("caisson.db")).await.unwrap();
         let engine = Engine::open(EngineConfig::new(directory.path().to_owned()), native, Arc::new(store)).await.unwrap();
-        let findings = attack(&engine, group).await;
+        let result = work(&engine).await;
         engine.shutdown().await;
-        findings
-    });
+        result
+    })
+}
+
+/// The numbers of the guarantees that a group of attacks finds broken.
+fn broken(weakness: Option<Weakness>, group: &str) -> BTreeSet<String> {
+    let findings = without(weakness, async |engine| attack(engine, group).await);
     assert!(!findings.is_empty(), "nothing was tried");
     let number = |finding: &Value| finding["guarantee"].as_str().unwrap().to_owned();
     findings.iter().filter(|finding| finding["held"] != true).map(number).collect()
@@ -117,4 +125,22 @@ fn a_shared_network_is_noticed() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(found.unwrap().contains("3.1"));
+}
+
+/// What the doctor says of a machine without this wall.
+#[track_caller]
+fn doctor_says_broken(weakness: Weakness, numbers: &[&str]) {
+    let report = without(Some(weakness), async |engine| doctor::examine(engine).await).unwrap();
+    assert_eq!(report.state, State::Broken, "{report:#?}");
+    for number in numbers {
+        let verdict = report.verdicts.iter().find(|verdict| verdict.number == *number).unwrap();
+        assert!(verdict.state == State::Broken && !verdict.successes.is_empty() && verdict.remedy.is_some(), "{verdict:#?}");
+    }
+}
+
+#[test]
+fn the_doctor_names_what_is_missing() {
+    doctor_says_broken(Weakness::Filter, &["1.4", "1.6"]);
+    doctor_says_broken(Weakness::Identity, &["1.2", "2.4"]);
+    doctor_says_broken(Weakness::Sight, &["2.3", "2.7"]);
 }

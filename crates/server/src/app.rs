@@ -10,6 +10,7 @@ use axum::{
 use caisson_engine::Engine;
 use futures::FutureExt;
 use http::HeaderValue;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// Everything that goes on after its client has hung up.
     pub(crate) tasks: TaskTracker,
+    /// One examination at a time.
+    pub(crate) doctor: Arc<Semaphore>,
 }
 
 impl App {

@@ -42,6 +42,7 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Public, routes!(health::readyz)),
         route(Access::Public, routes!(openapi::document)),
         route(Access::KeyUnlessLocal, routes!(metrics::metrics)),
+        route(Access::Key, routes!(native::doctor::doctor)),
         route(Access::Key, routes!(native::run::run)),
         route(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),

@@ -79,7 +79,10 @@ impl Server {
             listeners.push(listener);
         }
         let metrics = Metrics::new(engine.clone());
-        Ok(Self { listeners, app: Arc::new(App { engine, config, metrics, tasks: TaskTracker::new() }) })
+        Ok(Self {
+            listeners,
+            app: Arc::new(App { engine, config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(tokio::sync::Semaphore::new(1)) }),
+        })
     }
 
     /// Where it listens, with the port that the kernel chose where port 0 was asked for.

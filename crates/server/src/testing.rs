@@ -35,6 +35,10 @@ impl Backend for Bare {
         "bare"
     }
 
+    fn probe(&self) -> &'static [u8] {
+        b"#!/bin/false\n"
+    }
+
     async fn launch(&self, _: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
         Err(BackendError::Unsupported("there is nothing to make sandboxes of".to_owned()))
     }
@@ -74,7 +78,8 @@ impl Bench {
         let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
         config.body_limit = 1000;
         let metrics = Metrics::new(engine.clone());
-        let app = App { engine: engine.clone(), config, metrics, tasks: TaskTracker::new() };
+        let app =
+            App { engine: engine.clone(), config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(tokio::sync::Semaphore::new(1)) };
         Self { service: Service::new(Arc::new(app)), engine, _data: data }
     }
 

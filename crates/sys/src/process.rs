@@ -38,11 +38,11 @@ pub struct Program<'a> {
 }
 
 /// `RLIMIT_NOFILE`.
-pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE as u32;
+pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE;
 /// `RLIMIT_NPROC`, counted for each user of each user namespace since Linux 5.14.
-pub const PROCESSES: u32 = libc::RLIMIT_NPROC as u32;
+pub const PROCESSES: u32 = libc::RLIMIT_NPROC;
 /// `RLIMIT_DATA`: private, writable memory of one process since Linux 4.7.
-pub const DATA: u32 = libc::RLIMIT_DATA as u32;
+pub const DATA: u32 = libc::RLIMIT_DATA;
 
 /// A program that was started.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod cp;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod logs;
 pub(crate) mod ls;

@@ -116,6 +116,10 @@ impl Backend for Agents {
         "agents"
     }
 
+    fn probe(&self) -> &'static [u8] {
+        b"#!/bin/false\n"
+    }
+
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
         if let Some(error) = self.refuse.lock().unwrap().clone() {
             return Err(error);

@@ -1,5 +1,6 @@
 //! Caisson's own API, prefix `/v1`: one file per resource, and [`types`] for what is in the bodies.
 
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod executions;
 pub(crate) mod files;

@@ -1,5 +1,6 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
+mod doctor;
 mod execution;
 mod field;
 mod file;
@@ -10,6 +11,7 @@ mod program;
 mod result;
 mod sandbox;
 
+pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use execution::{ExecutionBody, OutputEvent, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use limits::LimitsBody;

@@ -1,4 +1,4 @@
-//! Identity, capabilities, mounts, processes, keyrings (1.1, 1.2, 1.9, 2.4, 2.5).
+//! Namespaces, identity, capabilities, mounts, processes, keyrings (1.1, 1.2, 1.9, 2.4, 2.5).
 
 use std::{
     fs,
@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub fn attack(report: &mut Report) {
+    namespaces(report);
     identity(report);
     mounts(report);
     agent(report);
@@ -23,6 +24,24 @@ pub fn attack(report: &mut Report) {
 fn status(field: &str) -> String {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix(field)).map_or_else(|| "absent".to_owned(), |value| value.trim().to_owned())
+}
+
+/// None of them is the machine's first, which have the same numbers everywhere (include/linux/proc_ns.h), and no id is its own outside.
+fn namespaces(report: &mut Report) {
+    const FIRST: [(&str, u32); 5] =
+        [("ipc", 0xEFFF_FFFF), ("uts", 0xEFFF_FFFE), ("user", 0xEFFF_FFFD), ("pid", 0xEFFF_FFFC), ("cgroup", 0xEFFF_FFFB)];
+    for (kind, first) in FIRST {
+        let seen = fs::read_link(format!("/proc/self/ns/{kind}")).map_or_else(|error| error.to_string(), |link| link.display().to_string());
+        report.note("1.1", format!("{kind} namespace"), seen.starts_with(kind) && seen != format!("{kind}:[{first}]"), &seen);
+    }
+    for file in ["uid_map", "gid_map"] {
+        let map = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        let same = map.lines().any(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            fields.next() == fields.next()
+        });
+        report.note("1.1", format!("ids of the host in {file}"), !map.is_empty() && !same, map.trim());
+    }
 }
 
 fn identity(report: &mut Report) {
