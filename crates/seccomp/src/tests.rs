@@ -181,7 +181,7 @@ fn the_agent_may_what_user_code_may_and_little_more() {
         let user = Table::parse(USER, architecture).unwrap();
         let agent = user.clone().overridden_by(Table::parse(AGENT, architecture).unwrap());
         let different: Vec<u32> = agent.calls.keys().copied().filter(|number| agent.calls.get(number) != user.calls.get(number)).collect();
-        assert_eq!(different.len(), 2, "{different:?}");
+        assert_eq!(different.len(), 3, "{different:?}");
         let program = Program::compile(&agent).unwrap();
         let unshare = |flags: u64| {
             let number = if architecture == Architecture::X86_64 { 272 } else { 97 };
@@ -190,6 +190,15 @@ fn the_agent_may_what_user_code_may_and_little_more() {
         assert_eq!(unshare(0x200_0000), returned(Answer::Allow));
         for flags in [0, 0x1000_0000, 0x1200_0000, 0x2_0000, 0x1_0200_0000] {
             assert_eq!(unshare(flags), returned(Answer::Errno(1)), "{flags:#x}");
+        }
+        let setns = |kind: u64| {
+            let number = if architecture == Architecture::X86_64 { 308 } else { 268 };
+            run(&program, &Made { architecture: architecture.audit(), number, arguments: [5, kind, 0, 0, 0, 0] })
+        };
+        assert_eq!(setns(0x1000_0000), returned(Answer::Allow));
+        // Any kind, each other kind, more than one, and 32 bits too many.
+        for kind in [0, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x2000_0000, 0x4000_0000, 0x1002_0000, 0x1_1000_0000] {
+            assert_eq!(setns(kind), returned(Answer::Errno(1)), "{kind:#x}");
         }
     }
 }

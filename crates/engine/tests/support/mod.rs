@@ -132,6 +132,7 @@ impl Backend for Agents {
             work_dir: spec.work_dir.clone(),
             env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
             open_files: 1024,
+            instead_of_cgroup: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
