@@ -17,6 +17,8 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
                     sandbox.background(json!({"shell": "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000", "timeout_s": null}));
                 let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.5; done", "timeout_s": null}));
                 eventually("its first words", Duration::from_secs(60), || {
+                    // Fifty who ask without a pause leave a slow machine no time for what they ask about.
+                    thread::sleep(allowed(Duration::from_millis(100)));
                     let said = server.get(&format!("/v1/executions/{id}/output")).expect(200).text();
                     said.starts_with("begun\n").then_some(())
                 });
