@@ -15,7 +15,9 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
                 let sandbox = server.sandbox(&json!({"limits": {"cpus": 0.1}, "idle_timeout_s": null}));
                 let _daemon =
                     sandbox.background(json!({"shell": "setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000", "timeout_s": null}));
-                let id = sandbox.background(json!({"shell": "echo begun; while :; do echo noise; sleep 0.5; done", "timeout_s": null}));
+                // Without a process for each pause: fifty that make one after the other fill a slow machine.
+                let line = "exec 3<> <(:); echo begun; while :; do echo noise; read -rt 0.1 -u 3; done";
+                let id = sandbox.background(json!({"cmd": ["bash", "-c", line], "timeout_s": null}));
                 eventually("its first words", Duration::from_secs(60), || {
                     // Fifty who ask without a pause leave a slow machine no time for what they ask about.
                     thread::sleep(allowed(Duration::from_millis(100)));

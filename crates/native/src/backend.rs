@@ -84,8 +84,8 @@ impl Native {
             Some(_) => Cgroups::delegated(),
         };
         let cgroups = match cgroups {
-            Err(BackendError::Unsupported(_)) if config.accept_weaker_limits => Cgroups::Absent,
-            Err(BackendError::Unsupported(what)) => {
+            Err(BackendError::Unsupported(_)) if rootless.is_some() && config.accept_weaker_limits => Cgroups::Absent,
+            Err(BackendError::Unsupported(what)) if rootless.is_some() => {
                 return Err(BackendError::Unsupported(format!(
                     "{what}; or, if limits on memory and processor time need not hold in full, give --accept-weaker-limits"
                 )));
