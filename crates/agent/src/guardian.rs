@@ -12,10 +12,12 @@ use std::{
     time::Duration,
 };
 
-use caisson_sys::process::{free_start, starts};
+use caisson_sys::process::{free_start, is_starting, start_is_stopped, starts};
 
-/// How long a start may take. It is a few system calls; what takes longer is a sandbox that gets no processor time, or an attack.
+/// How long a start may stand still. It is a few system calls; what takes longer is a sandbox that gets little processor time, or an attack.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// After this many times [`PATIENCE`] a start is ended that is not stopped, but does not get on either.
+const LAST: u32 = 120;
 /// After this many looks without a start the thread sleeps until it is called.
 const LOOKS: u32 = 4;
 const STACK_BYTES: usize = 32 << 10;
@@ -49,7 +51,7 @@ impl Guardian {
 }
 
 fn guard() {
-    let (mut before, mut quiet) = (starts(), 0);
+    let (mut before, mut quiet, mut slow) = (starts(), 0, 0);
     loop {
         if quiet >= LOOKS {
             ASLEEP.store(true, Ordering::Release);
@@ -65,11 +67,14 @@ fn guard() {
         thread::sleep(PATIENCE);
         let now = starts();
         if now == before {
-            // Fails when it has ended by itself.
-            drop(free_start(now));
-            quiet += 1;
+            slow += 1;
+            if slow >= LAST || start_is_stopped(now) {
+                // Fails when it has ended by itself.
+                drop(free_start(now));
+            }
+            quiet = if is_starting() { 0 } else { quiet + 1 };
         } else {
-            (before, quiet) = (now, 0);
+            (before, quiet, slow) = (now, 0, 0);
         }
     }
 }

@@ -158,6 +158,23 @@ pub fn free_start(start: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a call of [`start`] is under way.
+pub fn is_starting() -> bool {
+    STARTING.load(Ordering::Acquire) != 0
+}
+
+/// Whether the process that the `start`-th call of [`start`] is still making was stopped by a signal (`proc_pid_stat(5)`).
+pub fn start_is_stopped(start: u64) -> bool {
+    let pid = STARTING.load(Ordering::Acquire);
+    if pid == 0 || starts() != start {
+        return false;
+    }
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it is in parentheses and may hold some itself.
+    let state = line.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
 /// Starts a program. Like `vfork(2)`: the caller stands still until the program is executed or has failed, and memory is shared meanwhile,
 /// so nothing of it is copied. The child is reaped by the caller only when this fails.
 pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
