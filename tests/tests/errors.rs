@@ -38,7 +38,7 @@ fn what_cannot_be_run_is_named() {
         (json!({"cmd": ["a", "b\0"]}), "invalid_argv", &["NUL"]),
         (json!({"shell": "true", "image": "debian:12"}), "unknown_image", &["debian:12", "`host`"]),
         (json!({"shell": "true", "network": "all"}), "unsupported", &["network", "`none`"]),
-        (json!({"shell": "true", "storage": "disk"}), "unsupported", &["storage", "`memory`"]),
+        (json!({"shell": "true", "storage": "tape"}), "unsupported", &["storage", "`memory`"]),
         (json!({"shell": "true", "cwd": "/no/such"}), "invalid_path", &["/no/such"]),
         (json!({"shell": "true", "cwd": "/etc/passwd"}), "invalid_path", &["/etc/passwd"]),
         (json!({"shell": "true", "env": {"A=B": "x"}}), "invalid_env", &["A=B"]),

@@ -3,12 +3,11 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context, Result};
-use caisson_native::{Native, NativeConfig};
 use caisson_server::native::types::DoctorBody;
 use clap::Args;
 
 use crate::{
-    embedded::{self, Output, Scratch},
+    embedded::{self, Output},
     output, printable,
     signals::Signals,
     status,
@@ -35,11 +34,7 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    // Both before there are threads.
-    let scratch = Scratch::new()?;
-    let config =
-        NativeConfig { parked: 1, accept_weaker_limits: args.accept_weaker_limits, ..NativeConfig::new(embedded::disk_directory()) };
-    let backend = Native::start(config)?;
+    let (backend, scratch) = embedded::start(args.accept_weaker_limits)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;

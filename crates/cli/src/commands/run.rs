@@ -8,7 +8,6 @@ use std::{ffi::OsString, process::ExitCode};
 use anyhow::{Context, Result};
 use caisson_core::Backend;
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
-use caisson_native::{Native, NativeConfig};
 use caisson_server::{
     Follow,
     native::types::{RunBody, RunResultBody},
@@ -17,7 +16,7 @@ use clap::Args;
 
 use crate::{
     args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
-    embedded::{self, Output, Scratch},
+    embedded::{self, Output},
     logging, output,
     signals::Signals,
     status, stdin,
@@ -90,9 +89,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     }
     let (json, accept_weaker_limits) = (args.json, args.accept_weaker_limits);
     let (request, stdin_is_code) = request(args)?;
-    // Both before there are threads. One process is enough to wait for the one sandbox there will be.
-    let scratch = Scratch::new()?;
-    let backend = Native::start(NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(embedded::disk_directory()) })?;
+    let (backend, scratch) = embedded::start(accept_weaker_limits)?;
     let weaker = backend.weaker_limits();
     if !weaker.is_empty() && !json {
         status::complain(&format!("WARNING: limits that this host cannot enforce in full: {}", weaker.join(", ")));

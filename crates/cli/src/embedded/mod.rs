@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use caisson_engine::{Engine, EngineConfig};
-use caisson_native::Native;
+use caisson_native::{Native, NativeConfig};
 pub(crate) use scratch::Scratch;
 
 use self::records::Records;
@@ -25,9 +25,18 @@ pub(crate) enum Output {
 }
 
 /// Where roots on disk are kept, nameless: what is in `/tmp` is often in memory (hier(7)).
-pub(crate) fn disk_directory() -> std::path::PathBuf {
+fn disk_directory() -> std::path::PathBuf {
     let large = std::path::Path::new("/var/tmp");
     if large.is_dir() { large.to_owned() } else { std::env::temp_dir() }
+}
+
+/// A backend for one sandbox at a time, and room for what its engine writes. To be called before there are threads.
+pub(crate) fn start(accept_weaker_limits: bool) -> Result<(Native, Scratch)> {
+    let config = NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(disk_directory()) };
+    // A child makes it for an ordinary user, and the backend has threads. For root the backend's errors say more, so they come first.
+    let early = if rustix::process::geteuid().is_root() { None } else { Some(Scratch::new()?) };
+    let backend = Native::start(config)?;
+    Ok((backend, early.map_or_else(Scratch::new, Ok)?))
 }
 
 /// An engine that forgets everything at its end.
