@@ -188,7 +188,7 @@ fn open_for_reading(path: &Path) -> Result<(File, FileStat), Refusal> {
         return Err(of_path(&Errno::ISDIR.into(), bytes_of(path)));
     }
     // What a process says of itself. Here that process is the agent, whose own memory is among it for a user who is root.
-    if !metadata.is_file() || rustix::fs::fstatfs(&file).is_ok_and(|about| about.f_type == rustix::fs::PROC_SUPER_MAGIC) {
+    if !metadata.is_file() || !rustix::fs::fstatfs(&file).is_ok_and(|about| about.f_type != rustix::fs::PROC_SUPER_MAGIC) {
         return Err(not_a_file(path));
     }
     Ok((file, describe(bytes_of(path), &metadata, None)))
