@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 
-use caisson_launcher::plan::{FEW_IDS, Setup};
+use caisson_launcher::plan::{FEW, Setup};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, open},
     io::Errno,
@@ -30,7 +30,7 @@ pub(crate) struct Cgroup {
 
 /// Ranges of ids that one launcher of an ordinary user has to give away.
 fn ranges_of(subordinate_ids: u32) -> u32 {
-    subordinate_ids / u32::try_from(FEW_IDS.len()).unwrap_or(u32::MAX)
+    subordinate_ids / FEW
 }
 
 impl Cgroup {
@@ -95,7 +95,7 @@ impl Cgroup {
         match setup.subordinate_ids {
             None => Ids::Range(FIRST_ID + self.index * STRIDE),
             // 0 is the user.
-            Some(_) => Ids::Few(1 + self.index * u32::try_from(FEW_IDS.len()).unwrap_or(0)),
+            Some(_) => Ids::Few(1 + self.index * FEW),
         }
     }
 

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 pub const ID_COUNT: u32 = 65_537;
 
 /// The ids of a sandbox where there are too few for [`ID_COUNT`] each, ascending: root, the group `tty`, the user, nobody, the agent.
-pub const FEW_IDS: [u32; 5] = [0, 5, 1000, 65_534, 65_536];
+pub const FEW_IDS: [u32; FEW as usize] = [0, 5, 1000, 65_534, 65_536];
+
+/// How many these are.
+pub const FEW: u32 = 5;
 
 /// What the launcher does for one sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use caisson_core::BackendError;
-use caisson_launcher::plan::FEW_IDS;
+use caisson_launcher::plan::FEW;
 
 /// Where the programs are, whatever `PATH` says.
 const DIRECTORIES: [&str; 3] = ["/usr/bin", "/bin", "/usr/local/bin"];
@@ -39,7 +39,7 @@ impl Rootless {
         let find = |file: &str, program: &str, own: u32| {
             let table = fs::read_to_string(file).unwrap_or_default();
             let (first, count) = range_of(&table, name, uid).ok_or_else(|| no_range(file, name, uid))?;
-            if count / u32::try_from(FEW_IDS.len()).unwrap_or(u32::MAX) < FEWEST_SANDBOXES {
+            if count / FEW < FEWEST_SANDBOXES {
                 return Err(no_range(file, name, uid));
             }
             let program = DIRECTORIES.iter().map(|directory| PathBuf::from(directory).join(program)).find(|path| path.exists());
