@@ -102,10 +102,16 @@ pub struct StartError {
 
 /// What root of a child user namespace may do, there and to files that it maps: act on every user's files and processes, become
 /// other users (include/uapi/linux/capability.h). Nothing of it reaches mounts or network, which belong to another namespace.
-pub const ROOT_CAPABILITIES: u32 = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7;
+pub const ROOT_CAPABILITIES: u32 = FILE_CAPABILITIES | 1 << CAP_FSETID | 1 << CAP_KILL | 1 << CAP_SETGID | 1 << CAP_SETUID;
+/// The part of it that is about other users' files.
+const FILE_CAPABILITIES: u32 = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER;
 const CAP_CHOWN: u32 = 0;
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_FOWNER: u32 = 3;
+const CAP_FSETID: u32 = 4;
+const CAP_KILL: u32 = 5;
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
 
 /// include/uapi/linux/seccomp.h
 const SECCOMP_SET_MODE_FILTER: c_int = 1;
@@ -396,7 +402,7 @@ fn set_file_identity(identity: Identity) -> io::Result<()> {
 
 /// What whoever touches files as `identity` may do beyond it: root, everybody's files; everybody else, nothing.
 fn file_capabilities(identity: Identity) -> [CapabilityData; 2] {
-    let kept = if identity.uid == 0 { 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER } else { 0 };
+    let kept = if identity.uid == 0 { FILE_CAPABILITIES } else { 0 };
     [CapabilityData { effective: kept, permitted: kept, inheritable: 0 }, CapabilityData::default()]
 }
 
