@@ -46,6 +46,11 @@ pub(crate) struct App {
 }
 
 impl App {
+    pub(crate) fn new(engine: Engine, config: Config) -> Self {
+        let metrics = Metrics::new(engine.clone());
+        Self { engine, config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(Semaphore::new(1)) }
+    }
+
     /// Runs work that must not stop half-way when the client hangs up.
     pub(crate) async fn owned<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
         match self.tasks.spawn(work.in_current_span()).await {

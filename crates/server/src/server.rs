@@ -30,7 +30,6 @@ use crate::{
     app::{App, Service},
     auth::Auth,
     config::Config,
-    metrics::Metrics,
     socket::{Socket, Traffic},
 };
 
@@ -78,11 +77,7 @@ impl Server {
             let listener = TcpListener::bind(address).await.map_err(|cause| BindError::Listen { address: *address, cause })?;
             listeners.push(listener);
         }
-        let metrics = Metrics::new(engine.clone());
-        Ok(Self {
-            listeners,
-            app: Arc::new(App { engine, config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(tokio::sync::Semaphore::new(1)) }),
-        })
+        Ok(Self { listeners, app: Arc::new(App::new(engine, config)) })
     }
 
     /// Where it listens, with the port that the kernel chose where port 0 was asked for.

@@ -14,13 +14,11 @@ use caisson_store::Sqlite;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio_util::task::TaskTracker;
 
 use crate::{
     app::{App, Service},
     auth::{Auth, KeyHash},
     config::Config,
-    metrics::Metrics,
     server::Server,
 };
 
@@ -77,9 +75,7 @@ impl Bench {
         let engine = Engine::open(config, Arc::new(Bare), Arc::new(store)).await.expect("an engine starts on nothing");
         let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
         config.body_limit = 1000;
-        let metrics = Metrics::new(engine.clone());
-        let app =
-            App { engine: engine.clone(), config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(tokio::sync::Semaphore::new(1)) };
+        let app = App::new(engine.clone(), config);
         Self { service: Service::new(Arc::new(app)), engine, _data: data }
     }
 
