@@ -4,6 +4,7 @@
 mod body;
 mod changes;
 mod code;
+mod confine;
 mod exec;
 mod files;
 mod guardian;

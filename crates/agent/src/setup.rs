@@ -9,7 +9,7 @@ use caisson_sys::{
 use caisson_wire::{AGENT_UID, AgentConfig, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{guardian::Guardian, reaper::Reaper, worker::Workers};
+use crate::{confine::confine, guardian::Guardian, reaper::Reaper, worker::Workers};
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
 const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
@@ -54,6 +54,9 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
     let weakness = env::args().nth(2);
+    if weakness.as_deref() != Some("unconfined") {
+        confine(config.uid)?;
+    }
     let unfiltered = weakness.as_deref() == Some("unfiltered");
     if !unfiltered {
         process::install_filter(AGENT_CALLS)?;

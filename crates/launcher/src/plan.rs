@@ -164,6 +164,8 @@ pub enum Weakness {
     Network,
     /// No limits on memory, processes and space.
     Limits,
+    /// No Landlock domain.
+    Landlock,
 }
 
 impl Weakness {
@@ -173,6 +175,7 @@ impl Weakness {
         match self {
             Self::Filter => Some("unfiltered"),
             Self::Identity => Some("unchanged"),
+            Self::Landlock => Some("unconfined"),
             Self::Mounts | Self::Sight | Self::Network | Self::Limits => None,
         }
     }

@@ -91,6 +91,12 @@ fn mounts_that_allow_too_much_are_noticed() {
     notices(Weakness::Mounts, "walls", &["1.2"]);
 }
 
+/// Needs a kernel with Landlock (Linux 5.13).
+#[test]
+fn a_missing_second_wall_is_noticed() {
+    notices(Weakness::Landlock, "walls", &["1.2"]);
+}
+
 #[test]
 fn a_proc_that_shows_the_host_is_noticed() {
     notices(Weakness::Sight, "sight", &["2.3", "2.7"]);
