@@ -4,6 +4,7 @@
 mod cgroup;
 mod control;
 mod disk;
+mod fault;
 mod ids;
 mod message;
 mod processors;

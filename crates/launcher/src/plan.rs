@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Stage;
+
 /// How many uids and gids a sandbox has: the 16 bits that images use, and the agent's own after them.
 pub const ID_COUNT: u32 = 65_537;
 
@@ -146,6 +148,8 @@ pub struct Setup {
     pub parked: u32,
     /// A wall to leave out.
     pub weakness: Option<Weakness>,
+    /// What goes wrong in every launch.
+    pub fault: Option<Fault>,
 }
 
 /// A wall that is left out, so that tests can prove that they would notice. For tests alone: nothing that an operator or a client can say
@@ -166,6 +170,22 @@ pub enum Weakness {
     Limits,
     /// No Landlock domain.
     Landlock,
+}
+
+/// Something that goes wrong at one stage of every launch, so that tests can see what is left of it. For tests alone, as [`Weakness`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub stage: Stage,
+    pub effect: Effect,
+}
+
+/// How it goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Whoever reaches the stage stands still there under the name [`Stage::mark`].
+    Hold,
+    /// The stage fails with this `errno`.
+    Fail(i32),
 }
 
 impl Weakness {

@@ -146,6 +146,20 @@ impl Stage {
         Self::Execute,
     ];
 
+    /// Whether the launcher itself is at work; at every other it is the new process.
+    #[must_use]
+    pub fn is_the_launchers(self) -> bool {
+        matches!(self, Self::Cgroup | Self::Clone)
+    }
+
+    /// The name of a process that is held there by a fault, no longer than the kernel keeps (`PR_SET_NAME(2const)`).
+    #[must_use]
+    pub fn mark(self) -> String {
+        let mut mark = format!("at:{self:?}");
+        mark.truncate(15);
+        mark
+    }
+
     /// What was being done, for people.
     #[must_use]
     pub fn describe(self) -> &'static str {

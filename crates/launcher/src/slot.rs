@@ -15,7 +15,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-use crate::{cgroup::Cgroup, stages};
+use crate::{cgroup::Cgroup, fault, stages};
 
 /// Where a slot is in its life.
 #[derive(Debug)]
@@ -65,8 +65,11 @@ impl Slot {
         let flags = SocketFlags::CLOEXEC;
         let (socket, child_socket) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(|e| failure(Stage::Clone, &e.into(), "socket"))?;
-        let cgroup = Cgroup::create(setup, seed).map_err(|e| failure(Stage::Cgroup, &e, &setup.hierarchies.join(", ")))?;
-        let cloned = open_unified(setup, &cgroup)
+        let cgroup = fault::reach(setup, Stage::Cgroup)
+            .and_then(|()| Cgroup::create(setup, seed))
+            .map_err(|e| failure(Stage::Cgroup, &e, &setup.hierarchies.join(", ")))?;
+        let cloned = fault::reach(setup, Stage::Clone)
+            .and_then(|()| open_unified(setup, &cgroup))
             .and_then(|directory| clone_process(alone, stages::namespaces(setup), directory.as_ref().map(AsFd::as_fd)));
         match cloned {
             Ok(Cloned::Child) => stages::sandbox_process(child_socket, agent, setup, &cgroup),

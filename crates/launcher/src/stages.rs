@@ -30,7 +30,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, disk, ids::Ids, message};
+use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
@@ -71,6 +71,11 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
+/// To be said on entering each stage.
+fn reach(setup: &Setup, stage: Stage) -> Done {
+    fault::reach(setup, stage).at(stage, "")
+}
+
 /// The namespaces that a sandbox's first process is born into. The user namespace comes last, see the module; on cgroup v1 the
 /// cgroup namespace comes after the cgroup has been entered.
 pub(crate) fn namespaces(setup: &Setup) -> i32 {
@@ -104,6 +109,7 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
 
     let mut buffer = Vec::new();
     let Some(fds) = message::receive(socket, &mut buffer, Tag::descriptors_of).at(Stage::Plan, "socket")? else { return Ok(()) };
+    reach(setup, Stage::Plan)?;
     let nonsense = || io::Error::from(Errno::PROTO);
     let (_, _, body) = protocol::split(&buffer).map_err(|_| nonsense()).at(Stage::Plan, "message")?;
     let plan: Plan = protocol::decode(body).map_err(|_| nonsense()).at(Stage::Plan, "plan")?;
@@ -112,8 +118,10 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     let image = fds.next();
 
     limit(&plan, setup, cgroup)?;
+    reach(setup, Stage::Hostname)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
     build_root(&plan, setup, image, namespace.as_fd(), cgroup.ids(setup))?;
+    reach(setup, Stage::Credentials)?;
     drop_privileges(&plan, namespace.as_fd())?;
     execute(&plan, setup, socket, agent, &stream)
 }
@@ -145,6 +153,7 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     rustix::process::umask(Mode::empty());
     // When the host is short of memory, sandboxes go before everything else of it; user code, with 1000, goes before its agent.
     fs::write("/proc/self/oom_score_adj", "900").at(Stage::Surroundings, "oom_score_adj")?;
+    reach(setup, Stage::EnterCgroup)?;
     if !setup.unified {
         for hierarchy in &setup.hierarchies {
             let file = cgroup.directory(hierarchy).join("cgroup.procs");
@@ -152,7 +161,9 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
         }
         kernel::unshare_cgroup().at(Stage::EnterCgroup, "namespace")?;
     }
+    reach(setup, Stage::Propagation)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Propagation, "/")?;
+    reach(setup, Stage::Surroundings)?;
     setsid().at(Stage::Surroundings, "session")?;
     kernel::fresh_session_keyring().at(Stage::Surroundings, "keyring")?;
     kernel::loopback_up().at(Stage::Surroundings, "loopback")?;
@@ -160,11 +171,13 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
         // All ports of a network that ends at itself are for everybody. A host that does not let us say so has one convenience less.
         drop(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     }
+    reach(setup, Stage::UserNamespace)?;
     let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
     kernel::user_namespace(alone, &cgroup.ids(setup).map()).at(Stage::UserNamespace, "")
 }
 
 fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
+    reach(setup, Stage::Limits)?;
     if setup.weakness == Some(Weakness::Limits) {
         return Ok(());
     }
@@ -180,6 +193,7 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
 fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, namespace: BorrowedFd<'_>, ids: Ids) -> Done {
+    reach(setup, Stage::Sources)?;
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
     for step in &plan.steps {
@@ -189,6 +203,7 @@ fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, namespace: Bor
     }
     let mut sources = sources.into_iter();
 
+    reach(setup, Stage::Root)?;
     let root = match (&plan.root, image) {
         (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, ids, false).at(Stage::Root, "tmpfs")?,
         (Root::Disk, Some(image)) => disk::mount(image.as_fd()).at(Stage::Root, "disk")?,
@@ -200,11 +215,13 @@ fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, namespace: Bor
         set_owner(&root, ".", 0, ids).at(Stage::Root, "owner")?;
         rustix::fs::unlinkat(&root, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
     }
+    reach(setup, Stage::Step)?;
     let blind =
         |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         carry_out(step, &root, &mut sources, ids, setup).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
+    reach(setup, Stage::Pivot)?;
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
     // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
@@ -453,10 +470,13 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     for capability in AGENT_CAPABILITIES.iter() {
         rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(at("ambient set"))?;
     }
-    rustix::thread::set_no_new_privs(true).map_err(at("no_new_privs"))
+    rustix::thread::set_no_new_privs(true).map_err(at("no_new_privs"))?;
+    // Changes of credentials have cleared it.
+    kernel::die_with_parent().at(Stage::Credentials, "parent death signal")
 }
 
 fn execute(plan: &Plan, setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
+    reach(setup, Stage::Execute)?;
     let argument = |text: &str| CString::new(text).map_err(|_| io::Error::from(Errno::INVAL));
     let mut argv = vec![argument("caisson-agent").at(Stage::Execute, "argv")?, argument(&plan.agent_argument).at(Stage::Execute, "argv")?];
     if let Some(weakness) = setup.weakness.and_then(Weakness::agent_argument) {
@@ -466,8 +486,7 @@ fn execute(plan: &Plan, setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd
     // succeeds, and by closing then says so.
     let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64).at(Stage::Execute, "socket")?;
     kernel::donate_fd(stream.as_fd(), SOCKET_FD).at(Stage::Execute, "stream")?;
-    // Changes of credentials have cleared it. A launcher that died in between has closed its end.
-    kernel::die_with_parent().at(Stage::Execute, "parent death signal")?;
+    // A launcher that died while no signal told of it has closed its end.
     if message::hung_up(&socket).at(Stage::Execute, "socket")? {
         kernel::exit_now(1);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Storage, Usage};
-use caisson_launcher::plan::{Setup, Weakness};
+use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{AGENT_UID, AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::UnixStream, sync::watch};
@@ -38,13 +38,16 @@ pub struct NativeConfig {
     /// A wall to leave out, for tests that prove that they would notice.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
+    /// What goes wrong in every launch, for tests that look at what is left of it.
+    #[doc(hidden)]
+    pub fault: Option<Fault>,
 }
 
 impl NativeConfig {
     /// The defaults of a server.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, parked: 8, accept_weaker_limits: false, weakness: None }
+        Self { data_dir, parked: 8, accept_weaker_limits: false, weakness: None, fault: None }
     }
 }
 
@@ -99,6 +102,7 @@ impl Native {
             subordinate_ids: rootless.as_ref().map(Rootless::count),
             parked: config.parked,
             weakness: config.weakness,
+            fault: config.fault,
         };
         let link = Arc::new(Link::start(&setup, rootless.as_ref())?);
         Ok(Self {

@@ -15,4 +15,7 @@ mod rootless;
 
 pub use backend::{Native, NativeConfig};
 #[doc(hidden)]
-pub use caisson_launcher::plan::Weakness;
+pub use caisson_launcher::{
+    plan::{Effect, Fault, Weakness},
+    protocol::Stage,
+};
