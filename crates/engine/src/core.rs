@@ -44,6 +44,12 @@ pub(crate) fn unavailable(message: impl Into<String>) -> Error {
     Error::Unavailable { message: message.into(), retry_after: RETRY_AFTER, cause: None }
 }
 
+/// A sandbox that ended because the store did not take its record: a full disk, most of the time.
+pub(crate) fn unrecorded(cause: Arc<StoreError>) -> Error {
+    let message = "the sandbox could not be recorded; if that goes on, the server's log says why".to_owned();
+    Error::Unavailable { message, retry_after: RETRY_AFTER, cause: Some(Box::new(cause)) }
+}
+
 /// A store's failure as a caller sees it. A taken name is dealt with where names are given.
 pub(crate) fn store_error(error: StoreError) -> Error {
     match error {

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     activity::{Activity, NoUse, Use},
     agent_client::{AgentClient, AgentError},
-    core::{Core, launch_error, store_error, unavailable},
+    core::{Core, launch_error, store_error, unavailable, unrecorded},
     figures,
     registry::unknown_sandbox,
     request::SandboxUpdate,
@@ -240,11 +240,12 @@ impl Living {
     /// The error for somebody who wanted something of a sandbox that takes nothing any more.
     pub(crate) async fn why_ended(&self) -> Error {
         let tombstone = self.tombstone().await;
+        // Comes first: what was not recorded is ended, and that is no failure of the launch.
+        if let Recorded::Failed(cause) = &*self.recorded.borrow() {
+            return unrecorded(Arc::clone(cause));
+        }
         if let Some(error) = self.launch_error.get() {
             return launch_error(error);
-        }
-        if let Recorded::Failed(_) = &*self.recorded.borrow() {
-            return unavailable("the sandbox could not be recorded");
         }
         match tombstone {
             Some(tombstone) => Error::Gone { id: self.id.to_string(), tombstone },
