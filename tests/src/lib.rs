@@ -13,6 +13,7 @@ mod probe;
 mod process;
 mod sandbox;
 mod server;
+mod shortage;
 
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
 pub use clock::{allowed, eventually};
@@ -23,6 +24,7 @@ pub use probe::{on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
 pub use sandbox::Sandbox;
 pub use server::{Server, Setup};
+pub use shortage::{Shortage, SmallDisk};
 
 pub use base64::{Engine as Base64Engine, engine::general_purpose::STANDARD as BASE64};
 pub use serde_json::{Value, json};
