@@ -43,7 +43,7 @@ fn r4_1_memory_filled_by_other_means_counts_as_well() {
         ),
     ] {
         let sandbox = server.sandbox(&json!({"limits": {"memory_bytes": 64 * MIB, "disk_bytes": 512 * MIB}}));
-        let result = sandbox.exec(&json!({"language": "python", "code": code, "timeout_s": 60}));
+        let result = sandbox.exec(&json!({"language": "python", "code": code, "timeout_s": allowed(Duration::from_secs(60)).as_secs()}));
         let bounded = ["out_of_memory", "exited"].contains(&result["status"].as_str().unwrap());
         assert!(bounded, "{what}: {result:#}");
         let usage = sandbox.get();

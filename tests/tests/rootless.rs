@@ -57,9 +57,11 @@ impl User {
         true
     }
 
+    /// The second time in its cgroup the user is where the first has moved its processes to.
     fn command(&self, words: &[&str]) -> Command {
         let script = "cd \"$1\" && for name in passwd subuid subgid; do mount --bind $name /etc/$name || exit 99; done; \
-                      if [ -n \"$2\" ]; then echo $$ > \"$2/cgroup.procs\" || exit 98; fi; \
+                      if [ -n \"$2\" ]; then in=$2; [ ! -d \"$2/caisson-server\" ] || in=$2/caisson-server; \
+                      echo $$ > \"$in/cgroup.procs\" || exit 98; fi; \
                       id=$3; cd home; shift 3; exec setpriv --reuid $id --regid $id --clear-groups -- \"$@\"";
         let mut command = self.home.clean("unshare");
         command.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]);
