@@ -7,12 +7,17 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 # Suites that make real sandboxes need root.
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 SUITES := caisson-tests
+# Of each fuzz target: a short run among the tests, a long one by `make fuzz`.
+FUZZ_SHORT := 10
+TIME ?= 600
+TARGETS ?=
 
 .PHONY: help
 help:
 	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
 	@echo "make test      all tests, on the real kernel"
 	@echo "make test-vm   the suites that make sandboxes, in a virtual machine with cgroup v2"
+	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
 	@echo "make lint      formatting and lints"
 	@echo "make build     target/release/caisson"
@@ -31,9 +36,10 @@ demo:
 # First what can run side by side, then what looks at the whole host and so runs alone.
 .PHONY: test
 test:
-	@tools/setup build test
+	@tools/setup build test fuzz
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
-	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --no-fail-fast
+	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
+	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
 	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
 
 .PHONY: test-vm
@@ -41,6 +47,11 @@ test-vm:
 	@tools/setup build vm
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	tests/vm/run.sh
+
+.PHONY: fuzz
+fuzz:
+	@tools/setup build fuzz
+	CARGO=$(CARGO) fuzz/run $(TIME) $(TARGETS)
 
 .PHONY: bench
 bench:
@@ -50,10 +61,10 @@ bench:
 
 .PHONY: lint
 lint:
-	@tools/setup build demo
+	@tools/setup build demo fuzz
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup .ci/run tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/setup .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 
 .PHONY: clean

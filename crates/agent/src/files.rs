@@ -1,7 +1,6 @@
 //! Files, as the sandbox's user touches them. All of it runs on the worker threads.
 
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder, File},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::{
@@ -26,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     body::Answer,
     code::random_letters,
+    query::Query,
     refusal::{of_path, refuse},
     service::json,
     setup::Agent,
@@ -35,38 +35,9 @@ use crate::{
 const CHUNK: usize = 64 << 10;
 /// Chunks under way between a worker and the stream.
 const CHUNKS: usize = 4;
-/// The longest path that the kernel takes.
-const MAX_PATH: usize = 4095;
 /// Entries in a listing, unless fewer are asked for.
 const MAX_ENTRIES: u32 = 100_000;
 const DEFAULT_ENTRIES: u32 = 10_000;
-
-/// What a request's query says.
-struct Query<'a>(&'a str);
-
-impl<'a> Query<'a> {
-    fn of<B>(request: &'a Request<B>) -> Self {
-        Self(request.uri().query().unwrap_or(""))
-    }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
-    }
-
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
-        self.get(name).map(|text| text.parse().map_err(|_| refuse(RefusalCode::Invalid, format!("`{name}` is not a number")))).transpose()
-    }
-
-    /// The absolute path asked for; relative ones start at the work dir.
-    fn path(&self, agent: &Agent) -> Result<PathBuf, Refusal> {
-        let bytes =
-            self.get("path").and_then(path::decode).ok_or_else(|| refuse(RefusalCode::Invalid, "`path` is missing or not encoded"))?;
-        if bytes.is_empty() || bytes.contains(&0) || bytes.len() > MAX_PATH {
-            return Err(refuse(RefusalCode::Invalid, format!("a path has 1 to {MAX_PATH} bytes and no NUL")));
-        }
-        Ok(Path::new(&agent.config.work_dir).join(OsStr::from_bytes(&bytes)))
-    }
-}
 
 fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
@@ -100,14 +71,14 @@ fn describe_path(path: &Path) -> Result<FileStat, Refusal> {
 }
 
 pub(crate) async fn stat(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let path = Query::of(request).path(agent)?;
+    let path = Query::of(request.uri()).path(&agent.config.work_dir)?;
     let stat = agent.workers.run(move || describe_path(&path)).await?;
     Ok(json(&stat))
 }
 
 pub(crate) async fn list(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let query = Query::of(request);
-    let root = query.path(agent)?;
+    let query = Query::of(request.uri());
+    let root = query.path(&agent.config.work_dir)?;
     let depth: u32 = query.number("depth")?.unwrap_or(1);
     let limit = query.number("limit")?.unwrap_or(DEFAULT_ENTRIES).min(MAX_ENTRIES) as usize;
     let listing = agent.workers.run(move || list_tree(&root, depth, limit)).await?;
@@ -151,8 +122,8 @@ fn children(directory: &Path, limit: usize, truncated: &mut bool) -> io::Result<
 }
 
 pub(crate) async fn read(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let query = Query::of(request);
-    let path = query.path(agent)?;
+    let query = Query::of(request.uri());
+    let path = query.path(&agent.config.work_dir)?;
     let (offset, length): (u64, Option<u64>) = (query.number("offset")?.unwrap_or(0), query.number("length")?);
     let (tell, told) = oneshot::channel();
     let (chunks, receiver) = mpsc::channel(CHUNKS);
@@ -221,8 +192,8 @@ enum Piece {
 }
 
 pub(crate) async fn write(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let query = Query::of(&request);
-    let path = query.path(agent)?;
+    let query = Query::of(request.uri());
+    let path = query.path(&agent.config.work_dir)?;
     let mode = query.number::<u32>("mode")?.unwrap_or(0o644) & 0o777;
     let (pieces, receiver) = mpsc::channel(CHUNKS);
     let written = agent.workers.run(move || write_file(&path, mode, receiver));
@@ -289,8 +260,8 @@ fn fill(temporary: &Path, mode: u32, pieces: &mut mpsc::Receiver<Piece>) -> io::
 }
 
 pub(crate) async fn delete(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let query = Query::of(request);
-    let path = query.path(agent)?;
+    let query = Query::of(request.uri());
+    let path = query.path(&agent.config.work_dir)?;
     let recursive = query.get("recursive") == Some("true");
     agent.workers.run(move || delete_path(&path, recursive)).await?;
     let mut response = Response::new(Answer::Done);

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod guardian;
 mod lookup;
+mod query;
 mod reaper;
 mod refusal;
 mod service;

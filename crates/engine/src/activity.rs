@@ -5,10 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 /// Set in `uses` once nobody may begin any more.
 const CLOSED: u64 = 1 << 63;
@@ -136,5 +137,13 @@ mod tests {
         assert!(activity.in_use() && activity.begin().is_none());
         drop(last);
         assert!(!activity.in_use() && !activity.close_if_unused());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn its_clock_is_the_one_that_time_limits_are_waited_for_by() {
+        let activity = Arc::new(Activity::new(Timestamp::UNIX_EPOCH));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!((activity.born().elapsed().as_secs(), activity.last_used() - activity.born()), (60, Duration::ZERO));
+        activity.touch();
+        assert_eq!(activity.last_active_at().as_second(), 60);
     }
 }

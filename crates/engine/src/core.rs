@@ -25,6 +25,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The limits that this host cannot enforce in full, by their names in the API.
+    pub(crate) fn weaker_limits(&self) -> Vec<String> {
+        self.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect()
+    }
+
     /// Refuses when the engine is being shut down.
     pub(crate) fn accepting(&self) -> Result<(), Error> {
         if self.closing.is_cancelled() { Err(unavailable("the server is shutting down")) } else { Ok(()) }

@@ -24,7 +24,7 @@ pub(crate) fn record(
     metadata: BTreeMap<String, String>,
 ) -> Sandbox {
     let created_at = now();
-    spec.weaker_limits = core.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect();
+    spec.weaker_limits = core.weaker_limits();
     Sandbox {
         id: SandboxId::random(),
         name,

@@ -51,7 +51,7 @@ pub(crate) async fn run(core: &Arc<Core>, request: RunRequest) -> Result<Running
     tasks.spawn(executions.track_future(async move {
         let begun = living.activity.begin();
         let end = match prepare_and_start(&core, &living, request).await {
-            Ok((agent, started, max_file_bytes)) => follow(&living, &agent, started, max_file_bytes, reply).await,
+            Ok((agent, started, max_file_bytes)) => follow(&core, &living, &agent, started, max_file_bytes, reply).await,
             Err(error) => {
                 let end = End::new(TombstoneReason::Finished, format!("its program did not start: {error}"));
                 // Whoever asked may have gone; nothing ran.
@@ -76,6 +76,7 @@ async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunR
 
 /// Until the answer has been given; returns how the sandbox is to end.
 async fn follow(
+    core: &Core,
     living: &Living,
     agent: &AgentClient,
     mut started: Started,
@@ -93,7 +94,7 @@ async fn follow(
     let (changes, files_truncated) = take_changes(&mut ended);
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, agent, changes, max_file_bytes));
     // Likewise.
-    drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits: living.now().spec.weaker_limits })));
+    drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits: core.weaker_limits() })));
     End::new(TombstoneReason::Finished, "its one execution has ended")
 }
 

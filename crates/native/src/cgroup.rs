@@ -26,9 +26,7 @@ pub(crate) enum Cgroups {
 impl Cgroups {
     /// Finds the hierarchies and makes our parent directory in each.
     pub(crate) fn prepare() -> Result<Self, BackendError> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|error| BackendError::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
-        let found = Self::find(&mounts, |root| fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default())?;
+        let found = Self::mounted()?;
         found.make()?;
         Ok(found)
     }
@@ -41,10 +39,7 @@ impl Cgroups {
                  --scope -p Delegate=yes`, or from a service with Delegate=yes; or run it as root"
             ))
         };
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let Ok(Self::Unified { root }) =
-            Self::find(&mounts, |root| fs::read_to_string(format!("{root}/cgroup.controllers")).unwrap_or_default())
-        else {
+        let Ok(Self::Unified { root }) = Self::mounted() else {
             return Err(none("this host has no cgroup v2, the only kind that can be given to users"));
         };
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -54,8 +49,7 @@ impl Cgroups {
         let writable = ["cgroup.procs", "cgroup.subtree_control"]
             .iter()
             .all(|file| rustix::fs::access(format!("{own}/{file}"), rustix::fs::Access::WRITE_OK).is_ok());
-        let offered = fs::read_to_string(format!("{own}/cgroup.controllers")).unwrap_or_default();
-        if !writable || !["cpu", "memory", "pids"].iter().all(|name| offered.split_whitespace().any(|offer| offer == *name)) {
+        if !writable || !suffice(&controllers(&own)) {
             return Err(none(&format!("the one it is in, {own}, is not, or lacks the controllers cpu, memory and pids")));
         }
         leave_for_supervisor(&own).map_err(|error| unusable(&own, &error))?;
@@ -66,17 +60,23 @@ impl Cgroups {
 
     /// Makes our parent directory in each hierarchy.
     fn make(&self) -> Result<(), BackendError> {
-        let found = self;
-        for hierarchy in found.hierarchies() {
+        for hierarchy in self.hierarchies() {
             make(Path::new(&hierarchy)).map_err(|error| unusable(&hierarchy, &error))?;
         }
-        if let Self::Unified { root } = found {
+        if let Self::Unified { root } = self {
             for directory in [root.clone(), format!("{root}/{PARENT}")] {
                 let file = format!("{directory}/cgroup.subtree_control");
                 fs::write(&file, "+cpu +memory +pids").map_err(|error| unusable(&file, &error))?;
             }
         }
         Ok(())
+    }
+
+    /// What is mounted on this host.
+    fn mounted() -> Result<Self, BackendError> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| BackendError::Failed(format!("cannot read /proc/self/mountinfo: {error}")))?;
+        Self::find(&mounts, controllers)
     }
 
     /// Reads the mount table. v2 counts only when its root offers the three controllers; in the hybrid layout it does not.
@@ -86,12 +86,7 @@ impl Cgroups {
             let Some((before, after)) = line.split_once(" - ") else { continue };
             let (Some(point), mut after) = (before.split(' ').nth(4), after.split(' ')) else { continue };
             match (after.next(), after.nth(1)) {
-                (Some("cgroup2"), _) => {
-                    let offered = controllers(point);
-                    if ["cpu", "memory", "pids"].iter().all(|name| offered.split_whitespace().any(|offer| offer == *name)) {
-                        return Ok(Self::Unified { root: point.to_owned() });
-                    }
-                }
+                (Some("cgroup2"), _) if suffice(&controllers(point)) => return Ok(Self::Unified { root: point.to_owned() }),
                 (Some("cgroup"), Some(options)) => {
                     legacy.push((point.to_owned(), options.split(',').map(str::to_owned).collect()));
                 }
@@ -194,6 +189,16 @@ impl Cgroups {
             },
         })
     }
+}
+
+/// What a cgroup of v2 offers to those below it.
+fn controllers(directory: &str) -> String {
+    fs::read_to_string(format!("{directory}/cgroup.controllers")).unwrap_or_default()
+}
+
+/// Whether these controllers are all that we need.
+fn suffice(offered: &str) -> bool {
+    ["cpu", "memory", "pids"].iter().all(|name| offered.split_whitespace().any(|offer| offer == *name))
 }
 
 /// Moves every process of a cgroup into one below it, because one with processes can have no controllers for others below it.

@@ -12,10 +12,12 @@ use std::{
 use caisson_core::{BackendError, Limits};
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::program;
+
 const BLOCK: u64 = 4096;
 const INODE: u64 = 256;
 const MIB: u64 = 1 << 20;
-/// Where programs for administrators are, whatever `PATH` says.
+/// Where programs for administrators are.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// Makes them.
@@ -75,21 +77,18 @@ fn size(limits: &Limits) -> u64 {
 }
 
 fn format(image: &OwnedFd, inodes: u64) -> Result<(), BackendError> {
-    let program =
-        DIRECTORIES.iter().map(|directory| Path::new(directory).join("mkfs.ext4")).find(|path| path.exists()).ok_or_else(|| {
-            BackendError::Unsupported("storage `disk` needs `mkfs.ext4`; install the package e2fsprogs, or use storage `memory`".to_owned())
-        })?;
+    let program = program::find(&DIRECTORIES, "mkfs.ext4").ok_or_else(|| {
+        BackendError::Unsupported("storage `disk` needs `mkfs.ext4`; install the package e2fsprogs, or use storage `memory`".to_owned())
+    })?;
     let failed = |why: String| BackendError::Failed(format!("mkfs.ext4 failed: {why}"));
     let stdin = image.try_clone().map(File::from).map_err(|error: io::Error| failed(error.to_string()))?;
-    let output = Command::new(program)
-        .env_clear()
+    let mut format = Command::new(program);
+    format
         // No journal: nobody mounts it again after a crash.
         .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", "^has_journal,^resize_inode", "-E"])
         .args(["lazy_itable_init=1,nodiscard,root_owner=0:0", "-N", &inodes.to_string(), "/proc/self/fd/0"])
-        .stdin(Stdio::from(stdin))
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+        .stdin(Stdio::from(stdin));
+    program::run(&mut format).map_err(failed)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod host_image;
 mod link;
 mod machine;
 mod plan;
+mod program;
 mod rootless;
 
 pub use backend::{Native, NativeConfig};

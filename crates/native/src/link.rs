@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, IoSlice},
-    mem::MaybeUninit,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Command, Stdio},
     sync::{
@@ -17,10 +16,8 @@ use caisson_launcher::{
     plan::{Plan, Setup},
     protocol::{self, Ended, Failure, Launched, MAX_MESSAGE, Tag},
 };
-use caisson_sys::kernel::sealed_program;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, sendmsg, socketpair,
-};
+use caisson_sys::{kernel::sealed_program, message::send};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 use tokio::sync::watch;
 
 use crate::{explain::explain, rootless::Rootless};
@@ -69,14 +66,12 @@ impl Link {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|error| failed("make a socket")(error.into()))?;
         let pid = spawn(&program, theirs).map_err(failed("start the launcher"))?;
-        send(socket.as_fd(), &protocol::encode(Tag::Setup, 0, setup), &[agent.as_fd()], SendFlags::empty())
-            .map_err(failed("talk to the launcher"))?;
+        send(socket.as_fd(), &protocol::encode(Tag::Setup, 0, setup), &[agent.as_fd()]).map_err(failed("talk to the launcher"))?;
         let mut buffer = vec![0; MAX_MESSAGE];
         let mut length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
         if let (Some(rootless), Ok((Tag::MapIds, ..))) = (rootless, protocol::split(&buffer[..length])) {
             rootless.map(pid)?;
-            send(socket.as_fd(), &protocol::encode(Tag::IdsMapped, 0, &()), &[], SendFlags::empty())
-                .map_err(failed("talk to the launcher"))?;
+            send(socket.as_fd(), &protocol::encode(Tag::IdsMapped, 0, &()), &[]).map_err(failed("talk to the launcher"))?;
             length = receive(socket.as_fd(), &mut buffer).map_err(failed("hear from the launcher"))?;
         }
         match protocol::split(&buffer[..length]) {
@@ -122,7 +117,7 @@ impl Link {
         lock(&self.table).insert(seq, Held { progress: sender, stream: ours });
         // The launcher reads at once whatever comes, so this waits for a few milliseconds at worst.
         let fds: Vec<BorrowedFd<'_>> = std::iter::once(theirs).chain(image).collect();
-        if let Err(error) = send(self.socket.as_fd(), &message, &fds, SendFlags::empty()) {
+        if let Err(error) = send(self.socket.as_fd(), &message, &fds) {
             lock(&self.table).remove(&seq);
             return Err(error);
         }
@@ -131,7 +126,7 @@ impl Link {
 
     /// Asks for the end of a sandbox; [`Progress::Ended`] or [`Progress::Failed`] follows.
     pub(crate) fn destroy(&self, seq: u64) -> io::Result<()> {
-        send(self.socket.as_fd(), &protocol::encode(Tag::Destroy, seq, &()), &[], SendFlags::empty())
+        send(self.socket.as_fd(), &protocol::encode(Tag::Destroy, seq, &()), &[])
     }
 
     /// Ends the launcher with everything it has, and waits until it is gone.
@@ -172,16 +167,6 @@ fn spawn(program: &OwnedFd, socket: OwnedFd) -> io::Result<u32> {
         Err(error) => tracing::error!(%error, "The launcher cannot be waited for"),
     })?;
     Ok(pid)
-}
-
-fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::other("too many descriptors for one message"));
-    }
-    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, flags | SendFlags::NOSIGNAL))?;
-    Ok(())
 }
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {

@@ -9,7 +9,9 @@ use std::{
 use caisson_core::BackendError;
 use caisson_launcher::plan::FEW;
 
-/// Where the programs are, whatever `PATH` says.
+use crate::program;
+
+/// Where the programs are.
 const DIRECTORIES: [&str; 3] = ["/usr/bin", "/bin", "/usr/local/bin"];
 /// Fewer sandboxes at one time than this are not worth it.
 const FEWEST_SANDBOXES: u32 = 8;
@@ -42,8 +44,7 @@ impl Rootless {
             if count / FEW < FEWEST_SANDBOXES {
                 return Err(no_range(file, name, uid));
             }
-            let program = DIRECTORIES.iter().map(|directory| PathBuf::from(directory).join(program)).find(|path| path.exists());
-            let program = program.ok_or_else(|| {
+            let program = program::find(&DIRECTORIES, program).ok_or_else(|| {
                 BackendError::Unsupported(
                     "an ordinary user's sandboxes need `newuidmap` and `newgidmap`, so that code in them is somebody else than their agent: \
                      install the package uidmap (shadow-utils), or run as root"
@@ -64,12 +65,8 @@ impl Rootless {
     pub(crate) fn map(&self, pid: u32) -> Result<(), BackendError> {
         for ids in [&self.uids, &self.gids] {
             let numbers = [pid, 0, ids.own, 1, 1, ids.first, ids.count].map(|number| number.to_string());
-            let failed = |why: String| BackendError::Unsupported(format!("{} failed: {why}", ids.program.display()));
-            let output = Command::new(&ids.program).args(numbers).env_clear().stdin(Stdio::null()).output();
-            let output = output.map_err(|error| failed(error.to_string()))?;
-            if !output.status.success() {
-                return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-            }
+            program::run(Command::new(&ids.program).args(numbers).stdin(Stdio::null()))
+                .map_err(|why| BackendError::Unsupported(format!("{} failed: {why}", ids.program.display())))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod app;
 mod auth;
 mod config;
 mod error;
+mod extract;
 mod follow;
 mod health;
 mod json;

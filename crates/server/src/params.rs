@@ -1,33 +1,28 @@
-//! Query parameters, strictly: byte-exact, each known, each once unless it may repeat.
-
-use axum::{extract::FromRequestParts, http::request::Parts};
-
-use crate::error::{ApiError, ApiResult};
+//! Query parameters, strictly: byte-exact, each known, each once unless it may repeat. Text alone: `extract.rs` takes them from a request.
 
 /// The parameters of one request. Take what you know, then call [`Params::finish`].
 #[derive(Debug)]
 pub(crate) struct Params(Vec<(String, Vec<u8>)>);
 
-impl<S: Sync> FromRequestParts<S> for Params {
-    type Rejection = ApiError;
+/// What is wrong with the query, naming the parameter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InvalidParameter(pub(crate) String);
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
-        Self::parse(parts.uri.query().unwrap_or_default())
-    }
-}
+type Result<T> = std::result::Result<T, InvalidParameter>;
 
 impl Params {
-    fn parse(query: &str) -> ApiResult<Self> {
+    pub(crate) fn parse(query: &str) -> Result<Self> {
         let pair = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = String::from_utf8(decode(name)?).map_err(|_| invalid("a parameter's name is not UTF-8"))?;
             Ok((name, decode(value)?))
         };
-        query.split('&').filter(|text| !text.is_empty()).map(pair).collect::<ApiResult<_>>().map(Self)
+        query.split('&').filter(|text| !text.is_empty()).map(pair).collect::<Result<_>>().map(Self)
     }
 
     /// A parameter as bytes; empty ones count.
-    pub(crate) fn bytes(&mut self, name: &str) -> ApiResult<Option<Vec<u8>>> {
+    pub(crate) fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
         let mut values = self.all_bytes(name);
         match values.len() {
             0 | 1 => Ok(values.pop()),
@@ -36,35 +31,35 @@ impl Params {
     }
 
     /// A parameter as text.
-    pub(crate) fn text(&mut self, name: &str) -> ApiResult<Option<String>> {
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>> {
         self.bytes(name)?.map(|value| text(name, value)).transpose()
     }
 
     /// All values of a parameter that may repeat.
-    pub(crate) fn texts(&mut self, name: &str) -> ApiResult<Vec<String>> {
+    pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>> {
         self.all_bytes(name).into_iter().map(|value| text(name, value)).collect()
     }
 
     /// Parameters that share a prefix, without it.
-    pub(crate) fn prefixed(&mut self, prefix: &str) -> ApiResult<Vec<(String, String)>> {
+    pub(crate) fn prefixed(&mut self, prefix: &str) -> Result<Vec<(String, String)>> {
         let (taken, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
         self.0 = left;
         taken.into_iter().map(|(name, value)| Ok((name[prefix.len()..].to_owned(), text(&name, value)?))).collect()
     }
 
     /// A parameter of some other type. `what` says what would have been right.
-    pub(crate) fn parsed<T: std::str::FromStr>(&mut self, name: &str, what: &str) -> ApiResult<Option<T>> {
+    pub(crate) fn parsed<T: std::str::FromStr>(&mut self, name: &str, what: &str) -> Result<Option<T>> {
         let Some(value) = self.text(name)? else { return Ok(None) };
         value.parse().map(Some).map_err(|_| invalid(format!("parameter `{name}` is `{value}`, expected {what}")))
     }
 
     /// `true` or `false`; absent is `false`.
-    pub(crate) fn flag(&mut self, name: &str) -> ApiResult<bool> {
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool> {
         Ok(self.parsed(name, "`true` or `false`")?.unwrap_or(false))
     }
 
     /// Refuses what nobody took.
-    pub(crate) fn finish(self) -> ApiResult<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => Err(invalid(format!("parameter `{name}` is not known here"))),
@@ -76,16 +71,16 @@ impl Params {
     }
 }
 
-fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError::bad_request("invalid_parameter", message)
+fn invalid(message: impl Into<String>) -> InvalidParameter {
+    InvalidParameter(message.into())
 }
 
-fn text(name: &str, value: Vec<u8>) -> ApiResult<String> {
+fn text(name: &str, value: Vec<u8>) -> Result<String> {
     String::from_utf8(value).map_err(|_| invalid(format!("parameter `{name}` is not UTF-8")))
 }
 
 /// Percent signs and plus signs back into bytes.
-fn decode(text: &str) -> ApiResult<Vec<u8>> {
+fn decode(text: &str) -> Result<Vec<u8>> {
     let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -113,7 +108,7 @@ mod tests {
         assert_eq!(params.text("n").unwrap().unwrap(), "ä");
         assert_eq!(params.text("empty").unwrap().unwrap(), "");
         assert_eq!(params.text("absent").unwrap(), None);
-        assert_eq!(params.finish().unwrap_err().parts().2, "parameter `flag` is not known here");
+        assert_eq!(params.finish().unwrap_err().0, "parameter `flag` is not known here");
     }
 
     #[test]
@@ -124,7 +119,7 @@ mod tests {
         assert!(Params::parse("a=1&a=2").unwrap().text("a").is_err());
         assert!(Params::parse("a=%ff").unwrap().text("a").is_err());
         let error = Params::parse("limit=ten").unwrap().parsed::<u32>("limit", "a whole number").unwrap_err();
-        assert_eq!(error.parts().2, "parameter `limit` is `ten`, expected a whole number");
+        assert_eq!(error.0, "parameter `limit` is `ten`, expected a whole number");
     }
 
     #[test]

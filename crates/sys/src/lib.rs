@@ -1,4 +1,5 @@
 //! The only unsafe code of the project, behind safe signatures that own their descriptors.
 
 pub mod kernel;
+pub mod message;
 pub mod process;

@@ -1,21 +1,19 @@
 //! A directory that no path leads to but our own descriptor: it is gone when this program is, however that ends.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
 use anyhow::{Context, Result};
-use caisson_sys::kernel::{Cloned, NEW_USER_AND_MOUNTS, SingleThreaded, clone_process, exit_now};
+use caisson_sys::{
+    kernel::{Cloned, NEW_USER_AND_MOUNTS, SingleThreaded, clone_process, exit_now},
+    message::{receive, send},
+};
 use rustix::{
     io::Errno,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen},
-    net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-    },
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{WaitId, WaitIdOptions, getegid, geteuid, waitid},
 };
 
@@ -56,24 +54,12 @@ fn mount_elsewhere() -> std::io::Result<OwnedFd> {
             std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
             std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
             let root = mount()?;
-            let fds = [root.as_fd()];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-            sendmsg(&theirs, &[IoSlice::new(b"!")], &mut ancillary, SendFlags::NOSIGNAL)?;
-            Ok::<_, std::io::Error>(())
+            send(theirs.as_fd(), b"!", &[root.as_fd()])
         })();
         exit_now(handed_over.err().map_or(0, |error| error.raw_os_error().unwrap_or(255)));
     };
     drop(theirs);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0; 1];
-    rustix::io::retry_on_intr(|| recvmsg(&ours, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
-    let received = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
+    let received = receive(ours.as_fd(), &mut Vec::new(), 1, |_| 1)?.and_then(|fds| fds.into_iter().next());
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
     received.ok_or_else(|| {
         let errno = status.and_then(|status| status.exit_status()).unwrap_or(Errno::IO.raw_os_error());

@@ -28,7 +28,6 @@ pub(super) const GUARANTEES: [(&str, &str); 20] = [
 pub(super) fn limit_of(number: &str) -> Option<&'static str> {
     match number {
         "4.1" => Some("memory_bytes"),
-        "4.3" => Some("cpus"),
         _ => None,
     }
 }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn of(findings: &Findings) -> Report {
-        report("native", "6.18.0".to_owned(), findings)
+        report("native", "7.1.0".to_owned(), findings)
     }
 
     #[test]

@@ -7,12 +7,15 @@
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use caisson_core::{BackendError, Event, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason, next};
 use futures::{FutureExt, future::Fuse};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{Command, End, Living, Purpose, Recorded};
@@ -85,7 +88,7 @@ impl Life {
         let mut connecting = self.connect(sandbox).fuse();
         let mut lost = Fuse::terminated();
         loop {
-            let wake = tokio::time::Instant::from_std(self.next_deadline());
+            let wake = self.next_deadline();
             tokio::select! {
                 // Polled to the end here or in `take_down`: it is not lost.
                 result = &mut *recording, if !is_recorded => match result {
