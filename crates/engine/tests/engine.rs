@@ -141,11 +141,24 @@ async fn programs_end_each_in_their_own_way() {
     let loud = result(&world, id, loud).await;
     assert_eq!((status(&loud), message(&loud)), (ExecutionStatus::OutputLimit, "output_limit: it wrote more than 100000 bytes"));
 
-    world.backend.oom_kills.store(1, Ordering::Relaxed);
-    let hungry = result(&world, id, shell("kill -KILL $$")).await;
-    assert_eq!((status(&hungry), message(&hungry)), (ExecutionStatus::OutOfMemory, "out_of_memory: limit 1 GiB"));
-    let only_killed = result(&world, id, shell("kill -KILL $$")).await;
-    assert_eq!(status(&only_killed), ExecutionStatus::Signaled, "the count did not grow");
+    // It ends when it is told to, and then the kernel has killed one more.
+    let until_told = |end: &str| shell(&format!("trap '{end}' USR1; echo ready; while :; do sleep 0.01; done"));
+    for (kills, end, expect, told) in [
+        (1, "kill -KILL $$", ExecutionStatus::OutOfMemory, Some("out_of_memory: limit 1 GiB")),
+        (1, "kill -KILL $$", ExecutionStatus::Signaled, None),
+        (2, "exit 0", ExecutionStatus::Exited, None),
+        (2, "kill -KILL $$", ExecutionStatus::Signaled, None),
+        (3, "exit 1", ExecutionStatus::Exited, Some("memory: limit 1 GiB, 1 process was killed there")),
+    ] {
+        let running = world.engine.exec(id, until_told(end)).await.unwrap();
+        let execution = running.execution.id;
+        world.engine.progress(execution).await.unwrap().wait_for(|p| p.stdout_bytes > 0).await.unwrap();
+        world.backend.oom_kills.store(kills, Ordering::Relaxed);
+        world.engine.signal(execution, 10).await.unwrap();
+        let ended = running.wait().await.unwrap();
+        let said = ended.execution.outcome.as_ref().unwrap().message.as_deref();
+        assert_eq!((status(&ended), said), (expect, told), "{end} with {kills} in all");
+    }
 
     let running = world.engine.exec(id, shell("sleep 50")).await.unwrap();
     let execution = running.execution.id;
@@ -154,7 +167,7 @@ async fn programs_end_each_in_their_own_way() {
     assert_eq!(status(&running.wait().await.unwrap()), ExecutionStatus::Killed);
     refused(world.engine.kill(execution).await, "execution_finished");
     let listed = world.engine.executions(&ExecutionFilter { sandbox: id, limit: 100, cursor: None }).await.unwrap();
-    assert_eq!(listed.data.len(), 7);
+    assert_eq!(listed.data.len(), 10);
     assert_eq!(listed.data[0].id, execution);
 
     let id = world.sandbox().await;
