@@ -440,3 +440,25 @@ async fn after_a_crash_of_the_server_the_records_tell_the_truth() {
     assert_eq!(follow(&after, execution, Stream::Stdout).await, b"partly\n");
     drop(running);
 }
+
+/// Not only at the next start, and with all that belongs to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_go_when_their_time_is_over() {
+    let world = World::with(|config| config.retention = Duration::from_millis(300)).await;
+    let ran = world.engine.run(world.one_shot(shell("echo x"))).await.unwrap().wait().await.unwrap();
+    let (id, logs) = (ran.result.execution.id, world.dir.path().join("data/executions"));
+    let begun = Instant::now();
+    while world.engine.execution(id).await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "its record is kept for ever");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let left = || {
+        let shards = std::fs::read_dir(&logs).into_iter().flatten().flatten();
+        shards.flat_map(|shard| std::fs::read_dir(shard.path()).into_iter().flatten().flatten()).count()
+    };
+    while left() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "its output is kept for ever");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.engine.shutdown().await;
+}
