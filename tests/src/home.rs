@@ -161,13 +161,44 @@ impl Home {
         assert!(left.is_empty(), "left behind on the host:\n  {}", left.join("\n  "));
     }
 
-    /// What is left behind.
+    /// What is left behind, once the kernel has had time to let go.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Host::is_as_before(&self.before).err().unwrap_or_default();
-        let temporary = fs::read_dir(self.path().join("tmp")).into_iter().flatten().flatten();
-        left.extend(temporary.map(|entry| format!("temporary file {}", entry.path().display())));
+        left.extend(self.files_left());
         left
     }
+
+    /// What there is at this moment that was not there before. While something runs, that may be much.
+    #[must_use]
+    pub fn left_now(&self) -> Vec<String> {
+        let mut left = Host::left_over_since(&self.before);
+        left.extend(self.files_left());
+        left
+    }
+
+    fn files_left(&self) -> Vec<String> {
+        let temporary = fs::read_dir(self.path().join("tmp")).into_iter().flatten().flatten();
+        let temporary = temporary.map(|entry| format!("temporary file {}", entry.path().display()));
+        temporary.chain(unknown_data(&self.data())).collect()
+    }
+}
+
+/// What a data directory has beside what a server keeps there.
+fn unknown_data(data: &Path) -> Vec<String> {
+    const KNOWN: [&str; 6] = ["api-key", "caisson.db", "caisson.db-shm", "caisson.db-wal", "executions", "lock"];
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let name = |path: &Path| path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
+    let is_log = |path: &Path| {
+        let name = name(path);
+        let stream = name.strip_suffix(".tail").unwrap_or(&name).split_once('.').map(|(_, stream)| stream);
+        name.starts_with("exe") && matches!(stream, Some("stdout" | "stderr"))
+    };
+    let unknown = entries(data).into_iter().filter(|path| !KNOWN.contains(&name(path).as_str()));
+    // Output logs lie in directories of two characters.
+    let shards = entries(&data.join("executions"));
+    let stray = shards.iter().filter(|shard| name(shard).len() != 2).cloned();
+    let logs = shards.iter().flat_map(|shard| entries(shard)).filter(|path| !is_log(path));
+    unknown.chain(stray).chain(logs).map(|path| format!("file in the data directory {}", path.display())).collect()
 }
 
 impl Drop for Home {

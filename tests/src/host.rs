@@ -42,6 +42,8 @@ impl Host {
         );
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo can be read");
         things.extend(mounts.lines().map(|line| format!("mount {line}")));
+        things.extend(loop_devices());
+        things.extend(ipc_objects());
         things.extend(
             control_groups().into_iter().filter(|group| !is_in_use(group, &all)).map(|group| format!("control group {}", group.display())),
         );
@@ -95,6 +97,30 @@ fn control_groups() -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
         .collect()
+}
+
+/// Those that have a file behind them (`loop(4)`).
+fn loop_devices() -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
+    let used = devices.filter_map(|device| {
+        let file = fs::read_to_string(device.join("loop/backing_file")).ok()?;
+        Some(format!("loop device {} of {}", device.file_name()?.display(), file.trim_end()))
+    });
+    used.collect()
+}
+
+/// System V objects (`sysvipc(7)`) and files for shared memory, which live until somebody removes them.
+fn ipc_objects() -> Vec<String> {
+    let mut found = Vec::new();
+    for kind in ["msg", "sem", "shm"] {
+        let text = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap_or_default();
+        // The others of the fields change with their use.
+        let ids = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+        found.extend(ids.map(|id| format!("System V object {kind} {id}")));
+    }
+    let shared = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    found.extend(shared.map(|entry| format!("shared memory {}", entry.path().display())));
+    found
 }
 
 fn is_in_use(group: &std::path::Path, all: &BTreeMap<u32, Process>) -> bool {

@@ -2,10 +2,11 @@
 //!
 //! Suites are in `tests/`, programs that attack from inside in `probes/`. Nothing is skipped: what a test needs and the host lacks fails
 //! with the name of the package. The program is found beside the test or in `CAISSON_PROGRAM`; `CAISSON_SLOWER` stretches every
-//! allowance on slow machines. As the checks look at the whole host, the suites run one test at a time.
+//! allowance on slow machines and shrinks counts that mean no more than *many*. As the checks look at the whole host, the suites run one test at a time.
 
 mod client;
 mod clock;
+mod descriptors;
 mod events;
 mod home;
 mod host;
@@ -16,7 +17,8 @@ mod server;
 mod shortage;
 
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
-pub use clock::{allowed, eventually};
+pub use clock::{allowed, eventually, fewer};
+pub use descriptors::Descriptors;
 pub use events::{Event, Events};
 pub use home::{Home, Ran, needs, program};
 pub use host::Host;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     client::{Answer, Client, Request},
     clock::{allowed, eventually},
+    descriptors::Descriptors,
     home::Home,
     process::{self, Process},
     sandbox::Sandbox,
@@ -25,6 +26,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a server's log a failed test shows.
 const LOG_SHOWN: usize = 30_000;
+/// How long a server may take to close what it needs no longer.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+/// Connections to the database that are made as they are needed.
+const READERS: usize = 4;
 
 /// How a server is to be started.
 #[derive(Debug, Clone)]
@@ -61,7 +66,7 @@ impl Setup {
         let home = Home::new();
         let address = free_address();
         let client = Client { address, key: self.key.clone() };
-        let mut server = Server { client, home: Some(home), setup: self, child: None };
+        let mut server = Server { client, home: Some(home), setup: self, child: None, open_at_start: Descriptors::default() };
         server.start_again();
         server
     }
@@ -74,6 +79,7 @@ pub struct Server {
     home: Option<Home>,
     setup: Setup,
     child: Option<Child>,
+    open_at_start: Descriptors,
 }
 
 /// An address where nobody listens.
@@ -108,7 +114,7 @@ impl Server {
         let anonymous = Client { key: None, ..self.client.clone() };
         loop {
             match anonymous.request("GET", "/readyz").try_send() {
-                Ok(answer) if answer.status == 200 => return,
+                Ok(answer) if answer.status == 200 => break,
                 _ if self.exit().is_some() => panic!("the server ended instead of serving; its log:\n{}", self.log()),
                 _ if begin.elapsed() > allowed(READY_WITHIN) => {
                     panic!("the server is not ready after {READY_WITHIN:?}\n{}\nits log:\n{}", self.stacks(), self.log())
@@ -116,6 +122,7 @@ impl Server {
                 _ => thread::sleep(Duration::from_millis(10)),
             }
         }
+        self.open_at_start = Descriptors::of(self.pid());
     }
 
     #[must_use]
@@ -258,10 +265,46 @@ impl Server {
         assert_eq!(status.signal(), Some(9), "it ended by itself before");
     }
 
+    /// What it has open that it had not when it started, but for what is explained: its living sandboxes, programs that run, and readers
+    /// of its database.
+    #[must_use]
+    pub fn left_open(&self) -> Vec<String> {
+        let sandboxes = self.below().iter().filter(|process| process.is_agent()).count();
+        let data = self.home().data().display().to_string();
+        Descriptors::of(self.pid()).more_than(&self.open_at_start, |kind| match kind.strip_prefix(&data) {
+            // The end of each agent's stream, twice.
+            None if kind == "a socket" => 2 * sandboxes,
+            Some(file) if file.starts_with("/caisson.db") && !file.ends_with(" (deleted)") => READERS,
+            Some(file) if file.starts_with("/executions/") => usize::from(self.is_log_of_running(file)),
+            _ => 0,
+        })
+    }
+
+    fn is_log_of_running(&self, file: &str) -> bool {
+        let id = file.rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or_default();
+        let answer = self.request("GET", &format!("/v1/executions/{id}")).try_send();
+        answer.is_ok_and(|answer| answer.status == 200 && answer.json()["status"] == "running")
+    }
+
+    /// Waits until it has closed what it needs no longer.
+    #[track_caller]
+    fn nothing_stays_open(&self) {
+        let begin = Instant::now();
+        loop {
+            let left = self.left_open();
+            if left.is_empty() {
+                return;
+            }
+            assert!(begin.elapsed() < allowed(CLOSED_WITHIN), "the server has left open:\n  {}", left.join("\n  "));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Stops it, if it still runs, and proves that nothing is left.
     #[track_caller]
     pub fn finish(mut self) {
         if self.child.is_some() {
+            self.nothing_stays_open();
             let status = self.stop();
             assert!(status.success(), "the server ended with {status}; its log:\n{}", self.log());
         }
@@ -282,6 +325,7 @@ impl Drop for Server {
             return;
         }
         if self.child.is_some() {
+            self.nothing_stays_open();
             let status = self.stop();
             assert!(status.success(), "the server ended with {status}; its log:\n{}", self.log());
         }

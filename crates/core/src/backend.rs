@@ -44,6 +44,8 @@ pub struct Usage {
     pub oom_kills: u64,
     /// Processes and threads now.
     pub pids: u64,
+    /// Processes and threads that were not started because of the limit on them.
+    pub refused_starts: u64,
 }
 
 /// How the first process of a sandbox ended.

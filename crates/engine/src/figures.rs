@@ -18,6 +18,11 @@ pub(crate) fn seconds(value: Duration) -> String {
     format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// `once`, `7 times`.
+pub(crate) fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 /// Text that came out of a sandbox, made harmless for terminals and logs and cut to `max` characters.
 pub(crate) fn tamed(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

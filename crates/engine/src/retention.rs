@@ -10,19 +10,23 @@ use crate::{
     output_log,
 };
 
+/// Between two purges, at most. A shorter retention asks for more: records outlive it by half of it.
 const EVERY: Duration = Duration::from_secs(3600);
+/// And at least.
+const REST: Duration = Duration::from_millis(100);
 
-/// Purges now and then every hour until the engine closes.
+/// Purges now and then again and again until the engine closes.
 pub(crate) async fn keep_tidy(core: Arc<Core>) {
+    let every = (core.config.retention / 2).clamp(REST, EVERY);
     loop {
         if let Err(error) = purge(&core).await {
-            tracing::warn!(error = %error, "Cannot purge old records; trying again in an hour");
+            tracing::warn!(error = %error, "Cannot purge old records; trying again later");
         }
         tokio::select! {
             // A token stays cancelled.
             () = core.closing.cancelled() => return,
             // Begins anew after each purge.
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
     }
 }

@@ -141,11 +141,24 @@ async fn programs_end_each_in_their_own_way() {
     let loud = result(&world, id, loud).await;
     assert_eq!((status(&loud), message(&loud)), (ExecutionStatus::OutputLimit, "output_limit: it wrote more than 100000 bytes"));
 
-    world.backend.oom_kills.store(1, Ordering::Relaxed);
-    let hungry = result(&world, id, shell("kill -KILL $$")).await;
-    assert_eq!((status(&hungry), message(&hungry)), (ExecutionStatus::OutOfMemory, "out_of_memory: limit 1 GiB"));
-    let only_killed = result(&world, id, shell("kill -KILL $$")).await;
-    assert_eq!(status(&only_killed), ExecutionStatus::Signaled, "the count did not grow");
+    // It ends when it is told to, and then the kernel has killed one more.
+    let until_told = |end: &str| shell(&format!("trap '{end}' USR1; echo ready; while :; do sleep 0.01; done"));
+    for (kills, end, expect, told) in [
+        (1, "kill -KILL $$", ExecutionStatus::OutOfMemory, Some("out_of_memory: limit 1 GiB")),
+        (1, "kill -KILL $$", ExecutionStatus::Signaled, None),
+        (2, "exit 0", ExecutionStatus::Exited, None),
+        (2, "kill -KILL $$", ExecutionStatus::Signaled, None),
+        (3, "exit 1", ExecutionStatus::Exited, Some("memory: limit 1 GiB, 1 process was killed there")),
+    ] {
+        let running = world.engine.exec(id, until_told(end)).await.unwrap();
+        let execution = running.execution.id;
+        world.engine.progress(execution).await.unwrap().wait_for(|p| p.stdout_bytes > 0).await.unwrap();
+        world.backend.oom_kills.store(kills, Ordering::Relaxed);
+        world.engine.signal(execution, 10).await.unwrap();
+        let ended = running.wait().await.unwrap();
+        let said = ended.execution.outcome.as_ref().unwrap().message.as_deref();
+        assert_eq!((status(&ended), said), (expect, told), "{end} with {kills} in all");
+    }
 
     let running = world.engine.exec(id, shell("sleep 50")).await.unwrap();
     let execution = running.execution.id;
@@ -154,7 +167,7 @@ async fn programs_end_each_in_their_own_way() {
     assert_eq!(status(&running.wait().await.unwrap()), ExecutionStatus::Killed);
     refused(world.engine.kill(execution).await, "execution_finished");
     let listed = world.engine.executions(&ExecutionFilter { sandbox: id, limit: 100, cursor: None }).await.unwrap();
-    assert_eq!(listed.data.len(), 7);
+    assert_eq!(listed.data.len(), 10);
     assert_eq!(listed.data[0].id, execution);
 
     let id = world.sandbox().await;
@@ -426,4 +439,26 @@ async fn after_a_crash_of_the_server_the_records_tell_the_truth() {
     assert_eq!((status(&lost), &lost.stdout.head[..]), (ExecutionStatus::Lost, &b"partly\n"[..]));
     assert_eq!(follow(&after, execution, Stream::Stdout).await, b"partly\n");
     drop(running);
+}
+
+/// Not only at the next start, and with all that belongs to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_go_when_their_time_is_over() {
+    let world = World::with(|config| config.retention = Duration::from_millis(300)).await;
+    let ran = world.engine.run(world.one_shot(shell("echo x"))).await.unwrap().wait().await.unwrap();
+    let (id, logs) = (ran.result.execution.id, world.dir.path().join("data/executions"));
+    let begun = Instant::now();
+    while world.engine.execution(id).await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "its record is kept for ever");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let left = || {
+        let shards = std::fs::read_dir(&logs).into_iter().flatten().flatten();
+        shards.flat_map(|shard| std::fs::read_dir(shard.path()).into_iter().flatten().flatten()).count()
+    };
+    while left() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "its output is kept for ever");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.engine.shutdown().await;
 }

@@ -178,6 +178,7 @@ impl Cgroups {
                     peak_memory_bytes: number(read(root, "memory.peak")).unwrap_or(memory_bytes),
                     oom_kills: field(read(root, self.oom_file()), "oom_kill").unwrap_or(0),
                     pids: number(read(root, "pids.current")).unwrap_or(0),
+                    refused_starts: field(read(root, "pids.events"), "max").unwrap_or(0),
                 }
             }
             Self::Legacy { memory, cpuacct, pids, .. } => Usage {
@@ -186,6 +187,7 @@ impl Cgroups {
                 peak_memory_bytes: number(read(memory, "memory.max_usage_in_bytes")).unwrap_or(0),
                 oom_kills: field(read(memory, self.oom_file()), "oom_kill").unwrap_or(0),
                 pids: number(read(pids, "pids.current")).unwrap_or(0),
+                refused_starts: field(read(pids, "pids.events"), "max").unwrap_or(0),
             },
         })
     }

@@ -15,7 +15,10 @@ use caisson_wire::{
     ExecExit,
     frame::{Frame, Kind},
 };
-use futures::FutureExt;
+use futures::{
+    FutureExt,
+    future::{self, Either},
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +33,7 @@ use crate::{
     figures,
     output_log::OutputLog,
     request::{ExecutionResult, Stdin},
-    sandbox::{End, LAUNCH_WITHIN, Living, not_recorded},
+    sandbox::{End, Hits, LAUNCH_WITHIN, Living, not_recorded},
 };
 
 /// How long the agent of a living sandbox may take to start a program: as long as the program itself has, within this.
@@ -38,8 +41,6 @@ const START_WITHIN: (Duration, Duration) = (Duration::from_secs(5), Duration::fr
 /// After its time-out, a program that the agent has not ended takes its sandbox with it. With what destroying takes this is less than
 /// the second within which everybody is told.
 const GRACE: Duration = Duration::from_millis(700);
-/// How long the backend may take to say what was used.
-const USAGE_WITHIN: Duration = Duration::from_secs(1);
 /// How long output may wait in memory before it is put on disk.
 const WRITE_AFTER: Duration = Duration::from_millis(500);
 /// Attempts to write how an execution ended.
@@ -57,7 +58,8 @@ pub(crate) struct Started {
     stream: Option<ExecStream>,
     stdin: Stdin,
     facts: Facts,
-    oom_kills_before: u64,
+    /// How often its sandbox had met its limits before; `None` when the backend did not say in time.
+    before: Option<Hits>,
     /// What the agent's figures cannot exceed counts from here.
     requested: Instant,
     /// The time-out counts from here.
@@ -89,7 +91,13 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         State::Creating => LAUNCH_WITHIN,
         _ => prepared.timeout.map_or(START_WITHIN.1, |timeout| timeout.clamp(START_WITHIN.0, START_WITHIN.1)),
     };
-    let answer = tokio::time::timeout(within, starting).await.unwrap_or(Err(AgentError::Silent(within)));
+    let answering = pin!(tokio::time::timeout(within, starting));
+    let (answer, before) = match future::select(pin!(hits_before(core, living)), answering).await {
+        Either::Left((before, answering)) => (answering.await, Some(before)),
+        // A backend that does not say holds nobody up.
+        Either::Right((answer, _)) => (answer, None),
+    };
+    let answer = answer.unwrap_or(Err(AgentError::Silent(within)));
     let (frames, stream, found) = match answer {
         Ok((frames, stream, ExecFrame::Started(started))) => (frames, stream, started.program),
         Ok((_, stream, ExecFrame::Refused(refusal))) => {
@@ -118,12 +126,8 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         killed: CancellationToken::new(),
     });
     core.registry.add_execution(Arc::clone(&handle));
-    let facts = Facts {
-        timeout: prepared.timeout,
-        max_output_bytes: prepared.start.max_output_bytes,
-        memory_bytes: living.memory_bytes,
-        signals_sent: 0,
-    };
+    let facts =
+        Facts { timeout: prepared.timeout, max_output_bytes: prepared.start.max_output_bytes, limits: living.limits, signals_sent: 0 };
     Ok(Started {
         core: Arc::clone(core),
         living: Arc::clone(living),
@@ -131,10 +135,21 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         stream: Some(stream),
         stdin: prepared.stdin,
         facts,
-        oom_kills_before: living.oom_kills.load(Ordering::Acquire),
+        before,
         requested,
         began: Instant::now(),
     })
+}
+
+/// How often the sandbox has met its limits before a program that is just being started.
+async fn hits_before(core: &Core, living: &Living) -> Hits {
+    // Nothing has run in it.
+    if living.state() == State::Creating {
+        return Hits::default();
+    }
+    // The order to start goes out first: the agent has more to do than we.
+    tokio::task::yield_now().await;
+    living.hits(&*core.backend).await
 }
 
 impl Drop for Started {
@@ -293,12 +308,11 @@ impl Started {
 
     async fn judge(&self, exit: &ExecExit) -> Result<Verdict, String> {
         let facts = self.facts_now();
-        let out_of_memory = outcome::may_be_out_of_memory(exit, &facts)
-            && match tokio::time::timeout(USAGE_WITHIN, self.core.backend.usage(self.living.id)).await.ok().flatten() {
-                Some(usage) => self.living.note_oom_kills(usage.oom_kills, self.oom_kills_before),
-                None => false,
-            };
-        outcome::of_exit(exit, &facts, out_of_memory)
+        let hits = match self.before {
+            Some(before) if outcome::may_have_met_a_limit(exit) => self.living.hits(&*self.core.backend).await.since(before),
+            _ => Hits::default(),
+        };
+        outcome::of_exit(exit, &facts, hits)
     }
 
     fn facts_now(&self) -> Facts {
@@ -342,7 +356,7 @@ impl Started {
         let past_its_time = self.facts.timeout.filter(|timeout| self.began.elapsed() >= *timeout);
         match (past_its_time, &tombstone) {
             (Some(timeout), Some(t)) if t.reason == TombstoneReason::Crashed => self.without_exit(outcome::overdue(timeout)),
-            _ => self.without_exit(outcome::of_tombstone(tombstone.as_ref(), self.living.memory_bytes)),
+            _ => self.without_exit(outcome::of_tombstone(tombstone.as_ref(), self.living.limits.memory_bytes)),
         }
     }
 

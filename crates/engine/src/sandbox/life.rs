@@ -6,7 +6,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,6 +58,7 @@ pub(super) struct Life {
     pub(super) purpose: Purpose,
     pub(super) activity: Arc<Activity>,
     pub(super) executions: TaskTracker,
+    pub(super) oom_kills: Arc<AtomicU64>,
     pub(super) record: watch::Sender<Sandbox>,
     pub(super) agent: watch::Sender<Option<AgentClient>>,
     pub(super) recorded: watch::Sender<Recorded>,
@@ -170,7 +174,8 @@ impl Life {
     async fn explain_loss(&self, sandbox: &Sandbox, how: Option<String>) -> End {
         match self.core.backend.death(sandbox.id).await {
             Some(caisson_core::Death { launch_error: Some(error), .. }) => self.launch_failed(error),
-            Some(death) if death.oom_kills > 0 => {
+            // Those that were known before were of its programs, and it has gone on without them.
+            Some(death) if death.oom_kills > self.oom_kills.load(Ordering::Acquire) => {
                 let limit = figures::bytes(sandbox.spec.limits.memory_bytes);
                 End::new(TombstoneReason::OutOfMemory, format!("memory limit {limit}"))
             }

@@ -1,8 +1,9 @@
 //! A living sandbox: one task owns it and is the only writer of its state; everybody else holds a [`Living`].
 
+mod hits;
 mod life;
 
-pub(crate) use self::life::LAUNCH_WITHIN;
+pub(crate) use self::{hits::Hits, life::LAUNCH_WITHIN};
 
 use std::{
     panic::AssertUnwindSafe,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{BackendError, Error, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason};
+use caisson_core::{Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason};
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,8 @@ const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long an agent may take to show that it is still there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the backend may take to say what was used.
+const USAGE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What its task is told.
 #[derive(Debug)]
@@ -81,12 +84,12 @@ pub(crate) enum Purpose {
 pub(crate) struct Living {
     pub(crate) id: SandboxId,
     pub(crate) work_dir: String,
-    pub(crate) memory_bytes: u64,
+    pub(crate) limits: Limits,
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
     pub(crate) executions: TaskTracker,
     /// The last count of processes killed for want of memory that anybody asked for.
-    pub(crate) oom_kills: AtomicU64,
+    oom_kills: Arc<AtomicU64>,
     commands: mpsc::Sender<Command>,
     record: watch::Receiver<Sandbox>,
     agent: watch::Receiver<Option<AgentClient>>,
@@ -103,14 +106,14 @@ impl Living {
         let agent = watch::Sender::new(None);
         let recorded = watch::Sender::new(Recorded::Pending);
         let activity = Arc::new(Activity::new(sandbox.created_at));
-        let launch_error = Arc::default();
+        let (launch_error, oom_kills) = (Arc::default(), Arc::default());
         let living = Arc::new(Self {
             id: sandbox.id,
             work_dir: sandbox.spec.work_dir.clone(),
-            memory_bytes: sandbox.spec.limits.memory_bytes,
+            limits: sandbox.spec.limits,
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
-            oom_kills: AtomicU64::new(0),
+            oom_kills: Arc::clone(&oom_kills),
             commands,
             record: record.subscribe(),
             agent: agent.subscribe(),
@@ -120,7 +123,8 @@ impl Living {
         core.registry.admit(Arc::clone(&living), core.config.max_sandboxes)?;
         let executions = living.executions.clone();
         let (keeper, guarded) = (Arc::clone(core), Arc::clone(&living));
-        let life = life::Life { core: Arc::clone(core), purpose, activity, executions, record, agent, recorded, launch_error, inbox };
+        let life =
+            life::Life { core: Arc::clone(core), purpose, activity, executions, oom_kills, record, agent, recorded, launch_error, inbox };
         core.tasks.spawn(async move {
             if AssertUnwindSafe(life.run()).catch_unwind().await.is_err() {
                 life::Life::after_panic(&keeper, &guarded).await;
@@ -266,7 +270,7 @@ impl Living {
     /// What an agent's failure means for the caller. Nonsense and an agent that has fallen silent for good end the sandbox.
     pub(crate) async fn failed(&self, error: AgentError) -> Error {
         match error {
-            AgentError::Refused(refusal) => refused(refusal),
+            AgentError::Refused(refusal) => refused(refusal, &self.limits),
             AgentError::Lost(_) => self.why_ended().await,
             AgentError::Nonsense(what) => {
                 self.end(End::new(TombstoneReason::Crashed, format!("its agent broke the protocol: {what}"))).await;
@@ -300,15 +304,17 @@ impl Living {
         matches!(*self.recorded.borrow(), Recorded::Done) && self.record.borrow().name.as_deref() == Some(name)
     }
 
-    /// Notes how many processes have been killed for want of memory; says whether that is more than `before`.
-    pub(crate) fn note_oom_kills(&self, now: u64, before: u64) -> bool {
-        self.oom_kills.fetch_max(now, Ordering::AcqRel);
-        now > before
+    /// How often it has met its limits by now. A backend that does not say has counted nothing.
+    pub(crate) async fn hits(&self, backend: &dyn Backend) -> Hits {
+        let usage = tokio::time::timeout(USAGE_WITHIN, backend.usage(self.id)).await;
+        let hits = usage.ok().flatten().map(Hits::from).unwrap_or_default();
+        self.oom_kills.fetch_max(hits.oom_kills, Ordering::AcqRel);
+        hits
     }
 }
 
 /// A refusal of the agent as a caller sees it.
-fn refused(refusal: caisson_wire::Refusal) -> Error {
+fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
     use caisson_wire::RefusalCode as Code;
     let message = figures::tamed(&refusal.message, 1000);
     match refusal.code {
@@ -321,8 +327,16 @@ fn refused(refusal: caisson_wire::Refusal) -> Error {
         Code::IsADirectory => Error::conflict("is_a_directory", message),
         Code::DirectoryNotEmpty => Error::conflict("directory_not_empty", message),
         Code::NotAFile => Error::conflict("not_a_file", message),
-        Code::NoSpace => Error::QuotaExceeded { message: format!("the sandbox's disk limit is reached: {message}") },
-        Code::Exhausted => Error::QuotaExceeded { message: format!("a limit of the sandbox is reached: {message}") },
+        Code::NoSpace => {
+            let (bytes, inodes) = (figures::bytes(limits.disk_bytes), limits.disk_inodes);
+            Error::QuotaExceeded { message: format!("disk: limit {bytes} and {inodes} files; {message}") }
+        }
+        Code::Exhausted => {
+            let Limits { pids, open_files, memory_bytes, .. } = limits;
+            let memory = figures::bytes(*memory_bytes);
+            let message = format!("limits: {pids} processes and threads, {open_files} open files, {memory} of memory; {message}");
+            Error::QuotaExceeded { message }
+        }
         Code::Failed => Error::conflict("failed_inside", message),
     }
 }

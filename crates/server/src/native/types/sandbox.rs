@@ -200,6 +200,9 @@ pub struct UsageBody {
     pub oom_kills: u64,
     /// Processes and threads now.
     pub pids: u64,
+    /// Processes and threads that were not started because of the limit on them.
+    #[serde(default)]
+    pub refused_starts: u64,
 }
 
 impl From<&Usage> for UsageBody {
@@ -210,6 +213,7 @@ impl From<&Usage> for UsageBody {
             peak_memory_bytes: usage.peak_memory_bytes,
             oom_kills: usage.oom_kills,
             pids: usage.pids,
+            refused_starts: usage.refused_starts,
         }
     }
 }
