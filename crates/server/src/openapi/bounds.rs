@@ -1,6 +1,6 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
-use caisson_core::{Image, Limits, Network, State, Storage, Stream, TimeLimits, UserSpec};
+use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
 use caisson_engine::bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV};
 use serde_json::{Value, json};
 use utoipa::{
@@ -16,7 +16,7 @@ use crate::native::{
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
-        DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Number as Figure, SHORTEST_TIME,
+        DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode, Number as Figure, SHORTEST_TIME,
         SignalName,
     },
 };
@@ -83,7 +83,6 @@ fn texts(document: &mut OpenApi) {
     matching(property(document, "CreateSandbox", "name"), 1, NAME_LENGTH, &begins_plainly("._-"));
     matching(property(document, "CreateSandbox", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
     matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
-    property(document, "InputFile", "mode").pattern = Some(MODE.to_owned());
     property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
     for schema in ["ExecRequest", "RunRequest"] {
         matching(property(document, schema, "cwd"), 1, PATH_BYTES, NO_NUL);
@@ -109,6 +108,14 @@ fn choices(document: &mut OpenApi) {
     within(&mut by_number, 1u32.into(), SignalName::MAX.into(), Value::Null);
     let signal = OneOfBuilder::new().item(by_name).item(by_number).examples([json!("SIGTERM"), json!(15)]);
     schema_of(document, "SignalRequest").properties.insert("signal".to_owned(), signal.into());
+
+    let mut in_octal = Object::with_type(SchemaType::from_iter([Type::String, Type::Null]));
+    in_octal.pattern = Some(MODE.to_owned());
+    let mut as_number = Object::with_type(Type::Integer);
+    within(&mut as_number, 0u32.into(), Mode::MAX.into(), Value::Null);
+    let description = property(document, "InputFile", "mode").description.take();
+    let mode = OneOfBuilder::new().item(in_octal).item(as_number).description(description).examples([json!("0644"), json!(0o644)]);
+    schema_of(document, "InputFile").properties.insert("mode".to_owned(), mode.into());
 }
 
 fn labels_and_variables(document: &mut OpenApi) {
@@ -138,6 +145,10 @@ fn parameters(document: &mut OpenApi) {
             let RefOr::T(parameter) = parameter else { continue };
             let name = parameter.name.clone();
             match (name.as_str(), path.as_str()) {
+                ("id", path) if path.starts_with("/v1/sandboxes/") => {
+                    figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
+                }
+                ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
                 ("path", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
                 ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),
