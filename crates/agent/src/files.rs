@@ -3,9 +3,12 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +20,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, open, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, open, openat, statat, unlinkat},
     io::Errno,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -282,11 +285,13 @@ fn delete_path(path: &Path, recursive: bool) -> Result<(), Refusal> {
 }
 
 /// Removes a directory with all below it, following no link. Goes down by handle and comes up by `..`, so that neither the length of the path
-/// nor the number of open descriptors grows with the depth.
+/// nor the number of open descriptors grows with the depth. Where `..` leads elsewhere than it came from, somebody has moved the directory
+/// meanwhile, and what is there now is not to be removed.
 fn delete_tree(root: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut here = open(root, flags, Mode::empty())?;
-    let mut names: Vec<std::ffi::CString> = Vec::new();
+    let which = |directory: &OwnedFd| fstat(directory).map(|stat| (stat.st_dev, stat.st_ino));
+    let mut above = Vec::new();
     // A program that makes files faster than they are removed must not hold us for ever.
     let mut budget: u64 = 50_000_000;
     loop {
@@ -322,13 +327,17 @@ fn delete_tree(root: &Path) -> io::Result<()> {
             }
         }
         if let Some(name) = down {
-            here = openat(&here, name.as_c_str(), flags, Mode::empty())?;
-            names.push(name);
+            let below = openat(&here, name.as_c_str(), flags, Mode::empty())?;
+            above.push((name, which(&here)?));
+            here = below;
             continue;
         }
-        match names.pop() {
-            Some(name) => {
+        match above.pop() {
+            Some((name, parent)) => {
                 here = openat(&here, "..", flags, Mode::empty())?;
+                if which(&here)? != parent {
+                    return Err(Errno::BUSY.into());
+                }
                 match unlinkat(&here, name.as_c_str(), AtFlags::REMOVEDIR) {
                     // Something was made in it meanwhile: the next pass goes down again.
                     Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}

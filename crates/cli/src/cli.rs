@@ -9,7 +9,7 @@ use crate::{
         cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, rm::RmArgs, run::RunArgs,
         serve::ServeArgs, version::VersionArgs,
     },
-    status,
+    printable, status,
 };
 
 const ABOUT: &str = "Runs code that nobody has read yet in isolated Linux sandboxes";
@@ -61,12 +61,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         _ => status::USAGE,
     };
     read(&arguments).map_err(|error| {
-        // Nobody is left to be told when this cannot be printed.
-        error.print().ok();
-        match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-            _ => ExitCode::from(usage),
+        let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        // A mistake quotes the words that it is about.
+        if !asked_for && arguments.iter().any(|word| word.to_string_lossy().contains(printable::is_harmful)) {
+            status::complain(&error.render().to_string());
+        } else {
+            // Nobody is left to be told when this cannot be printed.
+            error.print().ok();
         }
+        if asked_for { ExitCode::SUCCESS } else { ExitCode::from(usage) }
     })
 }
 

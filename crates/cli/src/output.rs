@@ -9,6 +9,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::printable;
+
 /// Whoever read our output has gone. The end of the matter, and no failure to tell anybody about.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output")]
@@ -58,7 +60,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     use std::io::IsTerminal;
     let text = if io::stdout().is_terminal() { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", printable::json(&text)))
 }
 
 fn write_blocking(stream: Stream, data: &[u8]) -> anyhow::Result<()> {

@@ -61,7 +61,12 @@ pub(crate) fn complain(message: &str) {
     use std::io::Write;
     let mut stderr = std::io::stderr().lock();
     for (index, line) in message.lines().enumerate() {
-        let begin = if index == 0 { "caisson: " } else { "" };
+        // Further lines are set in, so that none can pass for another message.
+        let begin = match index {
+            0 => "caisson: ",
+            _ if line.starts_with("  ") => "",
+            _ => "  ",
+        };
         // There is nobody else to tell.
         writeln!(stderr, "{begin}{}", printable::text(line)).ok();
     }

@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_cannot_break_out() {
+    fn r6_5_cells_cannot_break_out() {
         let rows = [vec!["\u{1b}]0;owned\u{7}\nfake row".to_owned()]];
         assert_eq!(render(&["NAME"], &rows), "NAME\n\\u{1b}]0;owned\\u{7}\\nfake row\n");
     }

@@ -44,6 +44,9 @@ macro_rules! id {
         pub struct $name([u8; LEN]);
 
         impl $name {
+            /// What ids of this kind look like, as a regular expression.
+            pub const PATTERN: &str = concat!("^", $prefix, "[0-9a-hjkmnp-tv-z]{25}$");
+
             /// A new id with 125 random bits from the kernel.
             #[must_use]
             pub fn random() -> Self {

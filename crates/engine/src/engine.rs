@@ -357,6 +357,8 @@ impl Engine {
     }
 
     async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
+        // What cannot be a path is wrong whatever becomes of the sandbox.
+        validate::path("path", path)?;
         let living = self.living(id).await?;
         let path = validate::absolute_path(&living.work_dir, path)?;
         let begun = living.begin_inside().await?;

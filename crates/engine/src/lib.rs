@@ -10,6 +10,7 @@
 
 mod activity;
 mod agent_client;
+pub mod bounds;
 mod config;
 mod core;
 mod create;

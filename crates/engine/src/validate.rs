@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use caisson_core::{Error, Result, SandboxSpec, TimeLimits};
 
 use crate::{
+    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
     figures,
     request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate},
 };
@@ -15,9 +16,6 @@ const MAX_ARGUMENT: usize = 128 << 10;
 const MAX_ARGUMENTS: usize = 1 << 20;
 /// Source code in a request. What is larger belongs into a file.
 const MAX_CODE: usize = 8 << 20;
-const MAX_PATH: usize = 4095;
-const MAX_NAME: usize = 64;
-const MAX_METADATA_PAIRS: usize = 64;
 const MAX_METADATA_BYTES: usize = 64 << 10;
 
 pub(crate) fn create(request: &CreateRequest) -> Result<()> {
@@ -112,8 +110,10 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
     env(&spec.env)?;
     let host = spec.hostname.as_bytes();
     let fine = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.');
-    if host.is_empty() || host.len() > 63 || !host.iter().all(fine) || !host[0].is_ascii_alphanumeric() {
-        let message = "field `hostname` is 1 to 63 characters of a-z, A-Z, 0-9, `-` and `.`, beginning with a letter or digit";
+    if host.is_empty() || host.len() > HOSTNAME_LENGTH || !host.iter().all(fine) || !host[0].is_ascii_alphanumeric() {
+        let message = format!(
+            "field `hostname` is 1 to {HOSTNAME_LENGTH} characters of a-z, A-Z, 0-9, `-` and `.`, beginning with a letter or digit"
+        );
         return Err(Error::invalid("invalid_hostname", message));
     }
     for (field, text) in [("work_dir", &spec.work_dir), ("user.home", &spec.user.home)] {
@@ -142,9 +142,9 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
 
 fn name(name: &str) -> Result<()> {
     let fine = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(fine) || !name.as_bytes()[0].is_ascii_alphanumeric() {
+    if name.is_empty() || name.len() > NAME_LENGTH || !name.bytes().all(fine) || !name.as_bytes()[0].is_ascii_alphanumeric() {
         let message =
-            format!("field `name` is 1 to {MAX_NAME} characters of a-z, A-Z, 0-9, `-`, `_` and `.`, beginning with a letter or digit");
+            format!("field `name` is 1 to {NAME_LENGTH} characters of a-z, A-Z, 0-9, `-`, `_` and `.`, beginning with a letter or digit");
         return Err(Error::invalid("invalid_name", message));
     }
     Ok(())
@@ -156,6 +156,11 @@ fn env(env: &BTreeMap<String, String>) -> Result<()> {
         let shown = figures::tamed(name, 64);
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(Error::invalid("invalid_env", format!("the name `{shown}` in field `env` is empty or contains `=` or NUL")));
+        }
+        if name.starts_with(RESERVED_ENV) {
+            let message =
+                format!("the name `{shown}` in field `env` is reserved: names that begin with `{RESERVED_ENV}` are; choose another");
+            return Err(Error::invalid("reserved_env", message));
         }
         if value.contains('\0') {
             return Err(Error::invalid("invalid_env", format!("the value of `{shown}` in field `env` contains NUL")));
@@ -191,13 +196,14 @@ fn arguments(field: &str, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn path(field: &str, path: &[u8]) -> Result<()> {
+/// What the kernel would take for a path.
+pub(crate) fn path(field: &str, path: &[u8]) -> Result<()> {
     let problem = if path.is_empty() {
         "is empty".to_owned()
     } else if path.contains(&0) {
         "contains NUL".to_owned()
-    } else if path.len() > MAX_PATH {
-        format!("has {} bytes, allowed are {MAX_PATH}", path.len())
+    } else if path.len() > PATH_BYTES {
+        format!("has {} bytes, allowed are {PATH_BYTES}", path.len())
     } else {
         return Ok(());
     };
@@ -219,8 +225,8 @@ fn time_limit(field: &str, limit: Option<Duration>) -> Result<()> {
 }
 
 fn metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
-    if metadata.len() > MAX_METADATA_PAIRS {
-        let message = format!("field `metadata` has {} pairs, allowed are {MAX_METADATA_PAIRS}", metadata.len());
+    if metadata.len() > METADATA_PAIRS {
+        let message = format!("field `metadata` has {} pairs, allowed are {METADATA_PAIRS}", metadata.len());
         return Err(Error::invalid("invalid_metadata", message));
     }
     if metadata.iter().any(|(key, value)| key.is_empty() || key.contains('\0') || value.contains('\0')) {
@@ -278,6 +284,12 @@ mod tests {
         for (name, value) in [("", "x"), ("a=b", "x"), ("a\0", "x"), ("a", "\0")] {
             let bad = ExecRequest { env: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..request(argv(&["true"])) };
             refused(exec(&bad), "invalid_env", "`env`");
+        }
+        for (name, reserved) in
+            [("CAISSON_", true), ("CAISSON_API_KEY", true), ("CAISSON", false), ("caisson_x", false), ("X_CAISSON_", false)]
+        {
+            let named = ExecRequest { env: BTreeMap::from([(name.to_owned(), "x".to_owned())]), ..request(argv(&["true"])) };
+            assert_eq!(exec(&named).is_err_and(|error| error.code() == "reserved_env"), reserved, "{name}");
         }
         for timeout in [Duration::ZERO, TimeLimits::MAX + Duration::from_secs(1)] {
             refused(exec(&ExecRequest { timeout: Some(timeout), ..request(argv(&["true"])) }), "limit_out_of_range", "`timeout`");

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_are_not_for_clients_to_write() {
+    fn r6_5_logs_are_not_for_clients_to_write() {
         assert_eq!(shown("/v1/run"), "/v1/run");
         assert_eq!(shown("/\u{9b}31m\u{202e}\n\u{1b}[2J"), "/\\u{9b}31m\\u{202e}\\n\\u{1b}[2J");
         assert_eq!(shown(&"x".repeat(10_000)).len(), SHOWN + 3);

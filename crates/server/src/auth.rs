@@ -114,9 +114,11 @@ fn refuse_web_pages(request: &Request) -> ApiResult<()> {
         let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
         Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
     };
-    match host(request) {
-        Some(host) if is_loopback(host) => {}
-        host => return refuse("host", host.unwrap_or_default()),
+    if let Some(other) = hosts(request).find(|host| !is_loopback(host)) {
+        return refuse("host", other);
+    }
+    if hosts(request).next().is_none() {
+        return refuse("host", "");
     }
     // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
     if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
@@ -136,15 +138,15 @@ fn refuse_web_pages(request: &Request) -> ApiResult<()> {
 fn is_local(request: &Request) -> bool {
     let from_here = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
     let passed_on = ["forwarded", "x-forwarded-for", "via"].iter().any(|name| request.headers().contains_key(*name));
-    from_here && !passed_on && host(request).is_some_and(is_loopback)
+    from_here && !passed_on && hosts(request).next().is_some() && hosts(request).all(is_loopback)
 }
 
-/// Host and port as the client wrote them.
-fn host(request: &Request) -> Option<&str> {
-    match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => request.headers().get(header::HOST)?.to_str().ok(),
-    }
+/// Hosts and ports as the client wrote them: in the target, in the header. They may differ, and then whoever stands between may go by
+/// either.
+fn hosts(request: &Request) -> impl Iterator<Item = &str> {
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or_default());
+    target.into_iter().chain(headers)
 }
 
 /// Whether `host[:port]` names this machine.
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_taken_from_either_header() {
+    fn r6_1_a_key_is_taken_from_either_header() {
         let auth = Auth::Keys(vec![KeyHash::of(b"first"), KeyHash::of(b"second")]);
         let status = |headers: &[(&str, &str)]| admit(&auth, Access::Key, &request(headers)).map_err(|e| e.parts().0);
         for good in [[("authorization", "Bearer first")], [("authorization", "bearer  second ")], [("x-api-key", "second")]] {
@@ -197,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn no_key_at_all_never_matches() {
+    fn r6_1_no_key_at_all_never_matches() {
         assert!(admit(&Auth::Keys(vec![]), Access::Key, &request(&[("x-api-key", "")])).is_err());
     }
 
     #[test]
-    fn without_keys_web_pages_stay_out() {
+    fn r6_4_without_keys_web_pages_stay_out() {
         let status = |headers: &[(&str, &str)]| admit(&Auth::None, Access::Key, &request(headers)).map_err(|e| e.parts().0);
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]", "127.9.9.9", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(status(&[("host", host)]), Ok(()), "{host}");
@@ -222,6 +224,13 @@ mod tests {
         }
         assert_eq!(status(&[]), Err(403), "no host at all");
         assert_eq!(status(&[("host", "localhost"), ("host", "example.com")]), Err(403), "two hosts");
+        let mut elsewhere = request(&[("host", "localhost")]);
+        *elsewhere.uri_mut() = "http://example.com/v1/sandboxes".parse().unwrap();
+        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_err(), "the target names another host than the header");
+        *elsewhere.uri_mut() = "http://localhost/v1/sandboxes".parse().unwrap();
+        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_ok());
+        elsewhere.headers_mut().insert("host", "example.com".parse().unwrap());
+        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_err(), "the header names another host than the target");
         for (site, ok) in [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("same-site", true), ("none", true)] {
             assert_eq!(status(&[("host", "localhost"), ("sec-fetch-site", site)]).is_ok(), ok, "{site}");
         }
@@ -232,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_open_to_this_machine_alone() {
+    fn r6_7_metrics_are_open_to_this_machine_alone() {
         let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
         let ask = |peer: &str, headers: &[(&str, &str)]| {
             let mut request = request(headers);

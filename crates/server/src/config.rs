@@ -16,7 +16,7 @@ pub struct Config {
     pub head_within: Duration,
     /// A body must deliver something within this time, again and again.
     pub body_stall: Duration,
-    /// Connections at one time; more wait to be accepted.
+    /// Connections at one time. For more, those that have been idle for longest give way; while none is idle, more wait.
     pub connections: usize,
     /// How long requests in flight may take to finish when the server is asked to stop.
     pub drain: Duration,

@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_do_not_send_bodies_back() {
+    fn r6_5_messages_do_not_send_bodies_back() {
         let long = ApiError::bad_request("x", "ä".repeat(1 << 20)).message;
         assert!(long.len() < LONGEST + 10 && long.ends_with("ä..."), "{}", long.len());
     }
 
     #[test]
-    fn messages_carry_no_control_characters() {
+    fn r6_5_messages_carry_no_control_characters() {
         assert_eq!(ApiError::bad_request("x", "a\u{1b}[31m\nb").message, "a\\u{1b}[31m\\nb");
     }
 }

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_json_is_refused_with_its_place() {
+    fn r6_3_bad_json_is_refused_with_its_place() {
         let (code, message, details) = refused(b"{\n  \"shell\": \"true\",\n}");
         assert_eq!((code.as_str(), &details), ("invalid_json", &json!({"line": 3, "column": 1})), "{message}");
         for text in ["", "{", "[1", "{\"shell\": \"a\"} x", "{\"shell\": \"\\ud800\"}", "nonsense", &"[".repeat(100_000)] {

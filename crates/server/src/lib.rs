@@ -15,6 +15,7 @@ mod metrics;
 pub mod native;
 mod openapi;
 mod params;
+mod present;
 mod request_id;
 mod routes;
 mod server;

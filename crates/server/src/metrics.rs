@@ -132,7 +132,7 @@ fn histogram(encoder: &mut DescriptorEncoder, name: &str, help: &str, counts: &C
 
 /// Figures for Prometheus (OpenMetrics text).
 #[utoipa::path(get, path = "/metrics", tag = "server", responses(
-    (status = 200, description = "OpenMetrics text; programs on the server's own machine need no key", content_type = "application/openmetrics-text"),
+    (status = 200, description = "OpenMetrics text. Needs a key, except from programs on the server's own machine that ask it directly", content_type = "application/openmetrics-text"),
 ))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> ApiResult<Response> {
     let text = app.metrics.text().map_err(|_| ApiError::internal())?;

@@ -1,14 +1,17 @@
 //! The API's description, made from the handlers and checked in beside them.
 
+mod bounds;
+
 use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use http::header;
 use utoipa::{
-    OpenApi as _,
+    OpenApi as _, PartialSchema, ToSchema,
     openapi::{
-        OpenApi, Ref, RefOr, ResponseBuilder, SecurityRequirement,
+        Object, OpenApi, Ref, RefOr, ResponseBuilder, Schema, SecurityRequirement,
         path::Paths,
+        schema::SchemaType,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -39,6 +42,17 @@ use crate::{
 )]
 struct Frame;
 
+/// Bytes as they are, of which OpenAPI 3.1 says nothing.
+pub(crate) struct Octets;
+
+impl PartialSchema for Octets {
+    fn schema() -> RefOr<Schema> {
+        Object::with_type(SchemaType::AnyValue).into()
+    }
+}
+
+impl ToSchema for Octets {}
+
 /// The document without routes.
 pub(crate) fn frame() -> OpenApi {
     let mut frame = Frame::openapi();
@@ -59,16 +73,22 @@ pub(crate) fn complete(paths: &mut Paths, access: Access) {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("default".into(), failure.clone().into());
-            if access != Access::Public {
-                let none: [&str; 0] = [];
-                operation.security = Some(vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)]);
-            }
+            let none: [&str; 0] = [];
+            let either = vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)];
+            operation.security = match access {
+                Access::Public => None,
+                Access::Key => Some(either),
+                // Whether it is needed depends on where the request comes from, which OpenAPI can only call optional.
+                Access::KeyUnlessLocal => Some([either, vec![SecurityRequirement::default()]].concat()),
+            };
         }
     }
 }
 
 fn text() -> String {
-    let mut text = routes::document().to_pretty_json().expect("the document is made of text and figures");
+    let mut document = routes::document();
+    bounds::tell(&mut document);
+    let mut text = document.to_pretty_json().expect("the document is made of text and figures");
     text.push('\n');
     text
 }

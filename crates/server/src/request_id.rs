@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_well_formed_ids_are_taken_over() {
+    fn r6_5_only_well_formed_ids_are_taken_over() {
         let long = "x".repeat(129);
         for (given, taken) in [("abc-1.2_3", true), ("", false), ("a b", false), ("a\u{1b}[31m", false), ("ä", false), (&long, false)] {
             let mut headers = HeaderMap::new();

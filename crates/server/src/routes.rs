@@ -91,6 +91,8 @@ async fn wrong_method(request: Request) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use axum::body::Body;
     use utoipa::openapi::path::PathItem;
 
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_route_but_the_public_ones_needs_a_key() {
+    async fn r6_1_every_route_but_the_public_ones_needs_a_key() {
         let bench = Bench::new().await;
         let (mut keyed, mut public) = (0, Vec::new());
         for Route { access, handlers: (_, paths, _) } in table() {
@@ -131,6 +133,18 @@ mod tests {
         }
         assert_eq!(public, ["/healthz", "/readyz", "/openapi.json"], "a new public route has to be meant");
         assert!(keyed >= 50);
+    }
+
+    /// What is put into the router beside the table has no guard, and stands in no document.
+    #[tokio::test]
+    async fn r6_1_the_router_has_the_routes_of_the_table_and_no_others() {
+        // Under these two names axum keeps what answers for all other paths.
+        let fallback = |path: &String| path == "/" || path.contains("__private");
+        let routed: BTreeSet<String> = Bench::new().await.paths().into_iter().filter(|path| !fallback(path)).collect();
+        let in_table: BTreeSet<String> = table().iter().flat_map(|route| route.handlers.1.paths.keys().cloned()).collect();
+        let documented: BTreeSet<String> = document().paths.paths.into_keys().collect();
+        assert_eq!(routed, in_table);
+        assert_eq!(documented, in_table);
     }
 
     #[tokio::test]
@@ -163,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bad_requests_get_nowhere() {
+    async fn r6_3_bad_requests_get_nowhere() {
         let bench = Bench::new().await;
         let id = "sbx0000000000000000000000000";
         for (method, target, body, status, code) in [

@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -30,6 +30,7 @@ use crate::{
     app::{App, Service},
     auth::Auth,
     config::Config,
+    present::Present,
     socket::{Socket, Traffic},
 };
 
@@ -94,6 +95,7 @@ impl Server {
             service: Service::new(Arc::clone(&app)),
             builder: Arc::new(builder(&app.config)),
             open: Arc::new(Semaphore::new(app.config.connections)),
+            present: Arc::default(),
             tasks: TaskTracker::new(),
             head_within: app.config.head_within,
             stall: app.config.body_stall,
@@ -150,6 +152,7 @@ struct Connections {
     service: Service,
     builder: Arc<Builder<TokioExecutor>>,
     open: Arc<Semaphore>,
+    present: Arc<Present>,
     tasks: TaskTracker,
     head_within: Duration,
     stall: Duration,
@@ -159,9 +162,9 @@ impl Connections {
     /// Accepts until it is dropped.
     async fn accept_all(self, listener: TcpListener, graceful: Arc<GracefulShutdown>) {
         loop {
-            let Ok(permit) = Arc::clone(&self.open).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let Some(permit) = self.room().await else { return };
                     let (connections, watcher) = (self.clone(), graceful.watcher());
                     self.tasks.spawn(async move {
                         connections.serve(stream, peer, watcher).await;
@@ -176,12 +179,23 @@ impl Connections {
         }
     }
 
+    /// The right to one more connection, once there is room.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() {
+            return Some(permit);
+        }
+        self.present.make_room();
+        // Where nobody was idle it is the next to end that makes room.
+        Arc::clone(&self.open).acquire_owned().await.ok()
+    }
+
     async fn serve(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "Cannot set TCP_NODELAY: {error}");
         }
         let traffic = Traffic::new();
+        let place = self.present.enter(Arc::clone(&traffic));
         let service = {
             let traffic = Arc::clone(&traffic);
             service_fn(move |request: hyper::Request<Incoming>| {
@@ -198,10 +212,16 @@ impl Connections {
         // Hyper looks at the clock while it reads the head of HTTP/1 and while it waits for one, but not while it finds out which
         // HTTP it is, and not for idle HTTP/2.
         let outcome = loop {
-            match timeout(self.head_within, &mut connection).await {
-                Ok(outcome) => break outcome,
-                Err(_) if traffic.idle() >= self.head_within => return,
-                Err(_) => {}
+            tokio::select! {
+                // Polled by reference: nothing is lost when another arm wins.
+                outcome = &mut connection => break outcome,
+                // Somebody else needs the room, and nothing goes on here.
+                () = place.cut.cancelled() => return,
+                () = sleep(self.head_within) => {
+                    if traffic.idle() >= self.head_within {
+                        return;
+                    }
+                }
             }
         };
         if let Err(error) = outcome {

@@ -19,7 +19,7 @@ use crate::{
     app::{App, Service},
     auth::{Auth, KeyHash},
     config::Config,
-    server::Server,
+    server::{BindError, Server},
 };
 
 pub(crate) const KEY: &str = "the key of the tests";
@@ -69,26 +69,46 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with_body_limit(1000).await
+    }
+
+    /// One that takes bodies of ordinary size.
+    pub(crate) async fn roomy() -> Self {
+        Self::with_body_limit(1 << 20).await
+    }
+
+    async fn with_body_limit(body_limit: usize) -> Self {
         let data = TempDir::new().expect("a temporary directory can be made");
         let store = Sqlite::open(&data.path().join("caisson.db")).await.expect("a database can be made");
         let config = EngineConfig::new(data.path().to_owned());
         let engine = Engine::open(config, Arc::new(Bare), Arc::new(store)).await.expect("an engine starts on nothing");
         let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
-        config.body_limit = 1000;
+        config.body_limit = body_limit;
         let app = App::new(engine.clone(), config);
         Self { service: Service::new(Arc::new(app)), engine, _data: data }
     }
 
     /// Listens on a real socket, with short times, until the bench is dropped.
     pub(crate) async fn listen(&self) -> SocketAddr {
+        self.listen_with(|_| {}).await
+    }
+
+    /// The same with other figures.
+    pub(crate) async fn listen_with(&self, change: impl FnOnce(&mut Config)) -> SocketAddr {
         let mut config = Config::new(vec![(Ipv4Addr::LOCALHOST, 0).into()], Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
         config.body_limit = 1000;
         config.head_within = Duration::from_millis(500);
         config.body_stall = Duration::from_millis(300);
+        change(&mut config);
         let server = Server::bind(config, self.engine.clone()).await.expect("there are free ports");
         let address = server.addresses()[0];
         tokio::spawn(server.serve(std::future::pending()));
         address
+    }
+
+    /// Takes addresses for a server that is not begun.
+    pub(crate) async fn bind(&self, config: Config) -> Result<Server, BindError> {
+        Server::bind(config, self.engine.clone()).await
     }
 
     pub(crate) async fn send(&self, request: Request) -> Answer {
@@ -97,6 +117,12 @@ impl Bench {
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.expect("the body ends well").to_bytes();
         Answer { status: head.status.as_u16(), headers: head.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    /// Every path of the router, as the router itself tells it.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let told = format!("{:?}", self.service);
+        told.split('"').filter(|text| text.starts_with('/') && !text.contains(',')).map(str::to_owned).collect()
     }
 
     /// With the key.

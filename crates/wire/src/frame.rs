@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_frames_are_refused_before_they_cost_memory() {
+    fn r5_4_hostile_frames_are_refused_before_they_cost_memory() {
         let mut decoder = Decoder::default();
         decoder.push(&[Kind::Stdout as u8, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(decoder.next_frame(), Err(FrameError::TooLong { kind: Kind::Stdout, length: 0xffff_ffff }));

@@ -34,7 +34,7 @@ fn is_silent<T: std::fmt::Debug>(result: Result<T, AgentError>, begun: Instant, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_question_has_its_time() {
+async fn r5_4_every_question_has_its_time() {
     let agent = silent(0).await;
     let begun = Instant::now();
     let five = Duration::from_secs(5);
@@ -54,7 +54,7 @@ async fn every_question_has_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_the_agent_does_not_take_ends() {
+async fn r5_4_an_upload_that_the_agent_does_not_take_ends() {
     for reads in [0, 3] {
         let agent = silent(reads).await;
         let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 65536])));

@@ -25,6 +25,7 @@ use crate::{
         output as told,
         types::{ExecutionBody, PageBody, SignalBody},
     },
+    openapi::Octets,
     params::Params,
     sse::{self, Events, HungUp},
 };
@@ -80,7 +81,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, pa
         ("follow" = Option<bool>, Query, description = "Go on until the execution has ended"),
         ("last-event-id" = Option<u64>, Header, description = "Where an event stream is to go on"),
     ),
-    responses((status = 200, description = "The output", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream")))))]
+    responses((status = 200, description = "The output", content((inline(Octets) = "application/octet-stream"), (String = "text/event-stream")))))]
 pub(crate) async fn output(
     State(app): State<Arc<App>>,
     Id(id): Id<ExecutionId>,

@@ -31,9 +31,9 @@ use crate::{
 const MODE: HeaderName = HeaderName::from_static("x-caisson-mode");
 /// Levels and entries of a listing when the request says nothing, and at most.
 const DEPTH: u32 = 1;
-const MAX_DEPTH: u32 = 64;
+pub(crate) const MAX_DEPTH: u32 = 64;
 const ENTRIES: u32 = 1000;
-const MAX_ENTRIES: u32 = 10_000;
+pub(crate) const MAX_ENTRIES: u32 = 10_000;
 
 fn path(params: &mut Params) -> ApiResult<Vec<u8>> {
     params.bytes("path")?.ok_or_else(|| ApiError::bad_request("invalid_parameter", "parameter `path` is missing"))
@@ -46,7 +46,7 @@ fn path(params: &mut Params) -> ApiResult<Vec<u8>> {
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
         ("mode" = Option<String>, Query, description = "Permission bits in octal"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content_type = "application/octet-stream", description = "The content"),
     responses((status = 200, description = "The file as it is now", body = FileBody)))]
 pub(crate) async fn write(
     State(app): State<Arc<App>>,
@@ -82,8 +82,8 @@ fn content(body: Body, stall: Duration) -> ByteStream {
         ("range" = Option<String>, Header, description = "One range of bytes"),
     ),
     responses(
-        (status = 200, description = "The content; `x-caisson-mode` has the permission bits", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The content; `x-caisson-mode` has the permission bits", content_type = "application/octet-stream"),
+        (status = 206, description = "The range", content_type = "application/octet-stream"),
     ))]
 pub(crate) async fn read(
     State(app): State<Arc<App>>,

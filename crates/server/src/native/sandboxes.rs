@@ -22,7 +22,7 @@ use crate::{
 
 /// Entries on one page when the request says nothing, and at most.
 const PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1000;
+pub(crate) const MAX_PAGE: u32 = 1000;
 
 /// Makes a sandbox, or finds the living one of that name.
 #[utoipa::path(post, path = "/v1/sandboxes", operation_id = "create_sandbox", tag = "sandboxes", request_body = CreateBody, responses(

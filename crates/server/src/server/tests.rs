@@ -13,7 +13,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::testing::{Bench, KEY};
+use crate::{
+    Auth, BindError, Config,
+    testing::{Bench, KEY},
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,7 +41,7 @@ fn refused(answer: &str, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_told_so() {
+async fn r6_3_what_is_no_http_is_told_so() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let head = |more: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
@@ -84,7 +87,7 @@ async fn what_is_no_http_is_told_so() {
 }
 
 #[tokio::test]
-async fn odd_requests_are_answered_in_our_words() {
+async fn r6_3_odd_requests_are_answered_in_our_words() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let ask = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nConnection: close\r\n{more}\r\n");
@@ -128,7 +131,7 @@ async fn odd_requests_are_answered_in_our_words() {
 
 /// Only one of the two says where the body ends; whoever stands between may believe the other.
 #[tokio::test]
-async fn two_ends_of_a_body_are_not_two_requests() {
+async fn r6_3_two_ends_of_a_body_are_not_two_requests() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     for order in ["Content-Length: 40\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 40\r\n"] {
@@ -141,7 +144,7 @@ async fn two_ends_of_a_body_are_not_two_requests() {
 }
 
 #[tokio::test]
-async fn slow_heads_and_idle_connections_are_cut() {
+async fn r6_3_slow_heads_and_idle_connections_are_cut() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let cut = async |begin: &'static [u8], drip: &'static [u8]| {
@@ -175,7 +178,7 @@ async fn slow_heads_and_idle_connections_are_cut() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_in_ends() {
+async fn r6_3_a_body_that_trickles_in_ends() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let begun = Instant::now();
@@ -196,7 +199,7 @@ async fn a_body_that_trickles_in_ends() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut() {
+async fn r6_3_a_client_that_does_not_read_is_cut() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -207,7 +210,7 @@ async fn a_client_that_does_not_read_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_idle_connections_cost_no_worker() {
+async fn r6_3_a_thousand_idle_connections_cost_no_worker() {
     let bench = Bench::new().await;
     let address = bench.listen().await;
     let idle: Vec<_> = join_all((0..400).map(|_| TcpStream::connect(address))).await;
@@ -218,4 +221,51 @@ async fn a_thousand_idle_connections_cost_no_worker() {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(idle.iter().all(Result::is_ok));
+}
+
+/// Somebody who takes all connections and does nothing with them keeps nobody out.
+#[tokio::test]
+async fn r6_3_idle_connections_give_way_to_new_ones() {
+    let bench = Bench::new().await;
+    let address = bench
+        .listen_with(|config| {
+            config.connections = 16;
+            // So that nothing here is cut for being slow.
+            config.head_within = PATIENCE * 10;
+            config.body_stall = PATIENCE * 10;
+        })
+        .await;
+    // One that has something to do, and many that do not.
+    let head = format!("POST /v1/run HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{");
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(head.as_bytes()).await.unwrap();
+    let mut idle = Vec::new();
+    for n in 0..64 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if n % 2 == 0 {
+            stream.write_all(b"GET / HTTP/1.1\r\nx-slow: ").await.unwrap();
+        }
+        idle.push(stream);
+        let answer = timeout(PATIENCE, say(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        assert!(answer.expect("there is room").starts_with("HTTP/1.1 200 "), "after {n}");
+    }
+    busy.write_all(b"}").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, busy.read_to_string(&mut answer)).await.unwrap().unwrap();
+    refused(&answer, 400, "invalid_request");
+}
+
+#[tokio::test]
+async fn r6_7_nobody_listens_beyond_this_machine_without_a_key() {
+    let bench = Bench::new().await;
+    for (address, open) in
+        [("127.0.0.1:0", true), ("[::ffff:127.0.0.1]:0", true), ("0.0.0.0:0", false), ("[::]:0", false), ("192.0.2.1:0", false)]
+    {
+        let bound = bench.bind(Config::new(vec![address.parse().unwrap()], Auth::None)).await;
+        match (open, bound) {
+            // A machine may be without IPv6.
+            (true, Ok(_) | Err(BindError::Listen { .. })) | (false, Err(BindError::Open(_))) => {}
+            (_, other) => panic!("{address}: {other:?}"),
+        }
+    }
 }

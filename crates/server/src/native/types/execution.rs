@@ -155,7 +155,12 @@ const SIGNALS: [(&str, i32); 31] = [
 ];
 
 impl SignalName {
-    const MAX: i32 = 64;
+    pub(crate) const MAX: i32 = 64;
+
+    /// All names, in full.
+    pub(crate) fn all() -> impl Iterator<Item = String> {
+        SIGNALS.iter().map(|(name, _)| format!("SIG{name}"))
+    }
 
     /// The number.
     pub fn number(&self) -> Result<i32> {

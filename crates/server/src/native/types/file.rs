@@ -17,7 +17,7 @@ use super::{
 pub struct Mode(pub u32);
 
 impl Mode {
-    const MAX: u32 = 0o777;
+    pub(crate) const MAX: u32 = 0o777;
 
     fn checked(bits: u32) -> Option<Self> {
         (bits <= Self::MAX).then_some(Self(bits))

@@ -22,6 +22,8 @@ pub use result::{ResultBody, RunResultBody, Truncated};
 pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
 
 pub(crate) use field::printable_path;
+pub(crate) use number::SHORTEST as SHORTEST_TIME;
+pub(crate) use program::{DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES};
 
 /// A moment as RFC 3339, in UTC, to the millisecond.
 pub(crate) fn time(at: jiff::Timestamp) -> String {

@@ -11,7 +11,7 @@ use serde::{
 /// The largest whole number that a double holds without a gap before it.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 /// The shortest time that can be asked for.
-const SHORTEST: Duration = Duration::from_millis(1);
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A decimal figure, written without a fraction where it has none.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Deserialize)]

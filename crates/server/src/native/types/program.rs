@@ -14,11 +14,14 @@ use super::{
 };
 
 /// How long a program may run when the request says nothing.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of the changed files a one-shot brings back when the request says nothing.
-const DEFAULT_FILE_BYTES: u64 = 10 << 20;
+pub(crate) const DEFAULT_FILE_BYTES: u64 = 10 << 20;
 /// The largest sum of changed files that fits into an answer.
-const MAX_FILE_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
+/// What a limit on output may be.
+pub(crate) const MIN_OUTPUT_BYTES: u64 = 1;
+pub(crate) const MAX_OUTPUT_BYTES: u64 = i64::MAX.cast_unsigned();
 
 /// A program to be run in a living sandbox: exactly one of `cmd`, `shell`, or `language` with `code`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -223,7 +226,7 @@ fn timeout(given: Option<Option<Number>>) -> Result<Option<Duration>> {
 }
 
 fn max_output_bytes(given: Option<Whole>) -> Result<Option<u64>> {
-    given.map(|bytes| bytes.within("max_output_bytes", 1, i64::MAX.cast_unsigned())).transpose()
+    given.map(|bytes| bytes.within("max_output_bytes", MIN_OUTPUT_BYTES, MAX_OUTPUT_BYTES)).transpose()
 }
 
 #[cfg(test)]

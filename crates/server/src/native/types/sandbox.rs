@@ -86,6 +86,7 @@ pub struct UpdateBody {
     pub idle_timeout_s: Option<Option<Number>>,
     /// Replaces all labels.
     #[serde(deserialize_with = "unique_if_given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = BTreeMap<String, String>)]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 

@@ -1,0 +1,12 @@
+//! How long and how many things in a request may be. Whoever describes the API tells these.
+
+/// Bytes of a path; the kernel's own limit, the NUL behind it not counted.
+pub const PATH_BYTES: usize = 4095;
+/// Characters of a sandbox's name.
+pub const NAME_LENGTH: usize = 64;
+/// Characters of a host name.
+pub const HOSTNAME_LENGTH: usize = 63;
+/// Labels of one sandbox.
+pub const METADATA_PAIRS: usize = 64;
+/// What begins like this in an environment is for Caisson itself to say.
+pub const RESERVED_ENV: &str = "CAISSON_";

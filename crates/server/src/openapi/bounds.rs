@@ -1,0 +1,216 @@
+//! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
+
+use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
+use caisson_engine::bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV};
+use serde_json::{Value, json};
+use utoipa::{
+    Number,
+    openapi::{
+        Object, OneOfBuilder, OpenApi, RefOr, Schema,
+        path::Parameter,
+        schema::{AdditionalProperties, ArrayItems, SchemaType, Type},
+    },
+};
+
+use crate::native::{
+    files::{MAX_DEPTH, MAX_ENTRIES},
+    sandboxes::MAX_PAGE,
+    types::{
+        DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode, Number as Figure, SHORTEST_TIME,
+        SignalName,
+    },
+};
+
+/// What bodies that ask for something have in common.
+const REQUESTS: [&str; 3] = ["CreateSandbox", "ExecRequest", "RunRequest"];
+
+/// A letter or digit, then those of `more` as well.
+fn begins_plainly(more: &str) -> String {
+    format!("^[A-Za-z0-9][A-Za-z0-9{more}]*$")
+}
+
+/// Text without NUL.
+const NO_NUL: &str = "^[^\\u0000]*$";
+/// `chmod`'s octal digits for 0 to 0777.
+const MODE: &str = "^(0o)?0*[0-7]{1,3}$";
+/// RFC 4648 §4, with padding and without stray bits.
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
+/// Adds it to the document.
+pub(super) fn tell(document: &mut OpenApi) {
+    figures(document);
+    texts(document);
+    choices(document);
+    labels_and_variables(document);
+    parameters(document);
+}
+
+fn figures(document: &mut OpenApi) {
+    let (low, high, default) = (Limits::MIN, Limits::MAX, Limits::default());
+    let mut limit =
+        |field: &str, low: Number, high: Number, default: Value| within(property(document, "Limits", field), low, high, default);
+    limit("memory_bytes", low.memory_bytes.into(), high.memory_bytes.into(), default.memory_bytes.into());
+    let cpus = |limits: Limits| f64::from(limits.cpu_millis) / 1000.0;
+    limit("cpus", cpus(low).into(), cpus(high).into(), json!(Figure(cpus(default))));
+    limit("pids", low.pids.into(), high.pids.into(), default.pids.into());
+    limit("disk_bytes", low.disk_bytes.into(), high.disk_bytes.into(), default.disk_bytes.into());
+    limit("disk_inodes", low.disk_inodes.into(), high.disk_inodes.into(), default.disk_inodes.into());
+    limit("open_files", low.open_files.into(), high.open_files.into(), default.open_files.into());
+
+    let times = TimeLimits::default();
+    let seconds = |limit: Option<std::time::Duration>| limit.map_or(Value::Null, |limit| json!(Figure::from(limit)));
+    for (schema, field, default) in [
+        ("CreateSandbox", "lifetime_s", Some(seconds(times.lifetime))),
+        ("CreateSandbox", "idle_timeout_s", Some(seconds(times.idle_timeout))),
+        // What is absent stays as it is, which is no value.
+        ("UpdateSandbox", "lifetime_s", None),
+        ("UpdateSandbox", "idle_timeout_s", None),
+        ("ExecRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
+        ("RunRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
+    ] {
+        let field = property(document, schema, field);
+        within(field, SHORTEST_TIME.as_secs_f64().into(), TimeLimits::MAX.as_secs_f64().into(), Value::Null);
+        field.default = default;
+    }
+    for schema in ["ExecRequest", "RunRequest"] {
+        within(property(document, schema, "max_output_bytes"), MIN_OUTPUT_BYTES.into(), MAX_OUTPUT_BYTES.into(), Value::Null);
+    }
+    let field = property(document, "RunRequest", "max_file_bytes");
+    within(field, 0u64.into(), MAX_FILE_BYTES.into(), DEFAULT_FILE_BYTES.into());
+}
+
+fn texts(document: &mut OpenApi) {
+    matching(property(document, "CreateSandbox", "name"), 1, NAME_LENGTH, &begins_plainly("._-"));
+    matching(property(document, "CreateSandbox", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
+    matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
+    property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
+    for schema in ["ExecRequest", "RunRequest"] {
+        matching(property(document, schema, "cwd"), 1, PATH_BYTES, NO_NUL);
+        property(document, schema, "stdin_base64").pattern = Some(BASE64.to_owned());
+        property(document, schema, "shell").min_length = Some(1);
+        match schema_of(document, schema).properties.get_mut("cmd") {
+            Some(RefOr::T(Schema::Array(cmd))) => cmd.min_items = Some(1),
+            _ => panic!("`cmd` of `{schema}` is no list"),
+        }
+    }
+}
+
+fn choices(document: &mut OpenApi) {
+    for schema in ["CreateSandbox", "RunRequest"] {
+        one_of(property(document, schema, "image"), &[&Image::Host.to_string()]);
+        one_of(property(document, schema, "network"), &[Network::None.as_str()]);
+        one_of(property(document, schema, "storage"), &[Storage::Memory.as_str(), Storage::Disk.as_str()]);
+        one_of(property(document, schema, "user"), &[&UserSpec::default().name, &UserSpec::root().name]);
+    }
+    let mut by_name = Object::with_type(Type::String);
+    by_name.enum_values = Some(SignalName::all().map(Value::from).collect());
+    let mut by_number = Object::with_type(Type::Integer);
+    within(&mut by_number, 1u32.into(), SignalName::MAX.into(), Value::Null);
+    let signal = OneOfBuilder::new().item(by_name).item(by_number).examples([json!("SIGTERM"), json!(15)]);
+    schema_of(document, "SignalRequest").properties.insert("signal".to_owned(), signal.into());
+
+    let mut in_octal = Object::with_type(SchemaType::from_iter([Type::String, Type::Null]));
+    in_octal.pattern = Some(MODE.to_owned());
+    let mut as_number = Object::with_type(Type::Integer);
+    within(&mut as_number, 0u32.into(), Mode::MAX.into(), Value::Null);
+    let description = property(document, "InputFile", "mode").description.take();
+    let mode = OneOfBuilder::new().item(in_octal).item(as_number).description(description).examples([json!("0644"), json!(0o644)]);
+    schema_of(document, "InputFile").properties.insert("mode".to_owned(), mode.into());
+}
+
+fn labels_and_variables(document: &mut OpenApi) {
+    let text = |pattern: &str| {
+        let mut text = Object::with_type(Type::String);
+        text.pattern = Some(pattern.to_owned());
+        text
+    };
+    let map = |field: &mut Object, names: &str| {
+        field.property_names = Some(Box::new(Schema::Object(text(names))));
+        field.additional_properties = Some(Box::new(AdditionalProperties::RefOr(text(NO_NUL).into())));
+    };
+    for schema in REQUESTS {
+        map(property(document, schema, "env"), &format!("^(?!{RESERVED_ENV})[^=\\u0000]+$"));
+    }
+    for schema in ["CreateSandbox", "RunRequest", "UpdateSandbox"] {
+        let field = property(document, schema, "metadata");
+        map(field, "^[^\\u0000]+$");
+        field.max_properties = Some(METADATA_PAIRS);
+    }
+}
+
+fn parameters(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for parameter in operations.into_iter().flatten().flat_map(|operation| operation.parameters.iter_mut().flatten()) {
+            let RefOr::T(parameter) = parameter else { continue };
+            let name = parameter.name.clone();
+            match (name.as_str(), path.as_str()) {
+                ("id", path) if path.starts_with("/v1/sandboxes/") => {
+                    figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
+                }
+                ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
+                ("path", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
+                ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
+                ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),
+                ("limit", "/v1/sandboxes/{id}/files/list") => {
+                    within(figure_or_text(parameter), 1u32.into(), MAX_ENTRIES.into(), Value::Null);
+                }
+                ("limit", _) => within(figure_or_text(parameter), 1u32.into(), MAX_PAGE.into(), Value::Null),
+                ("stream", _) => one_of(figure_or_text(parameter), &[Stream::Stdout.as_str(), Stream::Stderr.as_str()]),
+                ("state", _) => one_of(item_of(parameter), &State::ALL.map(State::as_str)),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn within(figure: &mut Object, low: Number, high: Number, default: Value) {
+    (figure.minimum, figure.maximum) = (Some(low), Some(high));
+    if !default.is_null() {
+        figure.default = Some(default);
+    }
+}
+
+fn matching(text: &mut Object, shortest: usize, longest: usize, pattern: &str) {
+    (text.min_length, text.max_length, text.pattern) = (Some(shortest), Some(longest), Some(pattern.to_owned()));
+}
+
+/// One of these, or `null` where that is allowed.
+fn one_of(text: &mut Object, names: &[&str]) {
+    let may_be_null = matches!(&text.schema_type, SchemaType::Array(types) if types.contains(&Type::Null));
+    text.enum_values = Some(names.iter().map(|name| json!(name)).chain(may_be_null.then_some(Value::Null)).collect());
+}
+
+fn schema_of<'a>(document: &'a mut OpenApi, name: &str) -> &'a mut Object {
+    match document.components.as_mut().and_then(|components| components.schemas.get_mut(name)) {
+        Some(RefOr::T(Schema::Object(object))) => object,
+        _ => panic!("the document has no object `{name}`"),
+    }
+}
+
+fn property<'a>(document: &'a mut OpenApi, schema: &str, field: &str) -> &'a mut Object {
+    match schema_of(document, schema).properties.get_mut(field) {
+        Some(RefOr::T(Schema::Object(object))) => object,
+        _ => panic!("`{field}` of `{schema}` is no figure, text or map"),
+    }
+}
+
+fn figure_or_text(parameter: &mut Parameter) -> &mut Object {
+    match &mut parameter.schema {
+        Some(RefOr::T(Schema::Object(object))) => object,
+        _ => panic!("parameter `{}` is no figure or text", parameter.name),
+    }
+}
+
+fn item_of(parameter: &mut Parameter) -> &mut Object {
+    if let Some(RefOr::T(Schema::Array(array))) = &mut parameter.schema
+        && let ArrayItems::RefOrSchema(items) = &mut array.items
+        && let RefOr::T(Schema::Object(object)) = &mut **items
+    {
+        return object;
+    }
+    panic!("parameter `{}` is no list", parameter.name);
+}
+
+#[cfg(test)]
+mod tests;
