@@ -11,6 +11,7 @@ SUITES := caisson-tests
 FUZZ_SHORT := 10
 TIME ?= 600
 TARGETS ?=
+DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --locked
 
 .PHONY: help
 help:
@@ -19,7 +20,8 @@ help:
 	@echo "make test-vm   the suites that make sandboxes, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
-	@echo "make lint      formatting and lints"
+	@echo "make lint      formatting, lints, and what the dependencies may be"
+	@echo "make advisories  what is known against the dependencies; needs the internet"
 	@echo "make build     target/release/caisson"
 
 .PHONY: build
@@ -61,11 +63,18 @@ bench:
 
 .PHONY: lint
 lint:
-	@tools/setup build demo fuzz
+	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@for script in tools/setup .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
+	$(DENY) check licenses bans sources
+	@echo "Not checked here: advisories, whose database needs the internet; make advisories"
+
+.PHONY: advisories
+advisories:
+	@tools/setup build deny
+	$(DENY) check advisories
 
 .PHONY: clean
 clean:
