@@ -11,9 +11,17 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
-    for watched in
-        ["Cargo.toml", "Cargo.lock", "crates/agent", "crates/launcher", "crates/probe", "crates/seccomp", "crates/sys", "crates/wire"]
-    {
+    for watched in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "crates/agent",
+        "crates/launcher",
+        "crates/probe",
+        "crates/seccomp",
+        "crates/sys",
+        "crates/tree",
+        "crates/wire",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let target = env::var("TARGET")?;

@@ -70,7 +70,7 @@ pub enum Piece {
 #[derive(Debug, Clone, Arbitrary)]
 pub enum Json {
     Stat(Stat),
-    Listing(Vec<Stat>, bool),
+    Listing(Vec<Stat>, Option<String>),
     Found(Vec<String>),
     Refusal(Reason),
 }
@@ -158,8 +158,8 @@ fn put(piece: &Piece, out: &mut BytesMut) {
         Piece::Refused(reason) => frame(Kind::Refused as u8, &text(&reason.wire()), out),
         Piece::Json(json) => out.extend_from_slice(&match json {
             Json::Stat(stat) => text(&stat.wire()),
-            Json::Listing(entries, truncated) => {
-                text(&Listing { entries: entries.iter().map(Stat::wire).collect(), truncated: *truncated })
+            Json::Listing(entries, next) => {
+                text(&Listing { entries: entries.iter().map(Stat::wire).collect(), next: next.clone(), unreadable: 1 })
             }
             Json::Found(names) => text(&Found { names: names.clone() }),
             Json::Refusal(reason) => text(&reason.wire()),
@@ -201,6 +201,9 @@ impl Stat {
             size: self.size,
             mode: self.mode,
             mtime_ns: self.mtime_ns,
+            uid: 1000,
+            gid: 1000,
+            inode: 1,
             target: self.target.as_ref().map(Place::text),
         }
     }
@@ -221,6 +224,9 @@ impl Reason {
         let codes = [
             Code::Invalid,
             Code::NotFound,
+            Code::AlreadyExists,
+            Code::InvalidArchive,
+            Code::InvalidPattern,
             Code::ProgramNotFound,
             Code::PermissionDenied,
             Code::NotADirectory,

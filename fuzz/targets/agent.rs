@@ -11,7 +11,7 @@ use std::{
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use caisson_core::{ExecutionStatus, FileStat, Result, SandboxId, SandboxSpec, State, TimeLimits, TombstoneReason};
-use caisson_engine::{ByteStream, Captured, Engine, ExecRequest, ExecutionResult, InputFile, Program, RunRequest};
+use caisson_engine::{ByteStream, Captured, Engine, ExecRequest, ExecutionResult, FileAttributes, InputFile, Program, RunRequest};
 use caisson_fuzz::{
     script::{Answer, End},
     world::{Play, World, create, exec_request, in_time},
@@ -148,7 +148,7 @@ async fn put_question(engine: &Engine, id: SandboxId, question: &Question, told:
         Question::Stat => possible(&engine.stat_file(id, b"file").await?),
         Question::List { limit } => {
             let limit = u32::from(limit).max(1);
-            let listing = engine.list_files(id, b"/", 3, limit).await?;
+            let listing = engine.list_files(id, b"/", 3, limit, None).await?;
             assert!(listing.entries.len() <= limit as usize);
             listing.entries.iter().for_each(possible);
         }
@@ -170,7 +170,7 @@ async fn put_question(engine: &Engine, id: SandboxId, question: &Question, told:
         }
         Question::Write { pieces } => {
             let content: ByteStream = Box::pin(stream::iter((0..pieces).map(|byte| Ok(Bytes::from(vec![byte; 1000])))));
-            possible(&engine.write_file(id, b"file", Some(0o600), content).await?);
+            possible(&engine.write_file(id, b"file", FileAttributes { mode: Some(0o600), modified_at: None }, content).await?);
         }
         Question::Delete => engine.delete_file(id, b"file", true).await?,
     }

@@ -18,6 +18,7 @@ use libfuzzer_sys::fuzz_target;
 #[expect(dead_code, reason = "the agent asks for more than paths")]
 #[path = "../../crates/agent/src/query.rs"]
 mod agent_query;
+#[expect(dead_code, reason = "the server asks for more than paths")]
 #[path = "../../crates/server/src/params.rs"]
 mod params;
 #[path = "../../crates/server/src/native/range.rs"]

@@ -9,7 +9,7 @@ use std::{
 
 use caisson_wire::FileStat;
 
-use crate::files::describe;
+use crate::files::describe_path;
 
 /// Entries looked at; beyond it the answer says that there may be more.
 const MAX_ENTRIES: usize = 20_000;
@@ -53,7 +53,8 @@ impl Snapshot {
         let mut changes = Changes { files: Vec::new(), truncated: self.truncated };
         let walked = walk(Path::new(directory), |path, metadata| {
             if self.files.get(path) != Some(&look(metadata)) && except.is_none_or(|except| path != Path::new(except)) {
-                changes.files.push(describe(path.as_os_str().as_bytes(), metadata, None));
+                // What has gone meanwhile is not there.
+                changes.files.extend(describe_path(path.as_os_str().as_bytes()).ok());
             }
         });
         changes.files.sort_by(|a, b| a.path.cmp(&b.path));

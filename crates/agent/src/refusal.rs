@@ -10,6 +10,11 @@ pub(crate) fn refuse(code: RefusalCode, message: impl Into<String>) -> Refusal {
     Refusal { code, message: message.into() }
 }
 
+/// The same for an error number.
+pub(crate) fn of_errno(error: Errno, name: &[u8]) -> Refusal {
+    of_path(&error.into(), name)
+}
+
 /// A refusal for a failed operation on a path.
 pub(crate) fn of_path(error: &io::Error, name: &[u8]) -> Refusal {
     let shown = path::encode(name);
@@ -18,6 +23,7 @@ pub(crate) fn of_path(error: &io::Error, name: &[u8]) -> Refusal {
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (RefusalCode::PermissionDenied, "may not be accessed by the sandbox's user"),
         Some(Errno::NOTDIR) => (RefusalCode::NotADirectory, "leads through something that is not a directory"),
         Some(Errno::ISDIR) => (RefusalCode::IsADirectory, "is a directory"),
+        Some(Errno::EXIST) => (RefusalCode::AlreadyExists, "is there already"),
         Some(Errno::NOTEMPTY) => (RefusalCode::DirectoryNotEmpty, "is a directory that is not empty; delete it recursively"),
         Some(Errno::NOSPC | Errno::DQUOT) => (RefusalCode::NoSpace, "does not fit: the disk limit of the sandbox is reached"),
         Some(Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN) => {
@@ -33,10 +39,11 @@ pub(crate) fn of_path(error: &io::Error, name: &[u8]) -> Refusal {
 pub(crate) fn status(code: RefusalCode) -> http::StatusCode {
     use http::StatusCode;
     match code {
-        RefusalCode::Invalid => StatusCode::BAD_REQUEST,
+        RefusalCode::Invalid | RefusalCode::InvalidArchive | RefusalCode::InvalidPattern => StatusCode::BAD_REQUEST,
         RefusalCode::NotFound | RefusalCode::ProgramNotFound => StatusCode::NOT_FOUND,
         RefusalCode::PermissionDenied => StatusCode::FORBIDDEN,
         RefusalCode::NotADirectory
+        | RefusalCode::AlreadyExists
         | RefusalCode::IsADirectory
         | RefusalCode::DirectoryNotEmpty
         | RefusalCode::NotAFile

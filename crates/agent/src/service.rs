@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::{
@@ -69,6 +69,14 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::DELETE, "/files") => files::delete(&agent, &request).await,
         (Method::GET, "/stat") => files::stat(&agent, &request).await,
         (Method::GET, "/list") => files::list(&agent, &request).await,
+        (Method::POST, "/mkdir") => files::make_directory(&agent, &request).await,
+        (Method::POST, "/move") => files::move_entry(&agent, &request).await,
+        (Method::POST, "/copy") => files::copy(&agent, &request).await,
+        (Method::GET, "/archive") => files::pack(&agent, &request).await,
+        (Method::PUT, "/archive") => files::unpack(&agent, request).await,
+        (Method::GET, "/glob") => files::glob(&agent, &request).await,
+        (Method::POST, "/grep") => files::grep(&agent, request).await,
+        (Method::GET, "/watch") => files::watch(&agent, &request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
     };
     answer.unwrap_or_else(|refusal| {
@@ -79,13 +87,18 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
 }
 
 async fn which(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
-    let invalid = |_| refuse(RefusalCode::Invalid, "the list of programs cannot be read");
-    let read = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), MAX_JSON).collect());
-    let body = read.await.map_err(|_| invalid(()))?.map_err(|_| invalid(()))?.to_bytes();
-    let Which { names } = serde_json::from_slice(&body).map_err(|_| invalid(()))?;
+    let Which { names } = read_json(request).await?;
     let config = &agent.config;
     let found = names.into_iter().filter(|name| lookup::find(&[name.as_str()], &config.env, &config.work_dir, agent.user()).is_some());
     Ok(json(&Found { names: found.collect() }))
+}
+
+/// A small request.
+pub(crate) async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
+    let invalid = || refuse(RefusalCode::Invalid, "the body of the request cannot be read");
+    let read = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), MAX_JSON).collect());
+    let body = read.await.map_err(|_| invalid())?.map_err(|_| invalid())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|_| invalid())
 }
 
 /// A small answer.

@@ -15,7 +15,9 @@ use crate::refusal::refuse;
 
 /// Streams that go on at once; more wait their turn.
 const MAX_THREADS: usize = 16;
-const STACK_BYTES: usize = 128 << 10;
+pub(crate) const STACK_BYTES: usize = 128 << 10;
+/// Work that lasts as long as somebody looks.
+const MAX_LASTING: usize = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,13 +30,14 @@ pub(crate) struct Workers {
     threads: AtomicUsize,
     /// Jobs that wait or run.
     busy: Arc<AtomicUsize>,
+    lasting: Arc<AtomicUsize>,
 }
 
 impl Workers {
     pub(crate) fn new(user: Identity) -> Self {
         // Bounded by the number of HTTP/2 streams, each of which has at most one job.
         let (queue, take) = mpsc::channel();
-        Self { user, queue, take: Arc::new(Mutex::new(take)), threads: AtomicUsize::new(0), busy: Arc::default() }
+        Self { user, queue, take: Arc::new(Mutex::new(take)), threads: AtomicUsize::new(0), busy: Arc::default(), lasting: Arc::default() }
     }
 
     /// Does `work` on one of the threads.
@@ -61,13 +64,28 @@ impl Workers {
         self.queue.send(job).map_err(|_| refuse(RefusalCode::Failed, "the file workers ended"))
     }
 
+    /// Does `work`, which takes as long as it takes, on a thread of its own.
+    pub(crate) fn spawn_lasting(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
+        let (user, lasting) = (self.user, Arc::clone(&self.lasting));
+        let one_more = |count: usize| (count < MAX_LASTING).then_some(count + 1);
+        if lasting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return Err(refuse(RefusalCode::Exhausted, format!("{MAX_LASTING} watches go on already; end one of them")));
+        }
+        let started = std::thread::Builder::new().name("watch".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            become_user(user);
+            work();
+            lasting.fetch_sub(1, Ordering::Relaxed);
+        });
+        started.map(drop).map_err(|error| {
+            self.lasting.fetch_sub(1, Ordering::Relaxed);
+            refuse(RefusalCode::Exhausted, format!("the sandbox has no room for a watch: {error}"))
+        })
+    }
+
     fn start_thread(&self) -> Result<(), Refusal> {
         let (user, take) = (self.user, Arc::clone(&self.take));
         let started = std::thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-            if become_file_owner(user).is_err() {
-                // A thread that could touch files as somebody else must not live.
-                std::process::abort();
-            }
+            become_user(user);
             loop {
                 let job = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 match job {
@@ -88,5 +106,12 @@ impl Workers {
                 Err(refuse(RefusalCode::Exhausted, format!("the sandbox has no room for a file worker: {error}")))
             }
         }
+    }
+}
+
+fn become_user(user: Identity) {
+    if become_file_owner(user).is_err() {
+        // A thread that could touch files as somebody else must not live.
+        std::process::abort();
     }
 }

@@ -16,7 +16,7 @@ mod store;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
 pub use error::{Denied, Error, Result};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
-pub use files::{FileKind, FileStat, Listing};
+pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
 pub use ids::{ExecutionId, IdError, SandboxId};
 pub use limits::{Limits, TimeLimits};
 pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName, next};

@@ -21,7 +21,9 @@ use crate::{
     oneshot::{self, RunningOneShot},
     output_log::{self, LogConfig},
     registry::{Registry, unknown_execution, unknown_sandbox},
-    request::{ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, OutputChunk, Progress, RunRequest, SandboxUpdate},
+    request::{
+        ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, OutputChunk, Progress, RunRequest, SandboxUpdate,
+    },
     retention,
     sandbox::{End, Living},
     validate,
@@ -29,8 +31,7 @@ use crate::{
 
 /// Rows on one page of a list.
 const MAX_PAGE: u32 = 1000;
-/// Entries and depth of one listing.
-const MAX_LIST: u32 = 100_000;
+/// Depth of one listing.
 const MAX_DEPTH: u32 = 64;
 /// How long `shutdown` waits for sandboxes to end.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
@@ -238,12 +239,10 @@ impl Engine {
     }
 
     /// Writes a file: it appears whole or not at all, its parents are made.
-    pub async fn write_file(&self, id: SandboxId, path: &[u8], mode: Option<u32>, body: ByteStream) -> Result<FileStat> {
-        if mode.is_some_and(|mode| mode > 0o777) {
-            return Err(Error::invalid("invalid_mode", "field `mode` is permission bits, 0 to 0o777"));
-        }
+    pub async fn write_file(&self, id: SandboxId, path: &[u8], attributes: FileAttributes, body: ByteStream) -> Result<FileStat> {
+        validate::mode(attributes.mode)?;
         let (living, agent, path, _begun) = self.file(id, path).await?;
-        match agent.put_stream(&path, mode, body).await {
+        match agent.put_stream(&path, attributes, body).await {
             Ok(stat) => Ok(stat),
             Err(error) => Err(living.failed_at(&path, error).await),
         }
@@ -273,16 +272,14 @@ impl Engine {
         }
     }
 
-    /// A directory's content, `depth` levels deep, at most `limit` entries.
-    pub async fn list_files(&self, id: SandboxId, path: &[u8], depth: u32, limit: u32) -> Result<Listing> {
+    /// A directory's content, `depth` levels deep, at most `limit` entries, behind the one that is called `after` below it.
+    pub async fn list_files(&self, id: SandboxId, path: &[u8], depth: u32, limit: u32, after: Option<&[u8]>) -> Result<Listing> {
         if !(1..=MAX_DEPTH).contains(&depth) {
             return Err(Error::invalid("limit_out_of_range", format!("field `depth` is {depth}, allowed is 1 to {MAX_DEPTH}")));
         }
-        if !(1..=MAX_LIST).contains(&limit) {
-            return Err(Error::invalid("limit_out_of_range", format!("field `limit` is {limit}, allowed is 1 to {MAX_LIST}")));
-        }
+        validate::entries(limit)?;
         let (living, agent, path, _begun) = self.file(id, path).await?;
-        match agent.list(&path, depth, limit).await {
+        match agent.list(&path, depth, limit, after).await {
             Ok(listing) => Ok(listing),
             Err(error) => Err(living.failed_at(&path, error).await),
         }
@@ -356,7 +353,7 @@ impl Engine {
         }
     }
 
-    async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
+    pub(crate) async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
         // What cannot be a path is wrong whatever becomes of the sandbox.
         validate::path("path", path)?;
         let living = self.living(id).await?;

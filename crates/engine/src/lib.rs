@@ -18,6 +18,7 @@ pub mod doctor;
 mod engine;
 mod execution;
 mod figures;
+mod files;
 mod languages;
 mod metrics;
 mod oneshot;
@@ -26,6 +27,7 @@ mod registry;
 mod request;
 mod retention;
 mod sandbox;
+mod search;
 mod validate;
 
 pub use config::EngineConfig;
@@ -35,6 +37,7 @@ pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
 pub use request::{
-    ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, InputFile, OutputChunk, Program, Progress,
-    RunRequest, RunResult, SandboxUpdate, Stdin,
+    ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
+    OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin,
 };
+pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};

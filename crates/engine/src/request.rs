@@ -3,12 +3,25 @@
 use std::{collections::BTreeMap, io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Execution, FileStat, Sandbox, SandboxSpec, TimeLimits};
+use caisson_core::{Execution, FileEvent, FileStat, Result, Sandbox, SandboxSpec, TimeLimits};
 use futures::Stream;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 /// File contents on their way in or out.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// What happens to files, as it happens. An error is the last item.
+pub type FileEvents = Pin<Box<dyn Stream<Item = Result<FileEvent>> + Send>>;
+
+/// What a new file has beside its content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileAttributes {
+    /// Those of the file that is replaced, or 0644, when nothing is said.
+    pub mode: Option<u32>,
+    /// Now, when nothing is said.
+    pub modified_at: Option<Timestamp>,
+}
 
 /// A sandbox to be made.
 #[derive(Debug, Clone, Default)]

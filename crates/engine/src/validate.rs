@@ -8,6 +8,7 @@ use crate::{
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
     figures,
     request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate},
+    search::GrepRequest,
 };
 
 /// The kernel takes no argument or variable of this length or more (`MAX_ARG_STRLEN`).
@@ -16,6 +17,8 @@ const MAX_ARGUMENT: usize = 128 << 10;
 const MAX_ARGUMENTS: usize = 1 << 20;
 /// Source code in a request. What is larger belongs into a file.
 const MAX_CODE: usize = 8 << 20;
+/// Entries of one listing.
+const MAX_LIST: u32 = 100_000;
 const MAX_METADATA_BYTES: usize = 64 << 10;
 
 pub(crate) fn create(request: &CreateRequest) -> Result<()> {
@@ -86,6 +89,59 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
     time_limit("timeout", request.timeout)?;
     if request.max_output_bytes == Some(0) {
         return Err(Error::invalid("limit_out_of_range", "field `max_output_bytes` must be at least 1"));
+    }
+    Ok(())
+}
+
+/// Permission bits that a request gives.
+pub(crate) fn mode(mode: Option<u32>) -> Result<()> {
+    match mode {
+        Some(mode) if mode > 0o777 => Err(Error::invalid("invalid_mode", "field `mode` is permission bits, 0 to 0o777")),
+        _ => Ok(()),
+    }
+}
+
+/// How many entries a listing may have.
+pub(crate) fn entries(limit: u32) -> Result<()> {
+    if (1..=MAX_LIST).contains(&limit) {
+        Ok(())
+    } else {
+        Err(Error::invalid("limit_out_of_range", format!("field `limit` is {limit}, allowed is 1 to {MAX_LIST}")))
+    }
+}
+
+/// How long a pattern for paths may be.
+pub(crate) fn pattern(length: usize) -> Result<()> {
+    let allowed = 1..=GrepRequest::MAX_PATTERN;
+    if allowed.contains(&length) {
+        Ok(())
+    } else {
+        Err(Error::invalid("invalid_pattern", format!("a pattern has {length} bytes, allowed are 1 to {}", allowed.end())))
+    }
+}
+
+pub(crate) fn grep(request: &GrepRequest) -> Result<()> {
+    let out_of_range = |field: &str, value: &dyn std::fmt::Display, max: &dyn std::fmt::Display| {
+        Err(Error::invalid("limit_out_of_range", format!("field `{field}` is {value}, allowed is at most {max}, and not 0")))
+    };
+    pattern(request.pattern.len())?;
+    if request.include.len() + request.exclude.len() > GrepRequest::MAX_GLOBS {
+        let message = format!("fields `include` and `exclude` have more than {} patterns together", GrepRequest::MAX_GLOBS);
+        return Err(Error::invalid("invalid_pattern", message));
+    }
+    request.include.iter().chain(&request.exclude).try_for_each(|glob| pattern(glob.len()))?;
+    if request.context > GrepRequest::MAX_CONTEXT {
+        let message = format!("field `context` is {}, allowed is 0 to {}", request.context, GrepRequest::MAX_CONTEXT);
+        return Err(Error::invalid("limit_out_of_range", message));
+    }
+    if !(1..=GrepRequest::MAX_MATCHES).contains(&request.max_matches) {
+        return out_of_range("max_matches", &request.max_matches, &GrepRequest::MAX_MATCHES);
+    }
+    if !(1..=GrepRequest::MAX_BYTES).contains(&request.max_bytes) {
+        return out_of_range("max_bytes", &request.max_bytes, &GrepRequest::MAX_BYTES);
+    }
+    if request.max_time.is_zero() || request.max_time > GrepRequest::MAX_TIME {
+        return out_of_range("max_seconds", &figures::seconds(request.max_time), &figures::seconds(GrepRequest::MAX_TIME));
     }
     Ok(())
 }

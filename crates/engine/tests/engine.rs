@@ -13,7 +13,9 @@ use caisson_core::{
     BackendError, Error, ExecutionFilter, ExecutionId, ExecutionStatus, SandboxFilter, SandboxId, State, Stream, TimeLimits,
     TombstoneReason,
 };
-use caisson_engine::{ByteStream, CreateRequest, Created, Engine, ExecRequest, ExecutionResult, InputFile, Program, SandboxUpdate, Stdin};
+use caisson_engine::{
+    ByteStream, CreateRequest, Created, Engine, ExecRequest, ExecutionResult, FileAttributes, InputFile, Program, SandboxUpdate, Stdin,
+};
 use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use support::{World, exec, open, shell};
 
@@ -388,7 +390,11 @@ async fn every_death_has_its_reason() {
 async fn files_go_in_and_out() {
     let world = World::new().await;
     let id = world.sandbox().await;
-    let stat = world.engine.write_file(id, b"a/b c%.txt", Some(0o640), one(b"hello")).await.unwrap();
+    let stat = world
+        .engine
+        .write_file(id, b"a/b c%.txt", FileAttributes { mode: Some(0o640), modified_at: Some(jiff::Timestamp::UNIX_EPOCH) }, one(b"hello"))
+        .await
+        .unwrap();
     assert_eq!((stat.size, stat.mode), (5, 0o640));
     assert!(stat.path.ends_with(b"/a/b c%.txt"));
     assert_eq!(world.engine.stat_file(id, b"a/b c%.txt").await.unwrap(), stat);
@@ -397,22 +403,24 @@ async fn files_go_in_and_out() {
 
     let large: Vec<Bytes> = (0..64u8).map(|n| Bytes::from(vec![n; 256 << 10])).collect();
     let body: ByteStream = Box::pin(stream::iter(large.clone()).map(Ok));
-    world.engine.write_file(id, b"large", None, body).await.unwrap();
+    world.engine.write_file(id, b"large", FileAttributes::default(), body).await.unwrap();
     let (stat, content) = world.engine.read_file(id, b"large", 0, None).await.unwrap();
     assert_eq!(stat.size, 16 << 20);
     assert!(content.try_collect::<Vec<_>>().await.unwrap().concat() == large.concat());
 
     let broken: ByteStream = Box::pin(stream::iter([Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))]));
-    refused(world.engine.write_file(id, b"half", None, broken).await, "upload_failed");
+    refused(world.engine.write_file(id, b"half", FileAttributes::default(), broken).await, "upload_failed");
     refused(world.engine.stat_file(id, b"half").await, "not_found");
 
-    let listing = world.engine.list_files(id, b".", 2, 100).await.unwrap();
-    assert_eq!((listing.entries.len(), listing.truncated), (3, false), "{listing:?}");
-    assert!(world.engine.list_files(id, b".", 2, 1).await.unwrap().truncated);
+    let listing = world.engine.list_files(id, b".", 2, 100, None).await.unwrap();
+    assert_eq!((listing.entries.len(), &listing.next), (3, &None), "{listing:?}");
+    let page = world.engine.list_files(id, b".", 2, 1, None).await.unwrap();
+    let rest = world.engine.list_files(id, b".", 2, 100, page.next.as_deref()).await.unwrap();
+    assert_eq!([page.entries, rest.entries].concat(), listing.entries);
     refused(world.engine.delete_file(id, b"a", false).await, "directory_not_empty");
     world.engine.delete_file(id, b"a", true).await.unwrap();
     refused(world.engine.delete_file(id, b"a", true).await, "not_found");
-    refused(world.engine.write_file(id, b"a\0", None, one(b"")).await, "invalid_path");
+    refused(world.engine.write_file(id, b"a\0", FileAttributes::default(), one(b"")).await, "invalid_path");
     assert!(world.engine.usage(id).await.is_ok());
     world.engine.shutdown().await;
 }

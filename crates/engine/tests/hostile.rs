@@ -247,7 +247,17 @@ fn exit(change: impl FnOnce(&mut ExecExit)) -> Bytes {
 }
 
 fn stat(path: &str) -> FileStat {
-    FileStat { path: path.to_owned(), kind: FileKind::File, size: 3, mode: u32::MAX, mtime_ns: i64::MIN, target: None }
+    FileStat {
+        path: path.to_owned(),
+        kind: FileKind::File,
+        size: 3,
+        mode: u32::MAX,
+        mtime_ns: i64::MIN,
+        uid: 0,
+        gid: 0,
+        inode: 1,
+        target: None,
+    }
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
@@ -352,7 +362,7 @@ async fn a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
                 answer.headers_mut().insert(caisson_wire::STAT_HEADER, header);
                 answer
             }
-            "/list" => json(&Listing { entries: vec![stat("/a"); 11], truncated: false }),
+            "/list" => json(&Listing { entries: vec![stat("/a"); 11], next: None, unreadable: 0 }),
             "/stat" => bytes(vec![Bytes::from(vec![b' '; 300 << 10])], true),
             "/which" => json(&caisson_wire::Found { names: vec!["rm".to_owned(); 1000] }),
             _ => bytes(
@@ -384,7 +394,7 @@ async fn a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
     assert_eq!(done.files.iter().map(|file| file.content.is_some()).collect::<Vec<_>>(), [false, false]);
 
     let id = world.sandbox().await;
-    assert_eq!(code(world.engine.list_files(id, b"/", 1, 10).await), "gone", "more entries than asked for");
+    assert_eq!(code(world.engine.list_files(id, b"/", 1, 10, None).await), "gone", "more entries than asked for");
     let id = world.sandbox().await;
     assert_eq!(code(world.engine.stat_file(id, b"/x").await), "too_large", "an answer without end");
     let unknown = Program::Code { language: "typescript".to_owned(), text: String::new(), args: Vec::new() };

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, os::fd::AsFd, path::PathBuf, process::Command, 
 use bytes::Bytes;
 use caisson_core::{Limits, SandboxSpec};
 use caisson_engine::{
-    CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, Stdin,
+    CreateRequest, Created, Engine, EngineConfig, ExecRequest, FileAttributes, Program, Stdin,
     doctor::{self, State},
 };
 use caisson_native::{Native, NativeConfig, Weakness};
@@ -52,7 +52,7 @@ async fn attack(engine: &Engine, group: &str) -> Vec<Value> {
     let request = CreateRequest { spec: SandboxSpec { limits, ..SandboxSpec::default() }, ..CreateRequest::default() };
     let Created::New(sandbox) = engine.create(request).await.unwrap() else { panic!("it has no name and cannot exist") };
     let content = Box::pin(futures::stream::iter([Ok(Bytes::from(probe()))]));
-    engine.write_file(sandbox.id, b"/tmp/probe", Some(0o755), content).await.unwrap();
+    engine.write_file(sandbox.id, b"/tmp/probe", FileAttributes { mode: Some(0o755), ..FileAttributes::default() }, content).await.unwrap();
     let program = Program::Argv(vec!["/tmp/probe".to_owned(), group.to_owned()]);
     let request = ExecRequest {
         program,

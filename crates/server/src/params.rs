@@ -66,7 +66,13 @@ impl Params {
         }
     }
 
-    fn all_bytes(&mut self, name: &str) -> Vec<Vec<u8>> {
+    /// Whether a parameter is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+
+    /// All values of a parameter that may repeat, as bytes.
+    pub(crate) fn all_bytes(&mut self, name: &str) -> Vec<Vec<u8>> {
         self.0.extract_if(.., |(n, _)| n == name).map(|(_, value)| value).collect()
     }
 }

@@ -50,6 +50,13 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::files::read, native::files::write, native::files::delete)),
         route(Access::Key, routes!(native::files::stat)),
         route(Access::Key, routes!(native::files::list)),
+        route(Access::Key, routes!(native::changes::mkdir)),
+        route(Access::Key, routes!(native::changes::rename)),
+        route(Access::Key, routes!(native::changes::copy)),
+        route(Access::Key, routes!(native::archive::download, native::archive::upload)),
+        route(Access::Key, routes!(native::search::glob)),
+        route(Access::Key, routes!(native::search::grep)),
+        route(Access::Key, routes!(native::watch::watch)),
         route(Access::Key, routes!(native::executions::list)),
         route(Access::Key, routes!(native::executions::get)),
         route(Access::Key, routes!(native::executions::output)),
@@ -165,7 +172,17 @@ mod tests {
     async fn unknown_ids_are_all_alike() {
         let bench = Bench::new().await;
         for id in ["sbx0000000000000000000000000", "exe0000000000000000000000000", "x", "%00", "%ff", "a%2fb"] {
-            for rest in ["", "/executions", "/files?path=/a", "/files/stat?path=/a", "/files/list?path=/a"] {
+            for rest in [
+                "",
+                "/executions",
+                "/files?path=/a",
+                "/files/stat?path=/a",
+                "/files/list?path=/a",
+                "/files/archive?path=/a",
+                "/files/glob?pattern=a",
+                "/files/grep?pattern=a",
+                "/files/watch?path=/a",
+            ] {
                 let answer = bench.ask("GET", &format!("/v1/sandboxes/{id}{rest}"), "").await;
                 assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{id}{rest}: {}", answer.text);
             }
@@ -192,6 +209,17 @@ mod tests {
             ("GET", "/v1/sandboxes?nope=1".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/sandboxes/{id}/files"), String::new(), 400, "invalid_parameter"),
             ("PUT", format!("/v1/sandboxes/{id}/files?path=a&mode=9"), String::new(), 400, "invalid_parameter"),
+            ("PUT", format!("/v1/sandboxes/{id}/files?path=a&modified_at=now"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files/list?path=a&cursor=%21"), String::new(), 400, "invalid_parameter"),
+            ("POST", format!("/v1/sandboxes/{id}/files/mkdir"), String::new(), 400, "invalid_parameter"),
+            ("POST", format!("/v1/sandboxes/{id}/files/move?from=a"), String::new(), 400, "invalid_parameter"),
+            ("POST", format!("/v1/sandboxes/{id}/files/copy?from=a&to=b&force=true"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files/archive?path=a&format=zip"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files/glob"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files/glob?pattern="), String::new(), 400, "invalid_pattern"),
+            ("GET", format!("/v1/sandboxes/{id}/files/grep?pattern=a&max_seconds=nan"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/files/grep?pattern=a&context=21"), String::new(), 400, "limit_out_of_range"),
+            ("GET", format!("/v1/sandboxes/{id}/files/watch?path=a&recursive=1"), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/executions/{}/output?stream=both", id.replace("sbx", "exe")), String::new(), 400, "invalid_parameter"),
         ] {
             let answer = bench.ask(method, &target, &body).await;

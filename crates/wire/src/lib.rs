@@ -8,22 +8,37 @@
 //! | `GET /health` | → [`Health`] |
 //! | `POST /exec` | frames ([`frame`]), both directions at once |
 //! | `POST /which` | [`Which`] → [`Found`] |
-//! | `PUT /files?path=&mode=` | bytes → [`FileStat`]; parents are made, the file appears whole or not at all |
+//! | `PUT /files?path=&mode=&mtime=` | bytes → [`FileStat`]; parents are made, the file appears whole or not at all |
 //! | `GET /files?path=&offset=&length=` | → bytes, [`FileStat`] as JSON in the header [`STAT_HEADER`] |
 //! | `DELETE /files?path=&recursive=` | → 204 |
 //! | `GET /stat?path=` | → [`FileStat`] |
-//! | `GET /list?path=&depth=&limit=` | → [`Listing`] |
+//! | `GET /list?path=&depth=&limit=&after=` | → [`Listing`] |
+//! | `POST /mkdir?path=&parents=&mode=` | → [`Made`] |
+//! | `POST /move?path=&to=&replace=` | → [`FileStat`]; parents of `to` are made |
+//! | `POST /copy?path=&to=&replace=` | → [`Copied`]; likewise |
+//! | `GET /archive?path=` | → a tar stream; broken off when it is not whole |
+//! | `PUT /archive?path=` | a tar stream → [`Unpacked`] |
+//! | `GET /glob?path=&pattern=&limit=&after=` | → [`Listing`] |
+//! | `POST /grep` | [`Grep`] → [`Grepped`] |
+//! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
 //!
 //! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
 //! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
 
+mod archive;
 pub mod frame;
 pub mod path;
+mod search;
+mod watch;
+
+pub use archive::{Copied, LeftOut, Unpacked};
+pub use search::{Grep, GrepLimit, GrepLine, GrepMatch, Grepped};
+pub use watch::{MAX_WATCH_LINE, Watch, WatchEvent};
 
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
@@ -173,15 +188,30 @@ pub struct FileStat {
     pub mode: u32,
     /// Nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// As seen inside the sandbox.
+    pub uid: u32,
+    pub gid: u32,
+    pub inode: u64,
     /// Where a link points, percent-encoded.
     pub target: Option<String>,
 }
 
-/// Answer to `GET /list`.
+/// Answer to `GET /list` and `GET /glob`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     pub entries: Vec<FileStat>,
-    pub truncated: bool,
+    /// Where to go on when there is more: the `after` of the next request. Percent-encoded, below the directory asked for.
+    pub next: Option<String>,
+    /// Directories that could not be read, and so were not looked into.
+    pub unreadable: u64,
+}
+
+/// Answer to `POST /mkdir`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub stat: FileStat,
+    /// Whether it was there before.
+    pub existed: bool,
 }
 
 /// A request that the agent does not carry out.
@@ -200,6 +230,12 @@ pub enum RefusalCode {
     Invalid,
     /// No such file, directory or program.
     NotFound,
+    /// Something is there already and is not to be replaced.
+    AlreadyExists,
+    /// A stream that is no archive, or has something in it that is not taken.
+    InvalidArchive,
+    /// A pattern that cannot be read.
+    InvalidPattern,
     /// `argv[0]` and its alternatives are nowhere in `PATH`.
     ProgramNotFound,
     PermissionDenied,

@@ -16,9 +16,11 @@ use caisson_wire::{STAT_HEADER, path::encode};
 use futures::{Stream, StreamExt, stream};
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::{ANSWER_WITHIN, AgentClient, AgentError, Body, LOOK_WITHIN, SMALL_ANSWER, chain, convert, empty, full, json};
-use crate::request::ByteStream;
+use crate::request::{ByteStream, FileAttributes};
 
 /// The largest listing that is taken.
 const MAX_LISTING: usize = 32 << 20;
@@ -26,13 +28,17 @@ const MAX_LISTING: usize = 32 << 20;
 impl AgentClient {
     /// Writes a file whose content is at hand.
     pub(crate) async fn put(&self, path: &[u8], mode: Option<u32>, content: Bytes) -> Result<FileStat, AgentError> {
-        let stat = self.ask_json(ANSWER_WITHIN, Method::PUT, put_uri(path, mode), full(content), SMALL_ANSWER).await?;
-        convert::stat(stat)
+        let uri = put_uri(path, FileAttributes { mode, modified_at: None });
+        convert::stat(self.ask_json(ANSWER_WITHIN, Method::PUT, uri, full(content), SMALL_ANSWER).await?)
     }
 
-    /// Writes a file from a stream, which may take as long as it takes. An agent that takes nothing more of it, or does not say how it
-    /// went, is silent.
-    pub(crate) async fn put_stream(&self, path: &[u8], mode: Option<u32>, content: ByteStream) -> Result<FileStat, AgentError> {
+    /// Writes a file from a stream.
+    pub(crate) async fn put_stream(&self, path: &[u8], attributes: FileAttributes, content: ByteStream) -> Result<FileStat, AgentError> {
+        convert::stat(self.upload(put_uri(path, attributes), content).await?)
+    }
+
+    /// Sends a stream, which may take as long as it takes. An agent that takes nothing more of it, or does not say how it went, is silent.
+    pub(super) async fn upload<T: DeserializeOwned>(&self, uri: String, content: ByteStream) -> Result<T, AgentError> {
         // HTTP/2 tells us only that the request failed; what broke it is noted here.
         let broken: Arc<Mutex<Option<io::Error>>> = Arc::default();
         let note = Arc::clone(&broken);
@@ -47,14 +53,14 @@ impl AgentClient {
         });
         let body: Body = StreamBody::new(frames).boxed_unsync();
         let exchange = async {
-            let answer = match self.send(Method::PUT, put_uri(path, mode), body).await {
+            let answer = match self.send(Method::PUT, uri, body).await {
                 Err(AgentError::Lost(how)) => {
                     let ours = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
                     return Err(ours.map_or(AgentError::Lost(how), AgentError::Upload));
                 }
                 other => other?,
             };
-            convert::stat(json(&super::collect(answer.into_body(), SMALL_ANSWER).await?)?)
+            json(&super::collect(answer.into_body(), SMALL_ANSWER).await?)
         };
         tokio::select! {
             // Losing means that the exchange has stood still for long enough; dropping it resets the stream.
@@ -73,46 +79,28 @@ impl AgentClient {
         let answer = super::in_time(ANSWER_WITHIN, self.send(Method::GET, uri, empty())).await?;
         let header = answer.headers().get(STAT_HEADER).ok_or_else(|| AgentError::Nonsense("a file without its stat".to_owned()))?;
         let stat = convert::stat(json(header.as_bytes())?)?;
-        let left = length.unwrap_or(u64::MAX);
-        let content = stream::unfold((answer.into_body(), left), |(mut body, left)| async move {
-            loop {
-                let data = match tokio::time::timeout(ANSWER_WITHIN, body.frame()).await {
-                    Err(_) => return Some((Err(io::ErrorKind::TimedOut.into()), (body, 0))),
-                    Ok(None) => return None,
-                    Ok(Some(Err(error))) => return Some((Err(io::Error::other(chain(&error))), (body, 0))),
-                    Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                };
-                if data.len() as u64 > left {
-                    return Some((Err(io::Error::other("the agent sent more than was asked for")), (body, 0)));
-                }
-                if !data.is_empty() {
-                    let left = left - data.len() as u64;
-                    return Some((Ok(data), (body, left)));
-                }
-            }
-        });
-        // After an error there is nothing more.
-        let mut failed = false;
-        let content = content.take_while(move |chunk| {
-            let go_on = !failed;
-            failed = chunk.is_err();
-            std::future::ready(go_on)
-        });
-        Ok((stat, Box::pin(content)))
+        Ok((stat, content(answer.into_body(), length.unwrap_or(u64::MAX))))
     }
 
     pub(crate) async fn stat(&self, path: &[u8]) -> Result<FileStat, AgentError> {
         convert::stat(self.ask_json(LOOK_WITHIN, Method::GET, format!("/stat?path={}", encode(path)), empty(), SMALL_ANSWER).await?)
     }
 
-    pub(crate) async fn list(&self, path: &[u8], depth: u32, limit: u32) -> Result<Listing, AgentError> {
-        let uri = format!("/list?path={}&depth={depth}&limit={limit}", encode(path));
-        let listing: caisson_wire::Listing = self.ask_json(ANSWER_WITHIN, Method::GET, uri, empty(), MAX_LISTING).await?;
-        if listing.entries.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
-            return Err(AgentError::Nonsense("a listing longer than its limit".to_owned()));
+    pub(crate) async fn list(&self, path: &[u8], depth: u32, limit: u32, after: Option<&[u8]>) -> Result<Listing, AgentError> {
+        self.listing(format!("/list?path={}&depth={depth}", encode(path)), path, limit, after).await
+    }
+
+    /// Those in a directory that a pattern is about.
+    pub(crate) async fn glob(&self, path: &[u8], pattern: &[u8], limit: u32, after: Option<&[u8]>) -> Result<Listing, AgentError> {
+        self.listing(format!("/glob?path={}&pattern={}", encode(path), encode(pattern)), path, limit, after).await
+    }
+
+    async fn listing(&self, mut uri: String, path: &[u8], limit: u32, after: Option<&[u8]>) -> Result<Listing, AgentError> {
+        uri.push_str(&format!("&limit={limit}"));
+        if let Some(after) = after {
+            uri.push_str(&format!("&after={}", encode(after)));
         }
-        let entries = listing.entries.into_iter().map(convert::stat).collect::<Result<_, _>>()?;
-        Ok(Listing { entries, truncated: listing.truncated })
+        convert::listing(self.ask_json(ANSWER_WITHIN, Method::GET, uri, empty(), MAX_LISTING).await?, path, limit)
     }
 
     pub(crate) async fn delete(&self, path: &[u8], recursive: bool) -> Result<(), AgentError> {
@@ -120,6 +108,34 @@ impl AgentClient {
         super::in_time(ANSWER_WITHIN, self.send(Method::DELETE, uri, empty())).await?;
         Ok(())
     }
+}
+
+/// The bytes of an answer, at most so many. After an error there is nothing more.
+pub(super) fn content(body: Incoming, most: u64) -> ByteStream {
+    let content = stream::unfold((body, most), |(mut body, left)| async move {
+        loop {
+            let data = match tokio::time::timeout(ANSWER_WITHIN, body.frame()).await {
+                Err(_) => return Some((Err(io::ErrorKind::TimedOut.into()), (body, 0))),
+                Ok(None) => return None,
+                Ok(Some(Err(error))) => return Some((Err(io::Error::other(chain(&error))), (body, 0))),
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            };
+            if data.len() as u64 > left {
+                return Some((Err(io::Error::other("the agent sent more than was asked for")), (body, 0)));
+            }
+            if !data.is_empty() {
+                let left = left - data.len() as u64;
+                return Some((Ok(data), (body, left)));
+            }
+        }
+    });
+    let mut failed = false;
+    let content = content.take_while(move |chunk| {
+        let go_on = !failed;
+        failed = chunk.is_err();
+        std::future::ready(go_on)
+    });
+    Box::pin(content)
 }
 
 /// Who keeps whom waiting while a file is uploaded.
@@ -163,11 +179,15 @@ impl Stream for Paced {
     }
 }
 
-fn put_uri(path: &[u8], mode: Option<u32>) -> String {
+fn put_uri(path: &[u8], attributes: FileAttributes) -> String {
     let mut uri = format!("/files?path={}", encode(path));
-    if let Some(mode) = mode {
-        // Decimal, like every number in a query.
+    // Decimal, like every number in a query.
+    if let Some(mode) = attributes.mode {
         uri.push_str(&format!("&mode={mode}"));
+    }
+    if let Some(at) = attributes.modified_at {
+        let ns = i64::try_from(at.as_nanosecond()).unwrap_or(if at.as_second() < 0 { i64::MIN } else { i64::MAX });
+        uri.push_str(&format!("&mtime={ns}"));
     }
     uri
 }

@@ -6,6 +6,8 @@
 mod convert;
 mod exec;
 mod files;
+mod trees;
+mod watch;
 
 use std::{convert::Infallible, io, time::Duration};
 

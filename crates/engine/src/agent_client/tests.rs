@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{ANSWER_WITHIN, AgentClient, AgentError, LOOK_WITHIN, connect};
+use crate::request::FileAttributes;
 
 /// Takes every request and answers none; of bodies it reads the first `reads` pieces.
 async fn silent(reads: usize) -> AgentClient {
@@ -44,7 +45,7 @@ async fn r5_4_every_question_has_its_time() {
     let begun = Instant::now();
     is_silent(agent.stat(b"/a").await, begun, LOOK_WITHIN);
     let begun = Instant::now();
-    is_silent(agent.list(b"/", 1, 1).await, begun, ANSWER_WITHIN);
+    is_silent(agent.list(b"/", 1, 1, None).await, begun, ANSWER_WITHIN);
     let begun = Instant::now();
     is_silent(agent.delete(b"/a", true).await, begun, ANSWER_WITHIN);
     let begun = Instant::now();
@@ -59,12 +60,12 @@ async fn r5_4_an_upload_that_the_agent_does_not_take_ends() {
         let agent = silent(reads).await;
         let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 65536])));
         let begun = Instant::now();
-        is_silent(agent.put_stream(b"/a", None, Box::pin(endless)).await, begun, ANSWER_WITHIN);
+        is_silent(agent.put_stream(b"/a", FileAttributes::default(), Box::pin(endless)).await, begun, ANSWER_WITHIN);
     }
     let agent = silent(100).await;
     let begun = Instant::now();
     let all_sent = stream::iter([Ok(Bytes::from_static(b"all of it"))]);
-    is_silent(agent.put_stream(b"/a", None, Box::pin(all_sent)).await, begun, ANSWER_WITHIN);
+    is_silent(agent.put_stream(b"/a", FileAttributes::default(), Box::pin(all_sent)).await, begun, ANSWER_WITHIN);
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +76,7 @@ async fn a_slow_client_is_not_the_agents_fault() {
         Ok(Bytes::from_static(b"piece"))
     });
     let begun = Instant::now();
-    let result = agent.put_stream(b"/a", None, Box::pin(slow)).await;
+    let result = agent.put_stream(b"/a", FileAttributes::default(), Box::pin(slow)).await;
     assert!(matches!(result, Err(AgentError::Silent(_))), "{result:?}");
     assert!(begun.elapsed() >= ANSWER_WITHIN * 31, "{:?}", begun.elapsed());
 }

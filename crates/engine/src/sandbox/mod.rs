@@ -281,6 +281,10 @@ impl Living {
                 self.end(End::new(TombstoneReason::Crashed, "its agent does not answer any more")).await;
                 self.why_ended().await
             }
+            // Whoever makes the stream found that it is none of the kind that was announced.
+            AgentError::Upload(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+                Error::invalid("invalid_archive", format!("the upload cannot be read: {cause}"))
+            }
             AgentError::Upload(cause) => Error::invalid("upload_failed", format!("the upload broke off: {cause}")),
             AgentError::TooLarge(max) => {
                 let message = format!("the answer is larger than {}; ask for less", figures::bytes(max as u64));
@@ -320,6 +324,9 @@ fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
     match refusal.code {
         Code::Invalid => Error::invalid("invalid_path", message),
         Code::NotFound => Error::invalid("not_found_inside", message),
+        Code::AlreadyExists => Error::conflict("already_exists", message),
+        Code::InvalidArchive => Error::invalid("invalid_archive", message),
+        Code::InvalidPattern => Error::invalid("invalid_pattern", message),
         Code::ProgramNotFound => Error::invalid("program_not_found", message),
         Code::PermissionDenied => Error::invalid("permission_denied", message),
         Code::NotExecutable => Error::invalid("not_executable", message),

@@ -10,14 +10,15 @@ use axum::{
 };
 use bytes::Bytes;
 use caisson_core::{FileStat, SandboxId};
-use caisson_engine::ByteStream;
+use caisson_engine::{ByteStream, FileAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::json;
 
 use super::{
+    cursor,
     id::Id,
     range::{self, Wanted},
     types::{FileBody, ListingBody, Mode, printable_path},
@@ -32,19 +33,30 @@ const MODE: HeaderName = HeaderName::from_static("x-caisson-mode");
 /// Levels and entries of a listing when the request says nothing, and at most.
 const DEPTH: u32 = 1;
 pub(crate) const MAX_DEPTH: u32 = 64;
-const ENTRIES: u32 = 1000;
+pub(super) const ENTRIES: u32 = 1000;
 pub(crate) const MAX_ENTRIES: u32 = 10_000;
 
-fn path(params: &mut Params) -> ApiResult<Vec<u8>> {
-    params.bytes("path")?.ok_or_else(|| ApiError::bad_request("invalid_parameter", "parameter `path` is missing"))
+pub(super) fn path(params: &mut Params) -> ApiResult<Vec<u8>> {
+    path_in(params, "path")
+}
+
+pub(super) fn path_in(params: &mut Params, name: &str) -> ApiResult<Vec<u8>> {
+    params.bytes(name)?.ok_or_else(|| ApiError::bad_request("invalid_parameter", format!("parameter `{name}` is missing")))
+}
+
+pub(super) fn mode(params: &mut Params) -> ApiResult<Option<u32>> {
+    Ok(params.parsed::<Mode>("mode", "permission bits in octal, 0 to 0777")?.map(|mode| mode.0))
 }
 
 /// Writes a file. The body is its content; directories on the way are made.
+///
+/// The file appears whole or not at all: what is there stays untouched until the whole body has come. A link is written through.
 #[utoipa::path(put, path = "/v1/sandboxes/{id}/files", operation_id = "write_file", tag = "files",
     params(
         ("id" = String, Path, description = "The sandbox"),
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
-        ("mode" = Option<String>, Query, description = "Permission bits in octal"),
+        ("mode" = Option<String>, Query, description = "Permission bits in octal; when absent, those of the file that is replaced, or 0644"),
+        ("modified_at" = Option<String>, Query, description = "The time of modification that it gets, in RFC 3339; now, when absent"),
     ),
     request_body(content_type = "application/octet-stream", description = "The content"),
     responses((status = 200, description = "The file as it is now", body = FileBody)))]
@@ -55,15 +67,16 @@ pub(crate) async fn write(
     request: Request,
 ) -> ApiResult<Reply<FileBody>> {
     let path = path(&mut params)?;
-    let mode: Option<Mode> = params.parsed("mode", "permission bits in octal, 0 to 0777")?;
+    let modified_at: Option<Timestamp> = params.parsed("modified_at", "a moment such as 2026-01-31T12:00:00Z")?;
+    let attributes = FileAttributes { mode: mode(&mut params)?, modified_at };
     params.finish()?;
     let content = content(request.into_body(), app.config.body_stall);
-    let stat = app.engine.write_file(id, &path, mode.map(|mode| mode.0), content).await?;
+    let stat = app.engine.write_file(id, &path, attributes, content).await?;
     Ok(Reply(FileBody::from(&stat)))
 }
 
 /// The body as the engine takes it. A client that stalls is an error like one that hangs up.
-fn content(body: Body, stall: Duration) -> ByteStream {
+pub(super) fn content(body: Body, stall: Duration) -> ByteStream {
     let frames = stream::unfold(body, move |mut body| async move {
         let next = match tokio::time::timeout(stall, body.frame()).await {
             Ok(frame) => frame?.map_err(io::Error::other),
@@ -82,7 +95,7 @@ fn content(body: Body, stall: Duration) -> ByteStream {
         ("range" = Option<String>, Header, description = "One range of bytes"),
     ),
     responses(
-        (status = 200, description = "The content; `x-caisson-mode` has the permission bits", content_type = "application/octet-stream"),
+        (status = 200, description = "The content; `x-caisson-mode` has the permission bits, and `ETag` changes with the content", content_type = "application/octet-stream"),
         (status = 206, description = "The range", content_type = "application/octet-stream"),
     ))]
 pub(crate) async fn read(
@@ -139,6 +152,8 @@ fn describe(headers: &mut HeaderMap, stat: &FileStat) {
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     let mode = HeaderValue::from_str(&format!("{:04o}", stat.mode)).expect("octal digits are a header value");
     headers.insert(MODE, mode);
+    let tag = format!("\"{:x}-{:x}-{:x}\"", stat.size, stat.modified_at.as_nanosecond(), stat.inode);
+    headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("figures are a header value"));
     // Moments that the format cannot express are left out.
     let modified = DateTimePrinter::new().timestamp_to_rfc9110_string(&stat.modified_at).ok();
     if let Some(value) = modified.and_then(|text| HeaderValue::from_str(&text).ok()) {
@@ -197,24 +212,26 @@ pub(crate) async fn stat(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut
     Ok(Reply(FileBody::from(&app.engine.stat_file(id, &path).await?)))
 }
 
-/// What is in a directory.
+/// What is in a directory, depth first, each directory sorted by the bytes of the names.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/files/list", operation_id = "list_files", tag = "files",
     params(
         ("id" = String, Path, description = "The sandbox"),
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
         ("depth" = Option<u32>, Query, description = "Levels: 1 (when absent) to 64"),
         ("limit" = Option<u32>, Query, description = "Entries: 1 to 10000, 1000 when absent"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses((status = 200, description = "The entries", body = ListingBody)))]
 pub(crate) async fn list(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<ListingBody>> {
     let path = path(&mut params)?;
     let depth = bounded(&mut params, "depth", DEPTH, MAX_DEPTH)?;
     let limit = bounded(&mut params, "limit", ENTRIES, MAX_ENTRIES)?;
+    let after = cursor::given(&mut params)?;
     params.finish()?;
-    Ok(Reply(ListingBody::from(&app.engine.list_files(id, &path, depth, limit).await?)))
+    Ok(Reply(ListingBody::from(&app.engine.list_files(id, &path, depth, limit, after.as_deref()).await?)))
 }
 
-fn bounded(params: &mut Params, name: &str, default: u32, max: u32) -> ApiResult<u32> {
+pub(super) fn bounded(params: &mut Params, name: &str, default: u32, max: u32) -> ApiResult<u32> {
     let what = format!("a whole number from 1 to {max}");
     match params.parsed::<u32>(name, &what)? {
         None => Ok(default),

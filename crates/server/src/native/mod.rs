@@ -1,5 +1,8 @@
 //! Caisson's own API, prefix `/v1`: one file per resource, and [`types`] for what is in the bodies.
 
+pub(crate) mod archive;
+pub(crate) mod changes;
+mod cursor;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod executions;
@@ -9,4 +12,6 @@ mod output;
 mod range;
 pub(crate) mod run;
 pub(crate) mod sandboxes;
+pub(crate) mod search;
 pub mod types;
+pub(crate) mod watch;

@@ -1,7 +1,10 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
-use caisson_engine::bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV};
+use caisson_engine::{
+    GrepRequest,
+    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
+};
 use serde_json::{Value, json};
 use utoipa::{
     Number,
@@ -13,6 +16,7 @@ use utoipa::{
 };
 
 use crate::native::{
+    archive::Format,
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
@@ -149,10 +153,15 @@ fn parameters(document: &mut OpenApi) {
                     figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
                 }
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
-                ("path", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
+                ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
                 ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),
-                ("limit", "/v1/sandboxes/{id}/files/list") => {
+                ("pattern", _) => figure_or_text(parameter).min_length = Some(1),
+                ("format", _) => one_of(figure_or_text(parameter), &Format::ALL.map(Format::as_str)),
+                ("context", _) => within(figure_or_text(parameter), 0u32.into(), GrepRequest::MAX_CONTEXT.into(), Value::Null),
+                ("max_matches", _) => within(figure_or_text(parameter), 1u32.into(), GrepRequest::MAX_MATCHES.into(), Value::Null),
+                ("max_bytes", _) => within(figure_or_text(parameter), 1u64.into(), GrepRequest::MAX_BYTES.into(), Value::Null),
+                ("limit", "/v1/sandboxes/{id}/files/list" | "/v1/sandboxes/{id}/files/glob") => {
                     within(figure_or_text(parameter), 1u32.into(), MAX_ENTRIES.into(), Value::Null);
                 }
                 ("limit", _) => within(figure_or_text(parameter), 1u32.into(), MAX_PAGE.into(), Value::Null),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 use super::{
+    super::cursor,
     field::{decode, encode, text_and_bytes},
     time,
 };
@@ -106,6 +107,9 @@ pub struct FileBody {
     pub mode: u32,
     /// RFC 3339.
     pub modified_at: String,
+    /// The owner, as ids inside the sandbox.
+    pub uid: u32,
+    pub gid: u32,
     /// Where a symbolic link points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -124,6 +128,8 @@ impl From<&FileStat> for FileBody {
             size: stat.size,
             mode: stat.mode,
             modified_at: time(stat.modified_at),
+            uid: stat.uid,
+            gid: stat.gid,
             target,
             target_base64: target_base64.flatten(),
         }
@@ -155,18 +161,27 @@ impl From<ChangedFile> for ChangedFileBody {
     }
 }
 
-/// A directory's content.
+/// What is in a directory, or a part of it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Listing)]
 pub struct ListingBody {
     pub data: Vec<FileBody>,
-    /// Whether there is more than `limit` allowed to list.
+    /// Whether there is more.
     pub truncated: bool,
+    /// Give it back as `cursor` to get what comes next; null when that was all.
+    pub next_cursor: Option<String>,
+    /// Directories that the sandbox's user may not read, so that nothing in them is listed.
+    pub unreadable: u64,
 }
 
 impl From<&Listing> for ListingBody {
     fn from(listing: &Listing) -> Self {
-        Self { data: listing.entries.iter().map(FileBody::from).collect(), truncated: listing.truncated }
+        Self {
+            data: listing.entries.iter().map(FileBody::from).collect(),
+            truncated: listing.next.is_some(),
+            next_cursor: listing.next.as_deref().map(cursor::encode),
+            unreadable: listing.unreadable,
+        }
     }
 }
 
@@ -195,6 +210,9 @@ mod tests {
             size: 1,
             mode: 0o600,
             modified_at: Timestamp::UNIX_EPOCH,
+            uid: 0,
+            gid: 0,
+            inode: 1,
             target: Some(b"b".to_vec()),
         };
         let body = FileBody::from(&stat);

@@ -1,5 +1,6 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
+mod archive;
 mod doctor;
 mod execution;
 mod field;
@@ -10,7 +11,10 @@ mod page;
 mod program;
 mod result;
 mod sandbox;
+mod search;
+mod watch;
 
+pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use execution::{ExecutionBody, OutputEvent, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
@@ -20,6 +24,8 @@ pub use page::PageBody;
 pub use program::{ExecBody, RunBody};
 pub use result::{ResultBody, RunResultBody, Truncated};
 pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
+pub use search::{GrepBody, GrepLineBody, GrepMatchBody};
+pub use watch::FileEventBody;
 
 pub(crate) use field::printable_path;
 pub(crate) use number::SHORTEST as SHORTEST_TIME;

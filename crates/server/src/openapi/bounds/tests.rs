@@ -132,8 +132,10 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
                     let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                     let name = parameter["name"].as_str().unwrap();
                     let mut query = format!("{name}={}", percent(&value));
-                    if name != "path" && parameters.iter().any(|parameter| parameter["name"] == "path") {
-                        query += "&path=a";
+                    for other in
+                        parameters.iter().filter(|other| other["in"] == "query" && other["required"] == true && other["name"] != name)
+                    {
+                        query += &format!("&{}=a", other["name"].as_str().unwrap());
                     }
                     let target = path.replace("/v1/sandboxes/{id}", sandbox).replace("/v1/executions/{id}", execution);
                     let refused = is_refused(&bench, &method.to_uppercase(), &format!("{target}?{query}"), "").await;

@@ -1,0 +1,153 @@
+//! What is in directories: all of it, or what a pattern says.
+
+use std::time::{Duration, Instant};
+
+use caisson_tree::{Visit, Walk, normal};
+use caisson_wire::{Listing, Refusal, RefusalCode, path};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use rustix::fs::{FileType, OFlags};
+
+use super::{bytes, describe, glob::Glob, join, place, told};
+use crate::{
+    body::Answer,
+    query::Query,
+    refusal::{of_errno, of_path, refuse},
+    service::json,
+    setup::Agent,
+};
+
+/// Entries in a listing, unless fewer are asked for.
+const MAX_ENTRIES: u32 = 100_000;
+const DEFAULT_ENTRIES: u32 = 10_000;
+/// How long one look may take; whoever asked goes on from there.
+const LONGEST: Duration = Duration::from_secs(20);
+/// How many entries are passed over between two looks at the clock.
+const CLOCK: u64 = 1024;
+
+pub(crate) async fn list(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let query = Query::of(request.uri());
+    let depth = query.number::<u32>("depth")?.unwrap_or(1);
+    look(agent, query, depth, None).await
+}
+
+pub(crate) async fn glob(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let query = Query::of(request.uri());
+    let glob = Glob::parse(&query.bytes("pattern")?.unwrap_or_default())?;
+    look(agent, query, u32::MAX, Some(glob)).await
+}
+
+async fn look(agent: &Agent, query: Query<'_>, depth: u32, glob: Option<Glob>) -> Result<Response<Answer>, Refusal> {
+    let root = bytes(query.path(&agent.config.work_dir)?);
+    let limit = query.number("limit")?.unwrap_or(DEFAULT_ENTRIES).min(MAX_ENTRIES) as usize;
+    let after = match query.bytes("after")? {
+        None => None,
+        Some(after) => match normal(&after) {
+            Ok(after) if !after.is_empty() => Some(after),
+            _ => return Err(refuse(RefusalCode::Invalid, "`after` is no path below the directory")),
+        },
+    };
+    let wanted = Wanted { depth: depth as usize, limit, after, glob };
+    let listing = agent.workers.run(move || tree(&root, &wanted)).await?;
+    Ok(json(&listing))
+}
+
+/// What is looked for.
+struct Wanted {
+    depth: usize,
+    limit: usize,
+    /// Where to go on.
+    after: Option<Vec<u8>>,
+    glob: Option<Glob>,
+}
+
+impl Wanted {
+    fn is(&self, visit: &Visit) -> bool {
+        self.glob.as_ref().is_none_or(|glob| glob.matches(&visit.path))
+    }
+
+    fn leads_into(&self, visit: &Visit) -> bool {
+        visit.kind == FileType::Directory
+            && visit.depth() < self.depth
+            && self.glob.as_ref().is_none_or(|glob| glob.leads_into(&visit.path))
+    }
+}
+
+fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
+    let begin = Instant::now();
+    let directory = place::open(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| of_errno(error, root))?;
+    let walk = match &wanted.after {
+        None => Walk::new(directory),
+        Some(after) => Walk::resume(directory, after, wanted.depth),
+    };
+    let mut walk = walk.map_err(|error| of_path(&error, root))?;
+    let mut listing = Listing { entries: Vec::new(), next: None, unreadable: 0 };
+    let mut last = Vec::new();
+    for passed in 1u64.. {
+        let visit = match walk.next_entry() {
+            Ok(Some(visit)) => visit,
+            Ok(None) => break,
+            Err(_) => {
+                listing.unreadable += 1;
+                continue;
+            }
+        };
+        let late = passed.is_multiple_of(CLOCK) && begin.elapsed() > LONGEST;
+        let is_wanted = wanted.is(&visit);
+        if late || (is_wanted && listing.entries.len() == wanted.limit) {
+            listing.next = Some(path::encode(&last)).filter(|_| !last.is_empty());
+            break;
+        }
+        if is_wanted
+            // What has gone since its directory was read is not there.
+            && let Ok(stat) = walk.stat(&visit)
+        {
+            let target = if visit.kind == FileType::Symlink { walk.read_link(&visit).ok() } else { None };
+            listing.entries.push(describe(&join(told(root), &visit.path), &stat, target.as_deref()));
+        }
+        // A directory that may not be read is listed without its content, as `find` does.
+        if wanted.leads_into(&visit) && walk.descend(&visit).is_err() {
+            listing.unreadable += 1;
+        }
+        last = visit.path;
+    }
+    Ok(listing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::ffi::OsStrExt};
+
+    use super::*;
+
+    fn wanted(depth: usize, limit: usize, pattern: Option<&str>) -> Wanted {
+        Wanted { depth, limit, after: None, glob: pattern.map(|pattern| Glob::parse(pattern.as_bytes()).unwrap()) }
+    }
+
+    #[test]
+    fn pages_put_together_are_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a/b/c", "a/d", "e", "f/g", "h\u{e4}"] {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = directory.path().as_os_str().as_bytes();
+        let whole = tree(root, &wanted(9, 100, None)).unwrap();
+        assert_eq!((whole.entries.len(), &whole.next, whole.unreadable), (8, &None, 0));
+        for (mut looked_for, expect) in
+            [(wanted(9, 1, None), 8), (wanted(9, 3, None), 8), (wanted(1, 2, None), 4), (wanted(9, 1, Some("**/[cdg]")), 3)]
+        {
+            let mut entries = Vec::new();
+            loop {
+                let page = tree(root, &looked_for).unwrap();
+                assert!(page.entries.len() <= looked_for.limit);
+                entries.extend(page.entries);
+                let Some(next) = page.next else { break };
+                looked_for.after = path::decode(&next);
+            }
+            assert_eq!(entries.len(), expect);
+            assert!(entries.iter().all(|entry| whole.entries.contains(entry)));
+        }
+    }
+}
