@@ -17,14 +17,12 @@ use crate::{
     status,
 };
 
-/// Files on their way at one time.
-const FILES_AT_ONCE: usize = 8;
-
 const AFTER_HELP: &str = "\
 One of the two is ID:PATH, a path in a sandbox (by its id or name); a relative one begins in its work directory. The other is a path \
 here, or `-` for standard input or output. Directories are copied with everything in them. As with `cp`, a source goes into a \
-destination that is a directory, and under the destination's name otherwise. Permission bits are kept, owners are not. \
-Links, sockets and devices inside directories are left out, and said.
+destination that is a directory, and under the destination's name otherwise. Permission bits are kept, and of directories times and \
+links too; owners are not. Sockets, fifos and devices are left out, on the way out of a sandbox also links that lead out of the copy; what \
+is left out is said.
 
 Examples:
   caisson cp data.csv build:/workspace/
@@ -51,6 +49,18 @@ pub(crate) struct CpArgs {
 struct Report {
     /// What cannot be copied, and why.
     left_out: Vec<String>,
+}
+
+impl Report {
+    /// Adds things below `root`: `total`, of which only the first are named.
+    fn add<'a>(&mut self, root: &str, named: impl Iterator<Item = (&'a [u8], &'a str)>, total: u64) {
+        let begin = self.left_out.len();
+        self.left_out.extend(named.map(|(path, why)| format!("{root}/{}: {why}", String::from_utf8_lossy(path))));
+        let more = total.saturating_sub((self.left_out.len() - begin) as u64);
+        if more > 0 {
+            self.left_out.push(format!("{more} more in {root}"));
+        }
+    }
 }
 
 pub(crate) fn run(args: CpArgs) -> Result<ExitCode> {

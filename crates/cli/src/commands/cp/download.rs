@@ -1,29 +1,33 @@
-//! Out of a sandbox onto this machine. Everything that the sandbox says is hostile: names are only ever entries of the directory they were
-//! listed in, links are never made, and no file is written through one.
+//! Out of a sandbox onto this machine. Everything that the sandbox says is hostile: names only ever lead into the destination, nothing is
+//! written through a link, and only links that lead to something in the copy are made.
 
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
+    thread::JoinHandle,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
 use caisson_core::Stream;
-use futures::{StreamExt, TryStreamExt, stream};
+use caisson_tree::{Error, Links, Unpack, Unpacked};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::sync::mpsc;
 
 use super::{
-    FILES_AT_ONCE, Report,
-    place::{Place, here, is_a_name, last_part},
+    Report,
+    place::{Place, here, last_part},
     remote::{Kind, Remote},
 };
 use crate::{output, waiting::Copying};
 
-/// Directories within directories. Deeper ones are made by nobody who means well.
-const MAX_DEPTH: usize = 256;
+/// Pieces that wait to be written.
+const PIECES: usize = 8;
 
 /// Copies a file or a directory, a file to standard output if that is wanted.
 pub(super) async fn copy(remote: &Remote<'_>, from: Vec<u8>, to: Place) -> Result<Report> {
@@ -40,7 +44,7 @@ pub(super) async fn copy(remote: &Remote<'_>, from: Vec<u8>, to: Place) -> Resul
             } else {
                 to
             };
-            tree(remote, from, to, &mut report).await?;
+            report = tree(remote, &from, &to).await?;
         }
         (Some(Kind::Directory), _) => bail!("`{shown}` is a directory, which standard output cannot take; give a path as DST"),
         // What is not there is said best by whoever is asked to read it.
@@ -64,42 +68,79 @@ pub(super) async fn copy(remote: &Remote<'_>, from: Vec<u8>, to: Place) -> Resul
     Ok(report)
 }
 
-async fn tree(remote: &Remote<'_>, from: Vec<u8>, to: PathBuf, report: &mut Report) -> Result<()> {
-    let mut directories = vec![(from, to, 0)];
-    while let Some((from, to, depth)) = directories.pop() {
-        if depth > MAX_DEPTH {
-            bail!("`{}` lies more than {MAX_DEPTH} directories deep; copy it by itself", String::from_utf8_lossy(&from));
+/// A directory with everything in it, as one archive.
+async fn tree(remote: &Remote<'_>, from: &[u8], to: &Path) -> Result<Report> {
+    let shown = String::from_utf8_lossy(from).into_owned();
+    let mut body = remote.pack(from).await?.into_body();
+    let copying = Copying::begin(&shown, None);
+    let (root, fresh) = make_directory(to)?;
+    let unpacking = Unpacking::begin(root, fresh);
+    while let Some(piece) = next(&mut body).await? {
+        copying.advance(piece.len());
+        // Whoever unpacks has failed, and says why below.
+        if !unpacking.take(piece).await {
+            break;
         }
-        make_directory(&to)?;
-        let mut files = Vec::new();
-        for entry in remote.list(&from).await? {
-            let shown = String::from_utf8_lossy(&entry.path).into_owned();
-            let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            if !is_a_name(name) {
-                bail!("the sandbox says that `{shown}` is in `{}`; such a name is not copied", String::from_utf8_lossy(&from));
-            }
-            let to = to.join(here(name));
-            let from = super::place::join(&from, name);
-            match entry.kind {
-                Kind::Directory => directories.push((from, to, depth + 1)),
-                Kind::File => files.push((from, to)),
-                Kind::Other => report.left_out.push(format!("`{shown}`, which is a link or no ordinary file")),
-            }
-        }
-        let copies = files.into_iter().map(|(from, to)| async move { file(remote, &from, &to).await });
-        stream::iter(copies).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;
     }
-    Ok(())
+    let done = unpacking.finish().map_err(|error| match error {
+        Error::Entry { path, cause } => anyhow!(cause).context(format!("cannot write {}", to.join(here(&path)).display())),
+        error => anyhow!(error).context(format!("the copy of `{shown}` is not whole")),
+    })?;
+    let mut report = Report::default();
+    report.add(&shown, done.left_out.named().iter().map(|left| (left.path.as_slice(), left.why.as_str())), done.left_out.total());
+    Ok(report)
 }
 
-/// Makes a directory, or finds one that is no link.
-fn make_directory(path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) => {
-            Ok(())
+/// Makes a directory, or finds one that is no link; whether it is new.
+fn make_directory(path: &Path) -> Result<(OwnedFd, bool)> {
+    let unusable = || format!("cannot make the directory {}", path.display());
+    let fresh = match fs::create_dir(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error).with_context(unusable),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok((openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from).with_context(unusable)?, fresh))
+}
+
+/// A thread that unpacks what it is given. Dropped early, it takes back the file that is not whole and ends before the drop does.
+struct Unpacking {
+    pieces: Option<mpsc::Sender<io::Result<Bytes>>>,
+    thread: Option<JoinHandle<Result<Unpacked, Error>>>,
+}
+
+impl Unpacking {
+    fn begin(root: OwnedFd, fresh: bool) -> Self {
+        let (pieces, mut waiting) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+        let thread = std::thread::spawn(move || {
+            let mut unpack = Unpack::new(root, fresh, Links::Within).map_err(|cause| Error::Entry { path: Vec::new(), cause })?;
+            unpack.all(std::iter::from_fn(|| waiting.blocking_recv())).map(|()| unpack.done)
+        });
+        Self { pieces: Some(pieces), thread: Some(thread) }
+    }
+
+    /// Waits while the thread is busy. Says whether it goes on.
+    async fn take(&self, piece: Bytes) -> bool {
+        match &self.pieces {
+            Some(pieces) => pieces.send(Ok(piece)).await.is_ok(),
+            None => false,
         }
-        Err(error) => Err(error).with_context(|| format!("cannot make the directory {}", path.display())),
+    }
+
+    fn finish(mut self) -> Result<Unpacked, Error> {
+        self.pieces = None;
+        let thread = self.thread.take().expect("it is taken here alone");
+        thread.join().unwrap_or_else(|_| Err(Error::Stream(io::Error::other("the thread that unpacks failed"))))
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        self.pieces = None;
+        if let Some(thread) = self.thread.take() {
+            // How far it came does not matter to whoever gave it up.
+            drop(thread.join());
+        }
     }
 }
 
@@ -147,7 +188,7 @@ fn mode(headers: &HeaderMap) -> u32 {
     mode.unwrap_or(0o644) & 0o777
 }
 
-async fn next(body: &mut Incoming) -> Result<Option<bytes::Bytes>> {
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| anyhow!("the copy is not whole, the connection to the server broke: {error}"))?;
         if let Ok(data) = frame.into_data() {

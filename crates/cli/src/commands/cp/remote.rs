@@ -3,16 +3,13 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use caisson_server::native::types::{FileBody, ListingBody};
+use anyhow::{Context, Result};
+use caisson_server::native::types::{FileBody, UnpackedBody};
 use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::client::{Body, Client, Refusal, percent};
-
-/// The server's largest listing.
-const MAX_ENTRIES: usize = 10_000;
 
 /// A sandbox as a place for files.
 pub(super) struct Remote<'a> {
@@ -28,14 +25,6 @@ pub(super) enum Kind {
     Directory,
     /// Link, socket, fifo or device.
     Other,
-}
-
-/// An entry of a directory.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// As the sandbox has it; believe nothing of it.
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
 }
 
 impl<'a> Remote<'a> {
@@ -54,26 +43,6 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// What is in a directory.
-    pub(super) async fn list(&self, path: &[u8]) -> Result<Vec<Entry>> {
-        let target = format!("{}/files/list?path={}&limit={MAX_ENTRIES}", self.sandbox, percent(path));
-        let listing: ListingBody = self.client.json(Method::GET, &target, None::<&()>).await?;
-        if listing.truncated {
-            let shown = String::from_utf8_lossy(path);
-            bail!(
-                "`{shown}` has more than {MAX_ENTRIES} entries, too many to copy one by one; make an archive of it in the sandbox and copy that"
-            );
-        }
-        let entry = |stat: FileBody| {
-            let path = match &stat.path_base64 {
-                Some(bytes) => STANDARD.decode(bytes).context("the server sent a path that makes no sense")?,
-                None => stat.path.clone().into_bytes(),
-            };
-            Ok(Entry { path, kind: kind(&stat) })
-        };
-        listing.data.into_iter().map(entry).collect()
-    }
-
     /// A file's content.
     pub(super) async fn read(&self, path: &[u8]) -> Result<Response<Incoming>> {
         self.client.get(&format!("{}/files?path={}", self.sandbox, percent(path))).await
@@ -86,9 +55,16 @@ impl<'a> Remote<'a> {
         Ok(())
     }
 
-    /// Removes a file.
-    pub(super) async fn remove(&self, path: &[u8]) -> Result<()> {
-        self.client.done(Method::DELETE, &format!("{}/files?path={}", self.sandbox, percent(path))).await
+    /// A directory with everything in it, as an archive.
+    pub(super) async fn pack(&self, path: &[u8]) -> Result<Response<Incoming>> {
+        self.client.get(&format!("{}/files/archive?path={}", self.sandbox, percent(path))).await
+    }
+
+    /// Unpacks an archive into a directory, which is made if it is not there.
+    pub(super) async fn unpack(&self, path: &[u8], archive: Body) -> Result<UnpackedBody> {
+        let answer = self.client.put(&format!("{}/files/archive?path={}", self.sandbox, percent(path)), None, archive).await?;
+        let body = answer.into_body().collect().await.context("the server's answer broke off")?;
+        serde_json::from_slice(&body.to_bytes()).context("the server's answer makes no sense; is it a Caisson server of this version?")
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt, stream};
-use http_body_util::{BodyExt, Full, StreamBody};
+use caisson_tree::Pack;
+use futures::stream;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
 use super::{
-    FILES_AT_ONCE, Report,
+    Report,
     place::{Place, join, last_part},
     remote::{Kind, Remote, bytes},
 };
@@ -22,8 +23,6 @@ use crate::{client::Body, waiting::Copying};
 
 /// Bytes read in one go.
 const PIECE: usize = 256 << 10;
-/// A file of this name makes an empty directory, and goes again at once.
-const PLACEHOLDER: &[u8] = b".caisson-empty";
 
 /// Copies a file, a directory or standard input.
 pub(super) async fn copy(remote: &Remote<'_>, from: Place, to: Vec<u8>) -> Result<Report> {
@@ -45,50 +44,27 @@ pub(super) async fn copy(remote: &Remote<'_>, from: Place, to: Vec<u8>) -> Resul
     if !into && there.is_some() {
         bail!("`{}` in the sandbox is not a directory, so {} cannot go there", String::from_utf8_lossy(&destination), source.display());
     }
-    let mut report = Report::default();
-    let tree = walk(source, destination, &mut report)?;
-    let copies = tree.into_iter().map(|item| async move {
-        match item {
-            Item::File { source, destination } => put(remote, Source::File(source), &destination).await,
-            Item::EmptyDirectory { destination } => make_empty(remote, &destination).await,
-        }
+    directory(remote, &source, &destination).await
+}
+
+/// A directory with everything in it, as one archive.
+async fn directory(remote: &Remote<'_>, source: &Path, destination: &[u8]) -> Result<Report> {
+    let name = source.display().to_string();
+    let unreadable = || format!("cannot read the directory {name}");
+    let root = File::open(source).with_context(unreadable)?;
+    let pack = Pack::directory(root.into()).with_context(unreadable)?;
+    let copying = Copying::begin(&name, None);
+    let pieces = pieces(pack, move |mut pack| {
+        let piece = pack.next_piece().map_err(io::Error::other)?;
+        Ok(piece.map(|piece| {
+            copying.advance(piece.len());
+            (Bytes::from(piece), pack)
+        }))
     });
-    stream::iter(copies).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;
+    let made = remote.unpack(destination, pieces).await.with_context(|| format!("cannot copy {name}"))?;
+    let mut report = Report::default();
+    report.add(&name, made.left_out.iter().map(|left| (left.path.as_bytes(), left.reason.as_str())), made.left_out_total);
     Ok(report)
-}
-
-/// What has to be copied for a directory.
-enum Item {
-    File { source: PathBuf, destination: Vec<u8> },
-    EmptyDirectory { destination: Vec<u8> },
-}
-
-/// Everything below a directory; links are not followed.
-fn walk(source: PathBuf, destination: Vec<u8>, report: &mut Report) -> Result<Vec<Item>> {
-    let mut items = Vec::new();
-    let mut directories = vec![(source, destination)];
-    while let Some((source, destination)) = directories.pop() {
-        let unreadable = || format!("cannot read the directory {}", source.display());
-        let mut is_empty = true;
-        for entry in std::fs::read_dir(&source).with_context(unreadable)? {
-            let entry = entry.with_context(unreadable)?;
-            let (path, kind) = (entry.path(), entry.file_type().with_context(unreadable)?);
-            let destination = join(&destination, entry.file_name().as_encoded_bytes());
-            is_empty = false;
-            if kind.is_dir() {
-                directories.push((path, destination));
-            } else if kind.is_file() {
-                items.push(Item::File { source: path, destination });
-            } else {
-                let what = if kind.is_symlink() { "a link" } else { "no ordinary file" };
-                report.left_out.push(format!("{}, which is {what}", path.display()));
-            }
-        }
-        if is_empty {
-            items.push(Item::EmptyDirectory { destination });
-        }
-    }
-    Ok(items)
 }
 
 /// The name of the source in a directory that it goes into.
@@ -102,14 +78,6 @@ fn name_of(source: &Path) -> Result<Vec<u8>> {
         Some(name) => Ok(name.to_vec()),
         None => bail!("{} has no name; give DST in full", source.display()),
     }
-}
-
-/// The interface makes directories on the way to files only.
-async fn make_empty(remote: &Remote<'_>, directory: &[u8]) -> Result<()> {
-    let placeholder = join(directory, PLACEHOLDER);
-    let nothing: Body = Full::default().map_err(|never| match never {}).boxed_unsync();
-    remote.write(&placeholder, None, Some(0), nothing).await?;
-    remote.remove(&placeholder).await
 }
 
 enum Source {
@@ -133,26 +101,25 @@ async fn put(remote: &Remote<'_>, source: Source, destination: &[u8]) -> Result<
             (content, Some(metadata.mode()), length, name)
         }
     };
-    let body = body(content, Copying::begin(&name, length));
-    remote.write(destination, mode, length, body).await.with_context(|| format!("cannot copy {name}"))
+    let copying = Copying::begin(&name, length);
+    let pieces = pieces(content, move |mut content| {
+        let piece = read_piece(&mut content)?;
+        copying.advance(piece.len());
+        Ok((!piece.is_empty()).then_some((piece, content)))
+    });
+    remote.write(destination, mode, length, pieces).await.with_context(|| format!("cannot copy {name}"))
 }
 
-/// The content as it is read, in tasks that may block.
-fn body(content: Box<dyn Read + Send>, copying: Copying) -> Body {
-    let frames = stream::unfold(Some(content), move |content| {
-        let copying = copying.clone();
+/// A body that is made piece by piece, in tasks that may block.
+fn pieces<T: Send + 'static>(from: T, next: impl Fn(T) -> io::Result<Option<(Bytes, T)>> + Clone + Send + 'static) -> Body {
+    let frames = stream::unfold(Some(from), move |from| {
+        let next = next.clone();
         async move {
-            let mut content = content?;
-            let read = tokio::task::spawn_blocking(move || {
-                let piece = read_piece(&mut content);
-                (piece, content)
-            });
-            match read.await {
-                Ok((Ok(piece), content)) => {
-                    copying.advance(piece.len());
-                    (!piece.is_empty()).then_some((Ok(Frame::data(piece)), Some(content)))
-                }
-                Ok((Err(error), _)) => Some((Err(error), None)),
+            let from = from?;
+            match tokio::task::spawn_blocking(move || next(from)).await {
+                Ok(Ok(Some((piece, from)))) => Some((Ok(Frame::data(piece)), Some(from))),
+                Ok(Ok(None)) => None,
+                Ok(Err(error)) => Some((Err(error), None)),
                 Err(error) => Some((Err(io::Error::other(error)), None)),
             }
         }
@@ -171,32 +138,5 @@ fn read_piece(content: &mut impl Read) -> io::Result<Bytes> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn directories_are_walked_without_following_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        std::fs::create_dir_all(at("a/empty")).unwrap();
-        std::fs::write(at("a/x"), "x").unwrap();
-        std::fs::write(at("y"), "y").unwrap();
-        std::os::unix::fs::symlink("/", at("a/link")).unwrap();
-        let mut report = Report::default();
-        let items = walk(dir.path().to_owned(), b"/d".to_vec(), &mut report).unwrap();
-        let mut found: Vec<String> = items
-            .into_iter()
-            .map(|item| match item {
-                Item::File { destination, .. } => String::from_utf8(destination).unwrap(),
-                Item::EmptyDirectory { destination } => format!("{}/", String::from_utf8(destination).unwrap()),
-            })
-            .collect();
-        found.sort();
-        assert_eq!(found, ["/d/a/empty/", "/d/a/x", "/d/y"]);
-        assert!(report.left_out.len() == 1 && report.left_out[0].ends_with("a/link, which is a link"), "{report:?}");
     }
 }
