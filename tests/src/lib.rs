@@ -4,6 +4,7 @@
 //! with the name of the package. The program is found beside the test or in `CAISSON_PROGRAM`; `CAISSON_SLOWER` stretches every
 //! allowance on slow machines and shrinks counts that mean no more than *many*. As the checks look at the whole host, the suites run one test at a time.
 
+mod archive;
 mod client;
 mod clock;
 mod descriptors;
@@ -16,6 +17,7 @@ mod sandbox;
 mod server;
 mod shortage;
 
+pub use archive::{Archive, octal};
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
 pub use clock::{allowed, eventually, fewer};
 pub use descriptors::Descriptors;

@@ -148,6 +148,118 @@ fn an_upload_that_breaks_off_leaves_the_old_file() {
 }
 
 #[test]
+fn files_get_the_bits_and_times_that_are_asked_for() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let put = |query: &str| sandbox.request("PUT", &format!("/files?path=f{query}")).bytes("x").send().expect(200).json();
+    let first = put("&mode=0750&modified_at=2001-09-09T01:46:40.5Z");
+    assert_eq!(
+        (&first["mode"], &first["modified_at"], &first["uid"], &first["gid"]),
+        (&json!(0o750), &json!("2001-09-09T01:46:40.500Z"), &json!(1000), &json!(1000))
+    );
+    assert_eq!(sandbox.shell("stat -c '%a %.1Y' f"), "750 1000000000.5\n");
+    let tag = |answer: &caisson_tests::Answer| answer.header("etag").unwrap().to_owned();
+    let (one, again) = (sandbox.read(b"f").expect(200), sandbox.read(b"f").expect(200));
+    assert_eq!(tag(&one), tag(&again));
+    // Whoever only writes the content leaves a program one that can be run.
+    assert_eq!(put("")["mode"], 0o750);
+    assert_ne!(tag(&sandbox.read(b"f").expect(200)), tag(&one));
+    sandbox.request("PUT", "/files?path=f&modified_at=yesterday").bytes("x").send().refused(400, "invalid_parameter");
+    sandbox.request("PUT", "/files?path=f&owner=root").bytes("x").send().refused(400, "invalid_parameter");
+    // A link is written through, and stays one.
+    assert_eq!(sandbox.shell("mkdir d; ln -s ../f d/l"), "");
+    sandbox.write(b"d/l", b"by way of the link").expect(200);
+    assert_eq!(sandbox.shell("cat f; readlink d/l"), "by way of the link../f\n");
+    server.finish();
+}
+
+#[test]
+fn directories_are_made_and_things_moved_and_copied() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let post = |target: &str| sandbox.request("POST", &format!("/files/{target}")).send();
+    let made = post("mkdir?path=a&mode=0700").expect(201).json();
+    assert_eq!((&made["kind"], &made["mode"]), (&json!("directory"), &json!(0o700)));
+    post("mkdir?path=a").refused(409, "already_exists");
+    post("mkdir?path=a&parents=true").expect(200);
+    post("mkdir?path=b/c/d").refused(404, "not_found");
+    post("mkdir?path=b/c/d&parents=true").expect(201);
+    sandbox.write(b"f", b"content").expect(200);
+    post("mkdir?path=f/x&parents=true").refused(409, "not_a_directory");
+    post("mkdir?path=/").refused(400, "invalid_path");
+
+    post("move?from=f&to=new/dir/g").expect(200);
+    sandbox.write(b"f", b"other").expect(200);
+    let said = post("move?from=f&to=new/dir/g").refused(409, "already_exists");
+    assert!(said.contains("new/dir/g"), "{said}");
+    post("move?from=f&to=new/dir/g&replace=true").expect(200);
+    assert_eq!(sandbox.shell("cat new/dir/g; ls"), "othera\nb\nnew\n");
+    post("move?from=nothing&to=x").refused(404, "not_found");
+    post("move?from=new&to=new/dir/inside").refused(400, "invalid_path");
+    post("copy?from=new&to=new/dir/inside").refused(400, "invalid_path");
+    post("move?from=b&to=new&replace=true").refused(409, "directory_not_empty");
+    post("move?from=a&to=b/c/d&replace=true").expect(200);
+    // From one file system to another.
+    post("move?from=new&to=/dev/shm/moved").expect(200);
+    assert_eq!(sandbox.shell("cat /dev/shm/moved/dir/g; ls; rm -r /dev/shm/moved"), "otherb\n");
+
+    let _made = sandbox
+        .shell("mkdir -p t/s; echo x > t/s/x; ln t/s/x t/h; ln -s s/x t/l; chmod 4711 t/s/x; chmod 550 t/s; mkfifo t/p; touch -d @5 t/s");
+    let copied = post("copy?from=t&to=deep/copy").expect(200).json();
+    assert_eq!(
+        (&copied["files"], &copied["directories"], &copied["links"], &copied["file"]["kind"]),
+        (&json!(1), &json!(1), &json!(2), &json!("directory"))
+    );
+    assert_eq!((&copied["left_out_total"], &copied["left_out"][0]["path"]), (&json!(1), &json!("p")));
+    let look = |path: &str| sandbox.shell(&format!("cd {path}; find . -mindepth 1 ! -name p -printf '%P %y %m %l %n %T@\\n' | sort"));
+    assert_eq!(look("deep/copy"), look("t"));
+    post("copy?from=t&to=deep/copy").refused(409, "already_exists");
+    post("copy?from=t/l&to=link").expect(200);
+    assert_eq!(sandbox.shell("readlink link"), "s/x\n");
+    post("copy?from=t/p&to=q").refused(409, "not_a_file");
+    post("copy?from=/proc/version&to=q").refused(409, "not_a_file");
+    post("copy?from=/etc/hostname&to=/etc/other").refused(400, "permission_denied");
+    assert_eq!(
+        sandbox.shell("cat $(find deep -name 'x'); find /workspace /dev/shm /tmp -name '.caisson-*'"),
+        "x\n",
+        "nothing half-made stays"
+    );
+    server.finish();
+}
+
+#[test]
+fn lists_come_in_pages_that_put_together_are_the_whole() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let _made = sandbox.shell(
+        "mkdir -p d/{a,b}/c; for i in $(seq 50); do : > d/a/c/$i; : > d/b/$i; done; mkdir d/no; chmod 0 d/no; : > $(printf 'd/\\377')",
+    );
+    let page = |query: &str| sandbox.request("GET", &format!("/files/list?path=d&depth=9{query}")).send().expect(200).json();
+    let whole = page("");
+    assert_eq!(
+        (whole["data"].as_array().unwrap().len(), &whole["next_cursor"], &whole["truncated"], &whole["unreadable"]),
+        (106, &json!(null), &json!(false), &json!(1))
+    );
+    let (mut together, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let next = page(&format!("&limit=7{cursor}"));
+        together.extend(next["data"].as_array().unwrap().clone());
+        let Some(text) = next["next_cursor"].as_str() else { break };
+        assert_eq!((next["data"].as_array().unwrap().len(), &next["truncated"]), (7, &json!(true)));
+        cursor = format!("&cursor={text}");
+        // Whatever happens meanwhile, nothing comes twice.
+        let _removed = sandbox.shell("rm -f d/a/c/1");
+    }
+    let paths = |list: &[caisson_tests::Value]| list.iter().map(|entry| entry["path"].to_string()).collect::<Vec<_>>();
+    assert_eq!(paths(&together), paths(whole["data"].as_array().unwrap()));
+    for bad in ["%20", "Li4", "L2V0Yw", "YS8uLi8uLg"] {
+        let answer = sandbox.request("GET", &format!("/files/list?path=d&cursor={bad}")).send();
+        assert_eq!(answer.status, 400, "{bad}: {}", answer.text());
+    }
+    server.finish();
+}
+
+#[test]
 fn a_full_disk_is_said_and_leaves_nothing_half_written() {
     let server = Server::start();
     let sandbox = server.sandbox(&json!({"limits": {"disk_bytes": 4 << 20}}));
