@@ -1,9 +1,10 @@
-//! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, interleaved, every output checked. Prints medians and
-//! tails beside the targets; nothing here passes or fails.
+//! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, and by `cp` and `tar` where it is about files,
+//! interleaved, every output checked. Prints medians and tails beside the targets; nothing here passes or fails.
 //!
 //! `caisson-bench PROGRAM [--runs N] [--csv FILE]`, as root.
 
 mod figures;
+mod files;
 mod idle;
 mod latency;
 mod load;
@@ -67,6 +68,7 @@ fn run() -> Result<()> {
         latency::write_csv(file, &samples)?;
     }
     latency::exec(&server, arguments.runs * 2)?;
+    files::files(&server, directory.path(), arguments.runs / 5)?;
     idle::memory(&server)?;
     load::throughput(&peers)?;
     load::burst(&peers)?;

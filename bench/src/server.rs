@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -20,6 +20,7 @@ const KEY: &str = "key-of-the-benchmark-0123456789";
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
+    program: PathBuf,
 }
 
 impl Server {
@@ -37,7 +38,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .context("cannot start the server")?;
-        let mut server = Self { child, address };
+        let mut server = Self { child, address, program: program.to_owned() };
         let begin = Instant::now();
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -49,6 +50,13 @@ impl Server {
             thread::sleep(Duration::from_millis(5));
         }
         Ok(server)
+    }
+
+    /// A command of the program against this server.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("CAISSON_SERVER", format!("http://{}", self.address)).env("CAISSON_API_KEY", KEY).stdin(Stdio::null());
+        command
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -97,7 +105,41 @@ impl Connection {
         .into_bytes();
         request.extend_from_slice(&body);
         self.reader.get_mut().write_all(&request)?;
+        let (status, length) = self.head()?;
+        self.body.resize(usize::try_from(length)?, 0);
+        self.reader.read_exact(&mut self.body)?;
+        if !status.starts_with('2') {
+            bail!("{method} {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body));
+        }
+        if self.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&self.body)?) }
+    }
 
+    /// Sends a file's content.
+    pub(crate) fn upload(&mut self, path: &str, file: &Path) -> Result<()> {
+        let mut file = fs::File::open(file)?;
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {}\r\n\r\n",
+            file.metadata()?.len()
+        );
+        self.reader.get_mut().write_all(head.as_bytes())?;
+        std::io::copy(&mut file, self.reader.get_mut())?;
+        let (status, length) = self.head()?;
+        self.body.resize(usize::try_from(length)?, 0);
+        self.reader.read_exact(&mut self.body)?;
+        if status == "200" { Ok(()) } else { bail!("PUT {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body)) }
+    }
+
+    /// Writes a content into a file.
+    pub(crate) fn download(&mut self, path: &str, file: &Path) -> Result<()> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+        self.reader.get_mut().write_all(head.as_bytes())?;
+        let (status, length) = self.head()?;
+        let copied = std::io::copy(&mut self.reader.by_ref().take(length), &mut fs::File::create(file)?)?;
+        if status == "200" && copied == length { Ok(()) } else { bail!("GET {path} was answered with {status} and {copied} bytes") }
+    }
+
+    /// Status and length of an answer.
+    fn head(&mut self) -> Result<(String, u64)> {
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
         let status = line.split(' ').nth(1).context("no status")?.to_owned();
@@ -114,12 +156,7 @@ impl Connection {
                 length = value.trim().parse()?;
             }
         }
-        self.body.resize(length, 0);
-        self.reader.read_exact(&mut self.body)?;
-        if !status.starts_with('2') {
-            bail!("{method} {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body));
-        }
-        if self.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&self.body)?) }
+        Ok((status, length))
     }
 
     /// A new sandbox's id.
