@@ -4,7 +4,8 @@
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use caisson_wire::{
-    Ended, ExecExit, FileKind, FileStat, Found, Listing, Refusal, RefusalCode, Started,
+    Copied, Ended, ExecExit, FileKind, FileStat, Found, GrepLine, GrepMatch, Grepped, LeftOut, Listing, Refusal, RefusalCode, Started,
+    Unpacked, Watch, WatchEvent,
     frame::{Frame, Kind, MAX_DATA},
     path,
 };
@@ -73,6 +74,16 @@ pub enum Json {
     Listing(Vec<Stat>, Option<String>),
     Found(Vec<String>),
     Refusal(Reason),
+    Grepped(Vec<(Place, Line, u32, u32, Option<Line>)>),
+    Copied(Stat, Vec<(String, String)>),
+    Event(u8, Place, Option<Place>),
+}
+
+#[derive(Debug, Clone, Arbitrary)]
+pub struct Line {
+    number: u64,
+    text: String,
+    begin: u64,
 }
 
 #[derive(Debug, Clone, Arbitrary)]
@@ -163,6 +174,29 @@ fn put(piece: &Piece, out: &mut BytesMut) {
             }
             Json::Found(names) => text(&Found { names: names.clone() }),
             Json::Refusal(reason) => text(&reason.wire()),
+            Json::Grepped(matches) => {
+                let matches = matches.iter().map(|(path, line, first, last, before)| GrepMatch {
+                    path: path.text(),
+                    line: line.wire(),
+                    spans: vec![(*first, *last)],
+                    before: before.iter().map(Line::wire).collect(),
+                    after: Vec::new(),
+                });
+                let matches = matches.collect();
+                text(&Grepped { matches, files: 1, bytes: 2, binary: 3, unreadable: 4, long_lines: 5, stopped_by: None })
+            }
+            Json::Copied(stat, left_out) => {
+                let left_out = left_out.iter().map(|(path, why)| LeftOut { path: path.clone(), why: why.clone() }).collect();
+                let made = Unpacked { files: 1, directories: 2, links: 3, bytes: 4, left_out, left_out_total: 5 };
+                text(&Copied { stat: stat.wire(), made })
+            }
+            Json::Event(what, path, to) => {
+                let all = [Watch::Ready, Watch::Created, Watch::Modified, Watch::Deleted, Watch::Moved, Watch::Overflow, Watch::Gone];
+                let what = all[usize::from(*what) % all.len()];
+                let mut line = text(&WatchEvent { what, path: path.text(), to: to.as_ref().map(Place::text), directory: false });
+                line.push(b'\n');
+                line
+            }
         }),
     }
 }
@@ -189,6 +223,12 @@ impl Exit {
             changes: self.changes.iter().map(Stat::wire).collect(),
             changes_truncated: self.changes_truncated,
         }
+    }
+}
+
+impl Line {
+    fn wire(&self) -> GrepLine {
+        GrepLine { number: self.number, text: self.text.clone(), begin: self.begin, cut: false }
     }
 }
 

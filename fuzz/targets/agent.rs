@@ -11,7 +11,9 @@ use std::{
 use arbitrary::Arbitrary;
 use bytes::{BufMut, Bytes, BytesMut};
 use caisson_core::{ExecutionStatus, FileStat, Result, SandboxId, SandboxSpec, State, TimeLimits, TombstoneReason};
-use caisson_engine::{ByteStream, Captured, Engine, ExecRequest, ExecutionResult, FileAttributes, InputFile, Program, RunRequest};
+use caisson_engine::{
+    ByteStream, Captured, Engine, ExecRequest, ExecutionResult, FileAttributes, GrepRequest, InputFile, Program, RunRequest,
+};
 use caisson_fuzz::{
     script::{Answer, End},
     world::{Play, World, create, exec_request, in_time},
@@ -60,6 +62,12 @@ enum Question {
         pieces: u8,
     },
     Delete,
+    Glob,
+    Grep {
+        max_matches: u8,
+    },
+    Copy,
+    Watch,
 }
 
 /// A piece of the stream itself (RFC 9113 §4.1).
@@ -173,6 +181,51 @@ async fn put_question(engine: &Engine, id: SandboxId, question: &Question, told:
             possible(&engine.write_file(id, b"file", FileAttributes { mode: Some(0o600), modified_at: None }, content).await?);
         }
         Question::Delete => engine.delete_file(id, b"file", true).await?,
+        Question::Glob => {
+            let listing = engine.glob_files(id, b"/workspace", b"**", 5, None).await?;
+            assert!(listing.entries.len() <= 5 && listing.entries.iter().all(|entry| entry.path.starts_with(b"/workspace")));
+        }
+        Question::Grep { max_matches } => {
+            let request = GrepRequest {
+                pattern: "a".to_owned(),
+                literal: false,
+                ignore_case: false,
+                include: Vec::new(),
+                exclude: Vec::new(),
+                context: 1,
+                max_matches: u32::from(max_matches).max(1),
+                max_bytes: 1,
+                max_time: Duration::from_secs(1),
+            };
+            let found = engine.grep_files(id, b"/", &request).await?;
+            assert!(found.matches.len() <= request.max_matches as usize);
+            for hit in found.matches {
+                assert!(hit.spans.iter().all(|(first, last)| hit.line.text.get(*first as usize..*last as usize).is_some()));
+            }
+        }
+        Question::Copy => {
+            let (stat, made) = engine.copy_file(id, b"file", b"copy", false).await?;
+            possible(&stat);
+            made.left_out.iter().for_each(|left| tame(&left.why));
+        }
+        Question::Watch => {
+            let mut events = engine.watch_files(id, b"/workspace", true).await?;
+            let watched = async {
+                for _ in 0..1000 {
+                    match tokio::time::timeout(LONG_ENOUGH, events.next()).await {
+                        Ok(Some(Ok(event))) => assert!(event.path.starts_with(b"/workspace")),
+                        Ok(Some(Err(error))) => {
+                            assert!(events.next().await.is_none(), "after an error there is nothing");
+                            return Err(error);
+                        }
+                        // Nothing happens, or nobody says anything more.
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+                Ok(())
+            };
+            watched.await?;
+        }
     }
     Ok(())
 }

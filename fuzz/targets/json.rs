@@ -3,7 +3,10 @@
 
 use std::fmt::Debug;
 
-use caisson_wire::{AgentConfig, ExecExit, ExecStart, FileStat, Found, Health, Listing, Refusal, Started, Which, path};
+use caisson_wire::{
+    AgentConfig, Copied, ExecExit, ExecStart, FileStat, Found, Grep, Grepped, Health, Listing, Made, Refusal, Started, Unpacked,
+    WatchEvent, Which, path,
+};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,6 +22,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         b'w' => drop(survives::<Which>(text)),
         b'f' => drop(survives::<Found>(text)),
         b'l' => drop(survives::<Listing>(text)),
+        b'g' => drop(survives::<Grep>(text)),
+        b'G' => drop(survives::<Grepped>(text)),
+        b'c' => drop(survives::<Copied>(text)),
+        b'u' => drop(survives::<Unpacked>(text)),
+        b'm' => drop(survives::<Made>(text)),
+        b'W' => drop(survives::<WatchEvent>(text)),
         b'r' => drop(survives::<Refusal>(text)),
         b't' => {
             let stat = survives::<FileStat>(text);
