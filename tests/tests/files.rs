@@ -214,6 +214,8 @@ fn directories_are_made_and_things_moved_and_copied() {
     let look = |path: &str| sandbox.shell(&format!("cd {path}; find . -mindepth 1 ! -name p -printf '%P %y %m %l %n %T@\\n' | sort"));
     assert_eq!(look("deep/copy"), look("t"));
     post("copy?from=t&to=deep/copy").refused(409, "already_exists");
+    // A copy that finds no place is taken away again, also what is in directories that cannot be written.
+    post("copy?from=t&to=deep/copy&replace=true").refused(409, "directory_not_empty");
     post("copy?from=t/l&to=link").expect(200);
     assert_eq!(sandbox.shell("readlink link"), "s/x\n");
     post("copy?from=t/p&to=q").refused(409, "not_a_file");

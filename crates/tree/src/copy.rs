@@ -22,7 +22,7 @@ use crate::{
     draft::{dress, put, times},
     error::At,
     name::{split, temporary},
-    remove::{remove, remove_tree},
+    remove::{discard, remove},
     walk::{Visit, Walk},
 };
 
@@ -47,6 +47,10 @@ pub struct Copied {
 /// appears whole or not at all. Paths in errors are below what is copied. Without `replace`, nothing must be there; with it, no directory that has something in it.
 pub fn copy(from: &OwnedFd, old: &[u8], to: &Arc<OwnedFd>, new: &[u8], replace: bool) -> Result<Copied, Error> {
     let stat = statat(from, old, AtFlags::SYMLINK_NOFOLLOW).at(b"")?;
+    // Before anything is copied for nothing.
+    if !replace && statat(to, new, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Err(Error::Target(Errno::EXIST.into()));
+    }
     let mut done = Copied::default();
     let target = |cause: Errno| Error::Target(cause.into());
     match FileType::from_raw_mode(stat.st_mode) {
@@ -75,7 +79,8 @@ pub fn copy(from: &OwnedFd, old: &[u8], to: &Arc<OwnedFd>, new: &[u8], replace: 
             let made = temporary();
             mkdirat(to, &made, Mode::from_raw_mode(0o700)).map_err(target)?;
             let result = tree(from, old, to, &made, &mut done).and_then(|()| put(to, &made, new, replace).map_err(target));
-            result.inspect_err(|_| _ = remove_tree(to, &made))?;
+            // What cannot be removed either is no reason to say something else than what went wrong.
+            result.inspect_err(|_| _ = discard(to, &made))?;
         }
         _ => return Err(Error::entry(b"", io::Error::other("it is a socket, a fifo or a device"))),
     }

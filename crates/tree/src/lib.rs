@@ -23,7 +23,7 @@ pub use error::Error;
 pub use left_out::{LeftOut, LeftOuts};
 pub use name::{Refused, is_a_name, normal, temporary};
 pub use pack::{CHUNK, Pack};
-pub use remove::{remove, remove_tree};
+pub use remove::{discard, remove, remove_tree};
 pub use unpack::{Links, Unpack, Unpacked};
 pub use walk::{Visit, Walk, on_proc};
 

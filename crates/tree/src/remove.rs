@@ -4,15 +4,49 @@ use std::{ffi::CString, io};
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fstat, openat, statat, unlinkat},
     io::Errno,
 };
+
+use crate::walk::Walk;
 
 /// Removes an entry of `directory`, itself empty if it is a directory.
 pub fn remove(directory: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     match unlinkat(&directory, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => unlinkat(&directory, name, AtFlags::REMOVEDIR),
         result => result,
+    }
+}
+
+/// Removes an entry with everything in it, also in directories that their owner may not write.
+pub fn discard(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
+    match remove(&directory, name) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        result => return Ok(result?),
+    }
+    match remove_tree(&directory, name) {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ACCESS | Errno::PERM)) => {}
+        result => return result,
+    }
+    make_writable(&directory, name)?;
+    remove_tree(&directory, name)
+}
+
+fn make_writable(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
+    let writable = Mode::from_raw_mode(0o700);
+    chmodat(&directory, name, writable, AtFlags::empty())?;
+    let root = openat(&directory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mut walk = Walk::new(root)?;
+    loop {
+        match walk.next_entry() {
+            Ok(Some(visit)) if visit.kind == FileType::Directory => {
+                chmodat(walk.directory()?, visit.name(), writable, AtFlags::empty())?;
+                walk.descend(&visit)?;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err((_, error)) => return Err(error),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caisson_tree::{Copied, Error, LeftOuts, PERMISSIONS, copy as copy_tree, remove, remove_tree};
+use caisson_tree::{Copied, Error, LeftOuts, PERMISSIONS, copy as copy_tree, discard, remove, remove_tree};
 use caisson_wire::{self as wire, FileStat, LeftOut, Made, Refusal, RefusalCode, path};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -63,12 +63,13 @@ fn rename(from: &[u8], to: &[u8], replace: bool) -> Result<FileStat, Refusal> {
         Err(Errno::XDEV) => {
             let copied = copied(&source, &target, replace)?;
             if let Some(left) = copied.left_out.named().first() {
-                discard(&target)?;
+                discard(&target.directory, &target.name).map_err(|error| target.refusal(error))?;
                 let left = path::encode(&join(from, &left.path));
                 let message = format!("`{left}` cannot be taken to another file system; move what is around it");
                 return Err(refuse(RefusalCode::NotAFile, message));
             }
-            discard(&source)?;
+            // Where it stood nobody has to be able to write in what has gone.
+            discard(&source.directory, &source.name).map_err(|error| source.refusal(error))?;
         }
         Err(error) => return Err(target.refusal(error)),
     }
@@ -133,7 +134,9 @@ pub(crate) async fn delete(agent: &Agent, request: &Request<Incoming>) -> Result
         .run(move || {
             let place = Place::find(&path)?;
             match remove(&place.directory, &place.name) {
-                Err(Errno::NOTEMPTY | Errno::EXIST) if recursive => discard(&place),
+                Err(Errno::NOTEMPTY | Errno::EXIST) if recursive => {
+                    remove_tree(&place.directory, &place.name).map_err(|error| place.refusal(error))
+                }
                 result => result.map_err(|error| place.refusal(error)),
             }
         })
@@ -141,14 +144,6 @@ pub(crate) async fn delete(agent: &Agent, request: &Request<Incoming>) -> Result
     let mut response = Response::new(Answer::Done);
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
-}
-
-/// Removes an entry with everything in it.
-fn discard(place: &Place) -> Result<(), Refusal> {
-    match remove(&place.directory, &place.name) {
-        Err(Errno::NOTEMPTY | Errno::EXIST) => remove_tree(&place.directory, &place.name).map_err(|error| place.refusal(error)),
-        result => result.map_err(|error| place.refusal(error)),
-    }
 }
 
 /// A failure somewhere below a directory.
