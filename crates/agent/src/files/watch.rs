@@ -10,6 +10,7 @@ use std::{
     mem::MaybeUninit,
     os::unix::ffi::OsStrExt,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -40,8 +41,8 @@ use crate::{
 const MAX_DIRECTORIES: usize = 8192;
 /// Events are sent when this many bytes of them have come together, or nothing more comes.
 const BATCH: usize = 32 << 10;
-/// Both halves of a move come together. One that is alone for so long went to or came from elsewhere.
-const OTHER_HALF: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// Both halves of a move come together. One that is alone for so long went elsewhere.
+const OTHER_HALF: Duration = Duration::from_millis(20);
 const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MODIFY)
@@ -83,6 +84,7 @@ struct Moving {
     cookie: u32,
     path: Vec<u8>,
     directory: bool,
+    since: Instant,
 }
 
 struct Watcher {
@@ -157,8 +159,8 @@ impl Watcher {
             }
             let ready = {
                 let mut sources = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(gone, PollFlags::IN)];
-                let patience = self.moving.is_some().then_some(&OTHER_HALF);
-                match poll(&mut sources, patience) {
+                let patience = self.moving.as_ref().map(|moving| timespec(OTHER_HALF.saturating_sub(moving.since.elapsed())));
+                match poll(&mut sources, patience.as_ref()) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(_) => return,
                 }
@@ -214,6 +216,10 @@ impl Watcher {
             self.directories.remove(&event.watch);
             return Ok(());
         }
+        let is_late = |moving: &Moving| moving.since.elapsed() >= OTHER_HALF && moving.cookie != event.cookie;
+        if self.moving.as_ref().is_some_and(is_late) {
+            self.settle();
+        }
         let Some(directory) = self.directories.get(&event.watch) else { return Ok(()) };
         let Some(name) = &event.name else {
             if event.watch != self.root_watch {
@@ -246,7 +252,7 @@ impl Watcher {
         }
         if event.what.contains(ReadFlags::MOVED_FROM) {
             self.settle();
-            self.moving = Some(Moving { cookie: event.cookie, path, directory: is_directory });
+            self.moving = Some(Moving { cookie: event.cookie, path, directory: is_directory, since: Instant::now() });
         } else if event.what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             if !self.found.remove(&path) {
                 self.tell(Watch::Created, &path, None, is_directory);
@@ -361,6 +367,10 @@ impl Watcher {
         }
         self.lines.blocking_send(Ok(std::mem::take(&mut self.out).into())).map_err(|_| Over)
     }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: duration.subsec_nanos().into() }
 }
 
 fn owned(event: &inotify::Event<'_>) -> Event {
