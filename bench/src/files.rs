@@ -78,7 +78,7 @@ fn many(server: &Server, directory: &Path, id: &str, runs: usize) -> Result<()> 
         let fresh =
             || fs::remove_dir_all(&to).or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
         let inside = format!("{id}:many-{round}");
-        for what in 0..took.len() {
+        for (what, took) in took.iter_mut().enumerate() {
             if what != 2 {
                 fresh()?;
             }
@@ -90,7 +90,7 @@ fn many(server: &Server, directory: &Path, id: &str, runs: usize) -> Result<()> 
                 _ => run(server.command().arg("cp").arg(&inside).arg(&to))?,
             }
             if round >= WARM_UP {
-                took[what].push(begin.elapsed());
+                took.push(begin.elapsed());
             }
             if what != 2 && fs::read_dir(&to)?.count() != COUNT {
                 bail!("not every file was copied");
