@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -128,6 +129,12 @@ impl Server {
     #[must_use]
     pub fn home(&self) -> &Home {
         self.home.as_ref().expect("it is there until the end")
+    }
+
+    /// Where it keeps its data: the home's place for it, unless the environment it was started with names another.
+    fn data(&self) -> PathBuf {
+        let named = self.setup.environment.iter().find(|(name, _)| name == "CAISSON_DATA_DIR");
+        named.map_or_else(|| self.home().data(), |(_, directory)| directory.into())
     }
 
     /// What the server has said so far.
@@ -270,7 +277,7 @@ impl Server {
     #[must_use]
     pub fn left_open(&self) -> Vec<String> {
         let sandboxes = self.below().iter().filter(|process| process.is_agent()).count();
-        let data = self.home().data().display().to_string();
+        let data = self.data().display().to_string();
         Descriptors::of(self.pid()).more_than(&self.open_at_start, |kind| match kind.strip_prefix(&data) {
             // The end of each agent's stream, twice.
             None if kind == "a socket" => 2 * sandboxes,
