@@ -158,22 +158,13 @@ impl Server {
     #[track_caller]
     #[must_use]
     pub fn launcher(&self) -> Process {
-        eventually("a launcher", Duration::from_secs(5), || {
-            Process::all().into_values().find(|process| process.parent == self.pid() && process.is_launcher())
-        })
+        Process::launcher_of(self.pid())
     }
 
     /// Everything below the server: the launcher, agents, and what runs in sandboxes.
     #[must_use]
     pub fn below(&self) -> Vec<Process> {
-        let all = Process::all();
-        let mut found = vec![self.pid()];
-        let mut at = 0;
-        while let Some(parent) = found.get(at).copied() {
-            found.extend(all.values().filter(|process| process.parent == parent).map(|process| process.pid));
-            at += 1;
-        }
-        found[1..].iter().filter_map(|pid| all.get(pid).cloned()).collect()
+        Process::below(self.pid())
     }
 
     fn exit(&mut self) -> Option<ExitStatus> {

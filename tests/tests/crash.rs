@@ -32,24 +32,11 @@ fn fill(server: &Server, count: usize) -> Vec<(String, String)> {
     })
 }
 
-#[track_caller]
-fn all_end(processes: &[Process]) {
-    let begin = Instant::now();
-    loop {
-        let alive: Vec<&Process> = processes.iter().filter(|process| process.lives()).collect();
-        if alive.is_empty() {
-            return;
-        }
-        assert!(begin.elapsed() < allowed(Duration::from_secs(2)), "still alive after {:?}: {alive:#?}", begin.elapsed());
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Everything below the server is gone within two seconds, and nothing else is left.
 #[track_caller]
 fn nothing_survives(below: &[Process], before: &Host) {
     let begin = Instant::now();
-    all_end(below);
+    Process::all_end("below the server", below);
     if let Err(left) = Host::is_as_before(before) {
         panic!("left after {:?}:\n  {}", begin.elapsed(), left.join("\n  "));
     }
@@ -126,7 +113,7 @@ fn r7_1_kill_nine_of_the_launcher_is_noticed_and_survived() {
     let filled = fill(&server, 5);
     let below: Vec<Process> = server.below();
     kill_nine(server.launcher().pid);
-    all_end(&below);
+    Process::all_end("below the launcher", &below);
     for (sandbox, execution) in &filled {
         let answer = eventually("a tombstone", Duration::from_secs(5), || {
             Some(server.get(&format!("/v1/sandboxes/{sandbox}"))).filter(|answer| answer.status == 410)
