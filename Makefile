@@ -17,7 +17,7 @@ DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --l
 help:
 	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
 	@echo "make test      all tests, on the real kernel"
-	@echo "make test-vm   the suites that make sandboxes, in a virtual machine with cgroup v2"
+	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
 	@echo "make lint      formatting, lints, and what the dependencies may be"
