@@ -32,6 +32,7 @@ demo:
 .PHONY: test
 test:
 	@tools/setup build test
+	@tools/schemathesis
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --no-fail-fast
 	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
@@ -53,7 +54,7 @@ lint:
 	@tools/setup build demo
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup .ci/run tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/setup tools/schemathesis .ci/run tests/vm/*.sh; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 
 .PHONY: clean

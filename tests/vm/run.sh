@@ -38,6 +38,10 @@ objcopy --strip-debug "$top/target/release/caisson-probe" "$root/tests/caisson-p
 for test in "${tests[@]}"; do
     name=$(basename "$test")
     name=${name%-*}
+    # What the API says has nothing to do with the kernel, and the machine in there could not install what asks it.
+    if [ "$name" = openapi ]; then
+        continue
+    fi
     if [ "$#" -eq 0 ] || [[ " $* " == *" $name "* ]]; then
         objcopy --strip-debug "$test" "$root/tests/suite-$name"
     fi
