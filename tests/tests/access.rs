@@ -136,7 +136,7 @@ fn r6_1_keys_are_in_no_log_no_record_and_no_answer() {
                 [("x-api-key", shown.to_owned()), ("authorization", format!("Bearer {shown}")), ("authorization", format!("Basic {shown}"))]
             {
                 for target in ["/v1/sandboxes?limit=0", "/v1/sandboxes/x", "/nothing", "/v1/run"] {
-                    answers.push(anonymous(&server).request("GET", target).header(&name, &value).send());
+                    answers.push(anonymous(&server).request("GET", target).header(name, &value).send());
                     answers.push(anonymous(&server).request("POST", target).header(name, &value).bytes("{").send());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, thread, time::Duration};
 
-use caisson_tests::{Server, Setup, Value, eventually, json};
+use caisson_tests::{Setup, Value, eventually, json};
 
 const DIRECTORY: &str = env!("CARGO_MANIFEST_DIR");
 /// As long as all of it may take.
