@@ -20,7 +20,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, open, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, statat, unlinkat},
     io::Errno,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -148,11 +148,12 @@ pub(crate) async fn read(agent: &Agent, request: &Request<Incoming>) -> Result<R
     Ok(response)
 }
 
-/// Follows links as the user would; does not wait for the other end of a fifo.
+/// Follows links as the user would, but none that the kernel makes up: `/proc/self` is the agent here, and by `exe` or `fd` its links lead to
+/// what has no name in the sandbox. Does not wait for the other end of a fifo.
 fn open_for_reading(path: &Path) -> Result<(File, FileStat), Refusal> {
     let refusal = |error: io::Error| of_path(&error, bytes_of(path));
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match open(path, flags, Mode::empty()) {
+    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
         // A socket, or a device without a driver.
         Err(Errno::NXIO | Errno::NODEV) => return Err(not_a_file(path)),
         result => File::from(result.map_err(|error| refusal(error.into()))?),
