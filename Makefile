@@ -17,7 +17,7 @@ DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --l
 help:
 	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
 	@echo "make test      all tests, on the real kernel"
-	@echo "make test-vm   the suites that make sandboxes, in a virtual machine with cgroup v2"
+	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
 	@echo "make lint      formatting, lints, and what the dependencies may be"
@@ -39,6 +39,7 @@ demo:
 .PHONY: test
 test:
 	@tools/setup build test fuzz
+	@tools/schemathesis
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
@@ -66,7 +67,7 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/setup tools/schemathesis .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"

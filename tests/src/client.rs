@@ -139,7 +139,7 @@ impl Request {
             }
             stream.write_all(b"0\r\n\r\n")
         })();
-        answer(stream, sent).expect("the server answers").whole()
+        answer(stream, sent, &request.method).expect("the server answers").whole()
     }
 
     /// Sends the head and `part` of the body it announces. Dropping what is returned hangs up.
@@ -166,7 +166,7 @@ impl Request {
         };
         let mut stream = request.connect()?;
         let sent = stream.write_all(request.head().as_bytes()).and_then(|()| stream.write_all(request.body.as_deref().unwrap_or_default()));
-        answer(stream, sent)
+        answer(stream, sent, &request.method)
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -190,11 +190,11 @@ impl Request {
 }
 
 /// Reads an answer, also one that came before the whole request was sent.
-fn answer(stream: TcpStream, sent: io::Result<()>) -> io::Result<Streaming> {
+fn answer(stream: TcpStream, sent: io::Result<()>, method: &str) -> io::Result<Streaming> {
     let mut stream = BufReader::new(stream);
     match read_head(&mut stream) {
         Ok((status, headers)) => {
-            let rest = rest_of(status, &headers)?;
+            let rest = rest_of(method, status, &headers)?;
             Ok(Streaming { status, headers, body: Body { stream, rest } })
         }
         Err(error) => Err(sent.err().unwrap_or(error)),
@@ -228,8 +228,8 @@ fn read_head(stream: &mut impl BufRead) -> io::Result<(u16, Vec<(String, String)
     Err(malformed("the head does not end"))
 }
 
-fn rest_of(status: u16, headers: &[(String, String)]) -> io::Result<Rest> {
-    if status == 204 {
+fn rest_of(method: &str, status: u16, headers: &[(String, String)]) -> io::Result<Rest> {
+    if status == 204 || method == "HEAD" {
         return Ok(Rest::Length(0));
     }
     if find(headers, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {

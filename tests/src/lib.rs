@@ -13,6 +13,8 @@ mod home;
 mod host;
 mod probe;
 mod process;
+#[cfg(test)]
+mod promises;
 mod sandbox;
 mod server;
 mod shortage;

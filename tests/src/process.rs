@@ -1,10 +1,16 @@
 //! Processes of the host as `/proc` shows them.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock::eventually;
+use crate::clock::{allowed, eventually};
 
 /// One process. `started` tells it from a later one of the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +40,43 @@ impl Process {
         let entries = fs::read_dir("/proc").expect("/proc can be read").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter_map(|pid| Some((pid, Self::find(pid)?))).collect()
+    }
+
+    /// Everything below this process: its children, theirs, and so on.
+    #[must_use]
+    pub fn below(pid: u32) -> Vec<Self> {
+        let all = Self::all();
+        let mut found = vec![pid];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(all.values().filter(|process| process.parent == parent).map(|process| process.pid));
+            at += 1;
+        }
+        found[1..].iter().filter_map(|pid| all.get(pid).cloned()).collect()
+    }
+
+    /// The launcher that this process has started.
+    #[track_caller]
+    #[must_use]
+    pub fn launcher_of(pid: u32) -> Self {
+        eventually("a launcher", Duration::from_secs(5), || {
+            Self::all().into_values().find(|process| process.parent == pid && process.is_launcher())
+        })
+    }
+
+    /// Fails unless all of them have ended within two seconds; `what` is told then.
+    #[track_caller]
+    pub fn all_end(what: &str, processes: &[Self]) {
+        let limit = allowed(Duration::from_secs(2));
+        let begin = Instant::now();
+        loop {
+            let alive: Vec<&Self> = processes.iter().filter(|process| process.lives()).collect();
+            if alive.is_empty() {
+                return;
+            }
+            assert!(begin.elapsed() < limit, "{what}: still alive after {:?}: {alive:#?}", begin.elapsed());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The process that has this among its arguments.
@@ -94,8 +137,18 @@ impl Process {
     /// Resident memory in bytes.
     #[must_use]
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it ever had.
+    #[must_use]
+    pub fn peak_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         line.and_then(|text| text.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
     }
 

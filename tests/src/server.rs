@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -130,6 +131,12 @@ impl Server {
         self.home.as_ref().expect("it is there until the end")
     }
 
+    /// Where it keeps its data: the home's place for it, unless the environment it was started with names another.
+    fn data(&self) -> PathBuf {
+        let named = self.setup.environment.iter().find(|(name, _)| name == "CAISSON_DATA_DIR");
+        named.map_or_else(|| self.home().data(), |(_, directory)| directory.into())
+    }
+
     /// What the server has said so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -151,22 +158,13 @@ impl Server {
     #[track_caller]
     #[must_use]
     pub fn launcher(&self) -> Process {
-        eventually("a launcher", Duration::from_secs(5), || {
-            Process::all().into_values().find(|process| process.parent == self.pid() && process.is_launcher())
-        })
+        Process::launcher_of(self.pid())
     }
 
     /// Everything below the server: the launcher, agents, and what runs in sandboxes.
     #[must_use]
     pub fn below(&self) -> Vec<Process> {
-        let all = Process::all();
-        let mut found = vec![self.pid()];
-        let mut at = 0;
-        while let Some(parent) = found.get(at).copied() {
-            found.extend(all.values().filter(|process| process.parent == parent).map(|process| process.pid));
-            at += 1;
-        }
-        found[1..].iter().filter_map(|pid| all.get(pid).cloned()).collect()
+        Process::below(self.pid())
     }
 
     fn exit(&mut self) -> Option<ExitStatus> {
@@ -270,7 +268,7 @@ impl Server {
     #[must_use]
     pub fn left_open(&self) -> Vec<String> {
         let sandboxes = self.below().iter().filter(|process| process.is_agent()).count();
-        let data = self.home().data().display().to_string();
+        let data = self.data().display().to_string();
         Descriptors::of(self.pid()).more_than(&self.open_at_start, |kind| match kind.strip_prefix(&data) {
             // The end of each agent's stream, twice.
             None if kind == "a socket" => 2 * sandboxes,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Home, Process, Ran, Value, allowed, eventually, json, signal};
+use caisson_tests::{Home, Process, Ran, Value, allowed, eventually, json, program, signal};
 use rustix::process::Signal;
 
 #[track_caller]
@@ -186,6 +186,17 @@ fn r7_8_a_run_that_is_killed_leaves_nothing() {
     }
     // What it kept in memory and on disk of its own goes with the next run at the latest.
     said(home.caisson(["run", "--", "echo", "x"]), "x\n");
+    home.finish();
+}
+
+/// As under `nohup`, whose programs would otherwise ignore it as well.
+#[test]
+fn what_its_own_parent_made_it_ignore_programs_do_not() {
+    let home = Home::new();
+    let mut command = home.clean("sh");
+    command.args(["-c", "trap '' HUP INT QUIT TERM USR1 USR2; exec \"$0\" \"$@\""]).arg(program());
+    let output = command.args(["run", "--", "grep", "SigIgn", "/proc/self/status"]).output().unwrap();
+    said(output.into(), "SigIgn:\t0000000000000000\n");
     home.finish();
 }
 

@@ -18,7 +18,7 @@ fn refused(home: &Home, environment: &[(&str, &str)], words: &[&str]) {
 }
 
 #[test]
-fn a_key_is_made_once_shown_once_and_kept_from_others() {
+fn r6_1_a_key_is_made_once_shown_once_and_kept_from_others() {
     let mut server = Setup::default().without_key().start();
     let file = server.home().data().join("api-key");
     let key = fs::read_to_string(&file).unwrap().trim().to_owned();
@@ -37,7 +37,7 @@ fn a_key_is_made_once_shown_once_and_kept_from_others() {
 }
 
 #[test]
-fn without_a_key_it_listens_for_this_machine_alone() {
+fn r6_7_without_a_key_it_listens_for_this_machine_alone() {
     let home = Home::new();
     refused(&home, &[("CAISSON_LISTEN", "0.0.0.0:0")], &["CAISSON_API_KEY", "127.0.0.1"]);
     refused(&home, &[("CAISSON_LISTEN", "[::]:0")], &["CAISSON_API_KEY"]);

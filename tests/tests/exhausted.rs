@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use caisson_tests::{Answer, Host, Server, Setup, Shortage, SmallDisk, Value, allowed, eventually, json, signal};
+use caisson_tests::{Answer, Host, Process, Server, Setup, Shortage, SmallDisk, Value, allowed, eventually, json, signal};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 /// What so many one-shots at once come to: statuses, and the answers that are no success.
@@ -63,9 +63,9 @@ fn r7_1_a_launcher_without_memory_is_survived() {
         let launcher = server.launcher().pid;
         let status = std::fs::read_to_string(format!("/proc/{launcher}/statm")).expect("it lives");
         let pages: u64 = status.split(' ').next().and_then(|text| text.parse().ok()).expect("its size is told");
-        let limit = Rlimit { current: Some(pages * 4096 + kib * 1024), maximum: None };
         let pid = Pid::from_raw(i32::try_from(launcher).expect("it is a number"));
-        prlimit(pid, Resource::As, limit).expect("a limit can be set");
+        let limit = |current| prlimit(pid, Resource::As, Rlimit { current, maximum: None }).expect("a limit can be set");
+        limit(Some(pages * 4096 + kib * 1024));
         let (statuses, answers) = storm(&server, 30);
         println!("{kib} KiB: {statuses:?}");
         for answer in answers {
@@ -74,13 +74,8 @@ fn r7_1_a_launcher_without_memory_is_survived() {
             refused += 1;
         }
         server.get("/healthz").expect(200);
-        if let Some(launcher) = caisson_tests::Process::find(launcher).filter(caisson_tests::Process::lives) {
-            prlimit(
-                Pid::from_raw(i32::try_from(launcher.pid).expect("it is a number")),
-                Resource::As,
-                Rlimit { current: None, maximum: None },
-            )
-            .expect("a limit can be lifted");
+        if Process::find(launcher).is_some_and(|process| process.lives()) {
+            limit(None);
         }
         works_again(&server);
     }
@@ -140,7 +135,7 @@ fn r7_1_kill_nine_of_the_server_while_the_launcher_stands_still_leaves_nothing()
         let client = server.client.clone();
         let asking = thread::spawn(move || client.request(method, &target).json(&body).try_send());
         eventually("the launcher stands still", Duration::from_secs(5), || {
-            caisson_tests::Process::find(launcher.pid).filter(|process| process.state == 'T')
+            Process::find(launcher.pid).filter(|process| process.state == 'T')
         });
         thread::sleep(allowed(Duration::from_millis(100)));
         server.kill();

@@ -9,7 +9,7 @@ use std::{
 use caisson_tests::{Server, allowed, eventually, json, raw};
 
 #[test]
-fn what_is_no_http_gets_4xx_and_the_server_goes_on() {
+fn r6_3_what_is_no_http_gets_4xx_and_the_server_goes_on() {
     let server = Server::start();
     let address = server.client.address;
     let long = "a".repeat(1 << 20);
@@ -42,7 +42,7 @@ fn what_is_no_http_gets_4xx_and_the_server_goes_on() {
 
 /// A second request hidden in the body of the first must stay a body.
 #[test]
-fn requests_are_not_smuggled() {
+fn r6_3_requests_are_not_smuggled() {
     let server = Server::start();
     let smuggled = "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
     let key = server.client.key.clone().unwrap();
@@ -62,7 +62,7 @@ fn requests_are_not_smuggled() {
 /// Whoever sends the head of a request a byte at a time is cut off (the allowance of a head is 30 s), and meanwhile costs nobody else
 /// anything.
 #[test]
-fn a_slow_loris_is_cut_and_holds_nobody_up() {
+fn r6_3_a_slow_loris_is_cut_and_holds_nobody_up() {
     let server = Server::start();
     let mut slow: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.client.address).unwrap()).collect();
     for stream in &mut slow {
@@ -93,7 +93,7 @@ fn a_slow_loris_is_cut_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_thousand_idle_connections_cost_no_worker() {
+fn r6_3_a_thousand_idle_connections_cost_no_worker() {
     let server = Server::start();
     let idle: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(server.client.address).unwrap()).collect();
     assert_eq!(server.python("print(1)"), "1\n");
@@ -151,7 +151,7 @@ fn a_one_shot_finishes_when_its_client_hangs_up() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_slows_nobody() {
+fn r6_3_a_reader_that_does_not_read_slows_nobody() {
     let server = Server::start();
     let sandbox = server.sandbox(&json!({}));
     let before = server.process().resident();
@@ -165,5 +165,70 @@ fn a_reader_that_does_not_read_slows_nobody() {
     let grown = server.process().resident().saturating_sub(before);
     assert!(grown < 64 << 20, "the server grew by {grown} bytes");
     drop(stalled);
+    server.finish();
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Sends what `next` makes, again and again, and reads nothing, until the server has had enough. How many times that was.
+fn until_cut(server: &Server, mut next: impl FnMut(u32) -> Vec<u8>) -> u32 {
+    let mut stream = TcpStream::connect(server.client.address).unwrap();
+    stream.set_write_timeout(Some(allowed(Duration::from_secs(5)))).unwrap();
+    // The preface, and settings that say nothing.
+    stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
+    for n in 0..500_000 {
+        // Standing still for so long means that it is held up rather than cut, which is as good.
+        if stream.write_all(&next(n)).is_err() {
+            return n;
+        }
+    }
+    panic!("the server takes this for ever");
+}
+
+/// What is cheap to send and dear to answer.
+#[test]
+fn r6_3_floods_of_http2_frames_are_cut() {
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const CONTINUATION: u8 = 9;
+    let server = Server::start();
+    let before = server.process().resident();
+    // `GET http /` with an authority of one letter.
+    let request = [0x82, 0x86, 0x84, 0x41, 1, b'x'];
+    let odd = |n: u32| 2 * n + 1;
+    for (what, most) in [
+        (
+            "requests that are reset at once",
+            until_cut(&server, |n| [frame(HEADERS, 5, odd(n), &request), frame(RESET, 0, odd(n), &[0, 0, 0, 8])].concat()),
+        ),
+        (
+            "headers without an end",
+            until_cut(&server, |n| {
+                if n == 0 { frame(HEADERS, 0, 1, &request) } else { frame(CONTINUATION, 0, 1, &[0, 1, b'a', 1, b'b'].repeat(1000)) }
+            }),
+        ),
+        (
+            "empty headers without an end",
+            until_cut(&server, |n| if n == 0 { frame(HEADERS, 0, 1, &request) } else { frame(CONTINUATION, 0, 1, &[]) }),
+        ),
+        ("pings whose answers nobody takes", until_cut(&server, |_| frame(PING, 0, 0, b"12345678").repeat(100))),
+        ("settings whose answers nobody takes", until_cut(&server, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]).repeat(100))),
+        ("a frame that is too long", until_cut(&server, |_| frame(HEADERS, 4, 1, &vec![0; 1 << 20]))),
+        ("frames of no kind on a stream of no number", until_cut(&server, |n| frame(HEADERS, 5, 2 * n, &request))),
+        ("tables that grow without an end", until_cut(&server, |_| frame(HEADERS, 5, 1, &[0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]))),
+    ] {
+        assert_eq!(server.get("/healthz").status, 200, "after {most} of {what}");
+    }
+    let grown = server.process().resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "the server grew by {grown} bytes");
+    assert_eq!(server.python("print(1)"), "1\n");
     server.finish();
 }

@@ -180,42 +180,6 @@ fn r1_7_other_entrances_to_the_kernel_are_closed() {
 }
 
 #[test]
-fn r1_8_ordinary_programs_run_under_the_filter() {
-    for (program, package) in [("git", "git"), ("node", "nodejs"), ("gcc", "gcc"), ("perl", "perl")] {
-        caisson_tests::needs(program, package);
-    }
-    let server = Server::start();
-    let sandbox = server.sandbox(&json!({"limits": {"cpus": 2}}));
-    for (what, line, expect) in [
-        (
-            "git",
-            "git init -q r && cd r && git config user.name a && git config user.email a@b && echo x > f && git add f && git commit -qm m && git log --format=%s",
-            "m\n",
-        ),
-        (
-            "node with worker threads",
-            "node -e \"const {Worker} = require('worker_threads'); new Worker('require(\\'worker_threads\\').parentPort.postMessage(42)', {eval: true}).on('message', m => console.log(m))\"",
-            "42\n",
-        ),
-        ("a C program", "echo 'int puts(const char*); int main(){puts(\"c\");}' > a.c && gcc a.c -o a && ./a", "c\n"),
-        (
-            "threads and processes",
-            "python3 -c \"import multiprocessing as m, concurrent.futures as c; print(sum(c.ThreadPoolExecutor(8).map(int, range(10))), m.get_context('fork').Pool(2).map(abs, [-1, -2]))\"",
-            "45 [1, 2]\n",
-        ),
-        (
-            "a temporary venv",
-            "python3 -c \"import tempfile, sqlite3, ssl, socket; s = socket.socketpair(); s[0].send(b'x'); print(s[1].recv(1), sqlite3.connect(tempfile.mktemp()).execute('select 1').fetchone())\"",
-            "b'x' (1,)\n",
-        ),
-    ] {
-        let result = sandbox.exec(&json!({"shell": line}));
-        assert_eq!((&result["stdout"], &result["exit_code"]), (&json!(expect), &json!(0)), "{what}: {result:#}");
-    }
-    server.finish();
-}
-
-#[test]
 fn r1_9_keyrings_are_out_of_reach() {
     let server = Server::start();
     let found = probe(&server, CALLS);

@@ -21,6 +21,7 @@ mod worker;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    caisson_sys::process::ignore_no_signals();
     let started = setup::agent().and_then(|agent| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(service::serve(agent))

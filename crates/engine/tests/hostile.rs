@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use tokio::task::AbortHandle;
+use tokio::{io::AsyncWriteExt, task::AbortHandle};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Script = Arc<dyn Fn(&Request<Incoming>) -> Option<Response<Body>> + Send + Sync>;
@@ -40,6 +40,8 @@ enum Play {
     Agent(Script),
     /// The stream is handed over and breaks at once.
     Broken,
+    /// These bytes are said on the stream, the last of them for ever, whatever is asked.
+    Says(Vec<Bytes>),
     /// The backend itself has a bug.
     Panic,
 }
@@ -68,6 +70,20 @@ impl Backend for Scripted {
         match play {
             Play::Panic => panic!("a bug of the backend"),
             Play::Broken => drop(theirs),
+            Play::Says(parts) => {
+                let said = tokio::spawn(async move {
+                    let (mut reader, mut writer) = tokio::io::split(theirs);
+                    let deaf = tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+                    let last = parts.last().cloned().unwrap_or_default();
+                    for part in parts.into_iter().chain(std::iter::repeat(last)) {
+                        if writer.write_all(&part).await.is_err() {
+                            break;
+                        }
+                    }
+                    deaf.abort();
+                });
+                self.alive.lock().unwrap().insert(id, said.abort_handle());
+            }
             Play::Agent(script) => {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let script = Arc::clone(&script);
@@ -265,7 +281,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_hangs_is_ended_at_the_deadline() {
+async fn r5_4_an_agent_that_hangs_is_ended_at_the_deadline() {
     let world = World::new(|_| Some(bytes(vec![started(), Frame::new(Kind::Stdout, &b"so far"[..]).encode()], true))).await;
     let id = world.sandbox().await;
     let begun = Instant::now();
@@ -282,7 +298,7 @@ async fn an_agent_that_hangs_is_ended_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_hangs_before_the_start_is_ended_too() {
+async fn r5_4_an_agent_that_hangs_before_the_start_is_ended_too() {
     let world = World::new(|_| None).await;
     let id = world.sandbox().await;
     // The rest of it hangs as well: not even its health is answered any more.
@@ -300,7 +316,7 @@ async fn an_agent_that_hangs_before_the_start_is_ended_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_ends_the_sandbox_and_nothing_else() {
+async fn r5_4_garbage_ends_the_sandbox_and_nothing_else() {
     let raw = |kind: u8, length: u32, payload: &'static [u8]| Bytes::from([&[kind], &length.to_be_bytes()[..], payload].concat());
     let many = |path: &str| exit(|e| e.changes = (0..10_000).map(|_| stat(path)).collect());
     let limits =
@@ -351,8 +367,132 @@ async fn garbage_ends_the_sandbox_and_nothing_else() {
     world.engine.shutdown().await;
 }
 
+/// Numbers from a seed (Knuth's), so that what a run has found can be found again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+/// An answer of a good agent with some bytes changed, left out, doubled, or put in, cut into pieces anywhere.
+fn garbled(chance: &mut Chance) -> Vec<Bytes> {
+    let changes = vec![stat("/workspace/a%20b"), stat("/workspace/\u{e4}")];
+    let good = [
+        started(),
+        Frame::new(Kind::Stdout, &b"output"[..]).encode(),
+        Frame::new(Kind::Stderr, &b"\xff\0"[..]).encode(),
+        exit(|exit| exit.changes = changes),
+    ]
+    .concat();
+    let mut bytes = good;
+    for _ in 0..=chance.below(4) {
+        let at = chance.below(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+        match chance.below(6) {
+            _ if bytes.is_empty() => bytes.push(16),
+            0 => bytes[at] ^= 1 << chance.below(8),
+            1 => bytes[at] = [0, 0xff, b'"', b'[', b'{', b'9'][chance.below(6)],
+            2 => drop(bytes.drain(at..(at + 1 + chance.below(20)).min(bytes.len()))),
+            3 => drop(bytes.splice(at..at, bytes[at..(at + 50).min(bytes.len())].to_vec())),
+            4 => drop(bytes.splice(at..at, b"[".repeat(chance.below(300)))),
+            _ => bytes.truncate(at),
+        }
+    }
+    let mut parts = Vec::new();
+    while !bytes.is_empty() {
+        let rest = bytes.split_off((1 + chance.below(200)).min(bytes.len()));
+        parts.push(std::mem::replace(&mut bytes, rest).into());
+    }
+    parts
+}
+
+/// Whatever comes, an execution ends in one of the known ways, its sandbox goes on or ends, and the rest never notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
+async fn r5_4_garbled_frames_never_reach_beyond_their_sandbox() {
+    const RUNS: u64 = 300;
+    let seed = Arc::new(AtomicU64::new(0));
+    let play = Arc::clone(&seed);
+    let world = World::new(move |_| match play.fetch_add(1, Ordering::Relaxed) {
+        seed if seed < RUNS => Some(bytes(garbled(&mut Chance(seed)), false)),
+        _ => Some(bytes(vec![started(), exit(|_| {})], false)),
+    })
+    .await;
+    let (mut lost, mut exited) = (0, 0);
+    let runs = stream::iter(0..RUNS).map(|_| async {
+        // Whoever is refused is told to come again, or that the sandbox has ended, or never began.
+        world.engine.run(one_shot(Some(Duration::from_secs(20)))).await?.wait().await
+    });
+    for ended in runs.buffer_unordered(64).collect::<Vec<_>>().await {
+        let outcome = match ended {
+            Ok(done) => done.result.execution.outcome.unwrap(),
+            Err(error) => {
+                assert!(["gone", "internal", "unavailable"].contains(&error.code()), "{error}");
+                assert!(!error.to_string().chars().any(char::is_control), "{error}");
+                continue;
+            }
+        };
+        match outcome.status {
+            ExecutionStatus::Lost => lost += 1,
+            ExecutionStatus::Exited | ExecutionStatus::Signaled => exited += 1,
+            other => panic!("{other:?}"),
+        }
+        assert!(!outcome.message.unwrap_or_default().chars().any(char::is_control));
+    }
+    assert!(lost > 30 && exited > 5, "{lost} were lost, {exited} ended: the bytes are not garbled as they should be");
+    seed.store(RUNS, Ordering::Relaxed);
+    let fine = world.engine.run(one_shot(None)).await.unwrap().wait().await.unwrap();
+    assert_eq!(fine.result.execution.status(), ExecutionStatus::Exited);
+    world.engine.shutdown().await;
+}
+
+/// What is no HTTP/2, or too much of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_garbage_instead_of_http2_ends_the_sandbox_and_nothing_else() {
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        Bytes::from([&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat())
+    };
+    let settings = || frame(4, 0, 0, &[]);
+    let mut chance = Chance(7);
+    let random: Vec<u8> = (0..50_000).map(|_| chance.below(256) as u8).collect();
+    let world = World::new(|_| Some(bytes(vec![started()], true))).await;
+    let bystander = world.sandbox().await;
+    let running = world.engine.exec(bystander, request(None)).await.unwrap();
+    for (what, says) in [
+        ("HTTP/1", vec![Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")]),
+        ("one byte for ever", vec![Bytes::from_static(&[0; 4096])]),
+        ("noise", vec![random.into()]),
+        ("a frame of 16 MiB", vec![settings(), Bytes::from_static(&[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]), Bytes::from_static(&[0; 65536])]),
+        ("answers that nobody asked for", vec![settings(), frame(1, 4, 9, &[0x88])]),
+        ("headers without an end", vec![settings(), frame(1, 0, 1, &[0x88]), frame(9, 0, 1, &[0, 1, b'a', 1, b'b'].repeat(1000))]),
+        ("pushes", vec![settings(), frame(5, 4, 1, &[0, 0, 0, 2, 0x82])]),
+        ("pings", vec![settings(), frame(6, 0, 0, b"12345678")]),
+        ("settings", vec![settings(), frame(4, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])]),
+        ("windows that overflow", vec![settings(), frame(8, 0, 0, &[0x7f, 0xff, 0xff, 0xff])]),
+        ("a farewell", vec![settings(), frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0])]),
+    ] {
+        world.play(Play::Says(says));
+        let begun = Instant::now();
+        // Some of it is well-formed, and then it is the silence that tells; nobody has to wait for that here.
+        let create = tokio::time::timeout(Duration::from_secs(3), world.engine.create(CreateRequest::default())).await;
+        if let Ok(created) = create {
+            let error = created.expect_err(what);
+            assert!(!error.to_string().chars().any(char::is_control), "{what}: {error}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+        assert_eq!(world.engine.execution(running.execution.id).await.unwrap().status(), ExecutionStatus::Running, "{what}");
+    }
+    world.play(Play::Agent(Arc::new(|_| Some(bytes(vec![started(), exit(|_| {})], false)))));
+    let fine = world.engine.run(one_shot(None)).await.unwrap().wait().await.unwrap();
+    assert_eq!(fine.result.execution.status(), ExecutionStatus::Exited);
+    assert_eq!(world.engine.sandbox(bystander).await.unwrap().state, State::Running);
+    world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
     let world = World::new(|request| {
         Some(match request.uri().path() {
             // Content for a file that has more than it says.
@@ -464,7 +604,7 @@ async fn an_end_does_not_wait_for_a_record_that_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_that_nobody_obeys_ends_the_sandbox() {
+async fn r5_4_a_kill_that_nobody_obeys_ends_the_sandbox() {
     let world = World::new(|_| Some(bytes(vec![started()], true))).await;
     let (deaf, fine) = (world.sandbox().await, world.sandbox().await);
     let running = world.engine.exec(fine, request(None)).await.unwrap();
@@ -516,7 +656,7 @@ async fn fifty_callers_of_one_name_get_one_sandbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_on_inside_is_bounded() {
+async fn r4_8_what_goes_on_inside_is_bounded() {
     let world = World::new(|_| Some(bytes(vec![started()], true))).await;
     let id = world.sandbox().await;
     let results = join_all((0..600).map(|_| world.engine.exec(id, request(None)))).await;

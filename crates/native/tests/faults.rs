@@ -52,6 +52,18 @@ impl Faulty {
         Self { child, stdin, lines: BufReader::new(stdout) }
     }
 
+    /// One whose launches stand still at this stage, on data of its own, and the host before it.
+    fn held(stage: Stage) -> (Self, TempDir, Host) {
+        let (data, before) = (TempDir::new().unwrap(), Host::now());
+        (Self::start(&data, &[&format!("{stage:?}"), "hold"]), data, before)
+    }
+
+    /// Ends it with `kill -9`.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// The next thing that it says.
     #[track_caller]
     fn says(&mut self) -> Value {
@@ -69,20 +81,7 @@ impl Faulty {
     }
 
     fn below(&self) -> Vec<Process> {
-        let all = Process::all();
-        let mut found = vec![self.child.id()];
-        let mut at = 0;
-        while let Some(parent) = found.get(at).copied() {
-            found.extend(all.values().filter(|process| process.parent == parent).map(|process| process.pid));
-            at += 1;
-        }
-        found[1..].iter().filter_map(|pid| all.get(pid).cloned()).collect()
-    }
-
-    #[track_caller]
-    fn launcher(&self) -> Process {
-        let own = |process: &Process| process.parent == self.child.id() && process.is_launcher();
-        self.below().into_iter().find(own).expect("there is a launcher")
+        Process::below(self.child.id())
     }
 
     /// Lets it end in order.
@@ -95,16 +94,6 @@ impl Faulty {
             thread::sleep(Duration::from_millis(5));
         }
         assert!(self.child.wait().unwrap().success());
-    }
-}
-
-#[track_caller]
-fn all_end(what: &str, processes: &[Process]) {
-    let limit = allowed(Duration::from_secs(2));
-    let begin = Instant::now();
-    while let Some(process) = processes.iter().find(|process| process.lives()) {
-        assert!(begin.elapsed() < limit, "{what}: alive after {limit:?}: {process:?}");
-        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -134,13 +123,11 @@ fn r7_1_kill_nine_of_the_server_at_every_stage_of_a_launch_leaves_nothing() {
     let _turn = turn();
     for stage in Stage::ALL {
         let what = format!("server killed at {stage:?}");
-        let (data, before) = (TempDir::new().unwrap(), Host::now());
-        let mut faulty = Faulty::start(&data, &[&format!("{stage:?}"), "hold"]);
+        let (mut faulty, data, before) = Faulty::held(stage);
         faulty.standing_at(stage);
         let below = faulty.below();
-        faulty.child.kill().unwrap();
-        faulty.child.wait().unwrap();
-        all_end(&what, &below);
+        faulty.kill();
+        Process::all_end(&what, &below);
         host_is_as(&before, &what);
         // The record is written while the launch goes on, and nobody was told of it yet: it may be missing.
         let reasons = truth_afterwards(&data, &what);
@@ -155,13 +142,12 @@ fn r7_1_kill_nine_of_the_launcher_at_every_stage_of_a_launch_leaves_nothing() {
     let _turn = turn();
     for stage in Stage::ALL {
         let what = format!("launcher killed at {stage:?}");
-        let (data, before) = (TempDir::new().unwrap(), Host::now());
-        let mut faulty = Faulty::start(&data, &[&format!("{stage:?}"), "hold"]);
+        let (mut faulty, data, before) = Faulty::held(stage);
         faulty.standing_at(stage);
-        let launcher = faulty.launcher();
+        let launcher = Process::launcher_of(faulty.child.id());
         let below = faulty.below();
         kill_nine(launcher.pid);
-        all_end(&what, &below);
+        Process::all_end(&what, &below);
         let told = faulty.says();
         if PARKING.contains(&stage) {
             assert_eq!(told["start"], "failed", "{what}: {told}");
@@ -170,8 +156,7 @@ fn r7_1_kill_nine_of_the_launcher_at_every_stage_of_a_launch_leaves_nothing() {
             assert_eq!(told["sandbox"], "failed", "{what}: {told}");
             assert!(told["message"].as_str().unwrap().contains("launcher"), "{what}: {told}");
         }
-        faulty.child.kill().unwrap();
-        faulty.child.wait().unwrap();
+        faulty.kill();
         truth_afterwards(&data, &what);
         // The control group of the one that was on its way is swept by the next launcher.
         host_is_as(&before, &what);
@@ -183,8 +168,7 @@ fn r7_1_kill_nine_of_what_is_to_be_the_agent_at_every_stage_of_a_launch_is_told(
     let _turn = turn();
     for stage in Stage::ALL.into_iter().filter(|stage| !stage.is_the_launchers()) {
         let what = format!("agent killed at {stage:?}");
-        let (data, before) = (TempDir::new().unwrap(), Host::now());
-        let mut faulty = Faulty::start(&data, &[&format!("{stage:?}"), "hold"]);
+        let (mut faulty, data, before) = Faulty::held(stage);
         kill_nine(faulty.standing_at(stage).pid);
         let told = faulty.says();
         if PARKING.contains(&stage) {
@@ -197,7 +181,7 @@ fn r7_1_kill_nine_of_what_is_to_be_the_agent_at_every_stage_of_a_launch_is_told(
             faulty.standing_at(stage);
             let below = faulty.below();
             faulty.child.kill().unwrap();
-            all_end(&what, &below);
+            Process::all_end(&what, &below);
         }
         faulty.child.wait().unwrap();
         host_is_as(&before, &what);

@@ -485,6 +485,24 @@ pub fn reap() -> io::Result<Option<Exit>> {
     }
 }
 
+/// Gives every signal that is ignored its default effect, but SIGPIPE, which the runtime ignores and [`start`] gives back. A server that was
+/// started by `nohup(1)` ignores some, and what is ignored stays so in all that it starts.
+pub fn ignore_no_signals() {
+    /// `struct kernel_sigaction`, which begins with the handler and is no longer than this; zeroes are the default.
+    type Action = [usize; 8];
+    // By system call: the C library does not let two be changed that it keeps for itself.
+    let action = |signal: c_int, new: *const Action, old: *mut Action| {
+        // SAFETY: each pointer is null or to a live action. Only defaults are set, and no handler is replaced.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, 8) }
+    };
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
+        let mut now: Action = [0; 8];
+        if action(signal, ptr::null(), &mut now) == 0 && now[0] == libc::SIG_IGN {
+            action(signal, &[0; 8], ptr::null_mut());
+        }
+    }
+}
+
 /// Blocks SIGCHLD and gives a descriptor that is readable when children have ended (`signalfd(2)`), non-blocking, close-on-exec.
 pub fn child_signals() -> io::Result<OwnedFd> {
     // SAFETY: all-zero is the empty set; the set is live; the new descriptor is owned by nobody else.
