@@ -40,6 +40,9 @@ const LEAD: usize = 200;
 const MAX_SPANS: usize = 100;
 /// What is told in all, before it is encoded.
 const MAX_ANSWER: usize = 4 << 20;
+/// What a line costs beyond its text, and a span, in an answer.
+const LINE: usize = 64;
+const SPAN: usize = 16;
 const MAX_CONTEXT: u32 = 20;
 /// What patterns may cost: memory of the compiled one, memory of what is remembered while searching (twice), and nesting, for which the
 /// stack of a worker must be enough.
@@ -112,7 +115,7 @@ struct Search {
     max_matches: usize,
     max_bytes: u64,
     deadline: Instant,
-    /// Bytes of text told so far.
+    /// What has been told so far, in bytes of the answer.
     told: usize,
     found: Grepped,
 }
@@ -184,6 +187,8 @@ impl Search {
                 self.found.files += 1;
             }
             self.found.bytes += count as u64;
+            // Here as well: some files have no lines.
+            self.look_at_the_clock();
             let end = count == 0;
             let mut done = 0;
             while let Some(length) = memchr(b'\n', &buffer[done..]) {
@@ -254,22 +259,26 @@ impl Search {
         let hits = self.regex.find_iter(&mut self.cache, text).take(MAX_SPANS);
         let spans = hits.map(|hit| (hit.start(), hit.end())).take_while(|(_, last)| *last <= end);
         #[expect(clippy::cast_possible_truncation, reason = "what is told of a line is short")]
-        let spans = spans.map(|(from, to)| ((from - begin) as u32, (to - begin) as u32)).collect();
-        self.told += end - begin + lines.path.len();
-        let before = lines.before.iter().cloned().collect();
+        let spans: Vec<_> = spans.map(|(from, to)| ((from - begin) as u32, (to - begin) as u32)).collect();
+        let before: Vec<_> = lines.before.iter().cloned().collect();
+        self.told += lines.path.len() + cost(&line) + SPAN * spans.len() + before.iter().map(cost).sum::<usize>();
         self.found.matches.push(GrepMatch { path: path::encode(lines.path), line, spans, before, after: Vec::new() });
     }
 
     /// Gives a line to the matches in front of it.
     fn behind(&mut self, lines: &mut Lines<'_>, line: &GrepLine) {
         for earlier in &mut self.found.matches[lines.incomplete..] {
-            self.told += line.text.len();
+            self.told += cost(line);
             earlier.after.push(line.clone());
         }
         while self.found.matches.get(lines.incomplete).is_some_and(|earlier| earlier.after.len() >= self.context) {
             lines.incomplete += 1;
         }
     }
+}
+
+fn cost(line: &GrepLine) -> usize {
+    LINE + line.text.len()
 }
 
 /// A line as it is told, from `begin` on.
@@ -312,7 +321,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::ffi::OsStrExt, path::Path as FilePath};
+    use std::{fs, io::Write, os::unix::ffi::OsStrExt, path::Path as FilePath};
 
     use super::*;
 
@@ -390,9 +399,32 @@ mod tests {
         assert_eq!(found.stopped_by, Some(GrepLimit::Time));
         let found = grep(directory.path(), &asked("x"));
         assert_eq!((found.matches.len(), found.binary, found.stopped_by), (1000, 1, None));
-        fs::write(directory.path().join("f"), format!("{}\n", "x".repeat(1000)).repeat(5000)).unwrap();
-        let found = grep(directory.path(), &Grep { max_matches: 10_000, ..asked("x") });
-        assert_eq!(found.stopped_by, Some(GrepLimit::Answer));
+        // All that is told counts, also the lines in front of a match, empty ones and spans.
+        let line = format!("{}\n", "x".repeat(1000));
+        for (pattern, context, text) in [
+            ("x", 0, line.repeat(5000)),
+            ("y", 20, format!("{}y\n", line.repeat(20)).repeat(500)),
+            ("y", 20, format!("{}y\n", "\n".repeat(40)).repeat(5000)),
+            (".", 0, format!("{}\n", "y".repeat(100)).repeat(5000)),
+        ] {
+            fs::write(directory.path().join("f"), text).unwrap();
+            let found = grep(directory.path(), &Grep { max_matches: 10_000, context, ..asked(pattern) });
+            assert_eq!(found.stopped_by, Some(GrepLimit::Answer), "{pattern} {context}");
+            let answer = serde_json::to_vec(&found).unwrap().len();
+            assert!(answer < 4 * MAX_ANSWER, "{pattern} {context}: {answer}");
+        }
+    }
+
+    #[test]
+    fn files_without_lines_are_searched_no_longer_than_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = fs::File::create(directory.path().join("f")).unwrap();
+        (&file).write_all(&[b'x'; CHUNK]).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let begin = Instant::now();
+        let found = grep(directory.path(), &Grep { max_bytes: u64::MAX, max_ms: 100, ..asked("y") });
+        assert_eq!((found.stopped_by, found.long_lines), (Some(GrepLimit::Time), 1));
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::{
 /// Entries in a listing, unless fewer are asked for.
 const MAX_ENTRIES: u32 = 100_000;
 const DEFAULT_ENTRIES: u32 = 10_000;
+/// What their names may come to in one answer, and what an entry costs beyond them; whoever asked goes on from there.
+const MAX_ANSWER: usize = 8 << 20;
+const ENTRY: usize = 100;
 /// How long one look may take; whoever asked goes on from there.
 const LONGEST: Duration = Duration::from_secs(20);
 /// How many entries are passed over between two looks at the clock.
@@ -83,6 +86,7 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
     let mut walk = walk.map_err(|error| of_path(&error, root))?;
     let mut listing = Listing { entries: Vec::new(), next: None, unreadable: 0 };
     let mut last = Vec::new();
+    let mut told_bytes = 0;
     for passed in 1u64.. {
         let visit = match walk.next_entry() {
             Ok(Some(visit)) => visit,
@@ -94,7 +98,8 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
         };
         let late = passed.is_multiple_of(CLOCK) && begin.elapsed() > LONGEST;
         let is_wanted = wanted.is(&visit);
-        if late || (is_wanted && listing.entries.len() == wanted.limit) {
+        let is_full = listing.entries.len() == wanted.limit || told_bytes >= MAX_ANSWER;
+        if late || (is_wanted && is_full) {
             listing.next = Some(path::encode(&last)).filter(|_| !last.is_empty());
             break;
         }
@@ -103,7 +108,9 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
             && let Ok(stat) = walk.stat(&visit)
         {
             let target = if visit.kind == FileType::Symlink { walk.read_link(&visit).ok() } else { None };
-            listing.entries.push(describe(&join(told(root), &visit.path), &stat, target.as_deref()));
+            let whole = join(told(root), &visit.path);
+            told_bytes += ENTRY + whole.len() + target.as_ref().map_or(0, Vec::len);
+            listing.entries.push(describe(&whole, &stat, target.as_deref()));
         }
         // A directory that may not be read is listed without its content, as `find` does.
         if wanted.leads_into(&visit) && walk.descend(&visit).is_err() {
@@ -149,5 +156,24 @@ mod tests {
             assert_eq!(entries.len(), expect);
             assert!(entries.iter().all(|entry| whole.entries.contains(entry)));
         }
+    }
+    #[test]
+    fn long_names_make_short_pages() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join(format!("{}/", "n".repeat(250)).repeat(13));
+        fs::create_dir_all(&deep).unwrap();
+        for index in 0..3000 {
+            fs::write(deep.join(format!("{index:0>250}")), "").unwrap();
+        }
+        let root = directory.path().as_os_str().as_bytes();
+        let (mut looked_for, mut entries, mut pages) = (wanted(64, 100_000, None), 0, 0);
+        loop {
+            let page = tree(root, &looked_for).unwrap();
+            assert!(serde_json::to_vec(&page).unwrap().len() < 2 * MAX_ANSWER);
+            (entries, pages) = (entries + page.entries.len(), pages + 1);
+            let Some(next) = page.next else { break };
+            looked_for.after = path::decode(&next);
+        }
+        assert_eq!((entries, pages), (3013, 2));
     }
 }
