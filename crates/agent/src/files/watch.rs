@@ -41,6 +41,8 @@ use crate::{
 const MAX_DIRECTORIES: usize = 8192;
 /// Events are sent when this many bytes of them have come together, or nothing more comes.
 const BATCH: usize = 32 << 10;
+/// Entries that are remembered as told. Of more, one may be told twice.
+const MAX_FOUND: usize = 32_768;
 /// Both halves of a move come together. One that is alone for so long went elsewhere.
 const OTHER_HALF: Duration = Duration::from_millis(20);
 const CHANGES: WatchFlags = WatchFlags::CREATE
@@ -136,7 +138,8 @@ impl Watcher {
         let is_directory = watcher.root_is_directory().map_err(|error| refusal(error.into()))?;
         watcher.tell(Watch::Ready, b"", None, is_directory);
         if recursive && is_directory {
-            watcher.add_tree(b"", false);
+            // What is missed in it waits until somebody reads.
+            _ = watcher.add_tree(b"", false);
             if watcher.directories.len() >= MAX_DIRECTORIES {
                 let message = format!("`{}` has more than {MAX_DIRECTORIES} directories; watch some of them", path::encode(&root));
                 return Err(refuse(RefusalCode::Exhausted, message));
@@ -208,7 +211,7 @@ impl Watcher {
         if event.what.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.tell(Watch::Overflow, b"", None, true);
             if self.recursive {
-                self.add_tree(b"", false);
+                self.add_tree(b"", false)?;
             }
             return Ok(());
         }
@@ -258,7 +261,7 @@ impl Watcher {
                 self.tell(Watch::Created, &path, None, is_directory);
             }
             if is_directory && self.recursive {
-                self.add_tree(&path, true);
+                self.add_tree(&path, true)?;
             }
         } else if event.what.contains(ReadFlags::DELETE) {
             self.tell(Watch::Deleted, &path, None, is_directory);
@@ -293,27 +296,36 @@ impl Watcher {
 
     /// Watches a directory and all below it. With `told`, what is in it was made before it was watched, and is told now. A part that
     /// cannot be watched is told as well: what happens there is missed.
-    fn add_tree(&mut self, directory: &[u8], told: bool) {
+    fn add_tree(&mut self, directory: &[u8], told: bool) -> Result<(), Over> {
         if !self.add(directory) {
-            return;
+            return Ok(());
         }
         let opened = place::open(&self.real_path(directory), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW);
         let mut walk = match opened.map_err(io::Error::from).and_then(Walk::new) {
             Ok(walk) => walk,
-            Err(error) => return self.missed(directory, &error),
+            Err(error) => {
+                self.missed(directory, &error);
+                return Ok(());
+            }
         };
         loop {
             let visit = match walk.next_entry() {
                 Ok(Some(visit)) => visit,
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 Err((path, error)) => {
                     self.missed(&below(directory, &path), &error);
                     continue;
                 }
             };
             let (path, is_directory) = (below(directory, &visit.path), visit.kind == FileType::Directory);
-            if told && self.found.insert(path.clone()) {
+            if told && !self.found.contains(&path) {
                 self.tell(Watch::Created, &path, None, is_directory);
+                if self.found.len() < MAX_FOUND {
+                    self.found.insert(path.clone());
+                }
+                if self.out.len() >= BATCH {
+                    self.send()?;
+                }
             }
             if is_directory
                 && self.add(&path)
