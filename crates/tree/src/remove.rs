@@ -4,7 +4,7 @@ use std::{ffi::CString, io};
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fstat, openat, statat, unlinkat},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat},
     io::Errno,
 };
 
@@ -32,17 +32,15 @@ pub fn discard(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
     remove_tree(&directory, name)
 }
 
+/// By handle: a name could have become that of a link to something else.
 fn make_writable(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
     let writable = Mode::from_raw_mode(0o700);
-    chmodat(&directory, name, writable, AtFlags::empty())?;
     let root = openat(&directory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    fchmod(&root, writable)?;
     let mut walk = Walk::new(root)?;
     loop {
         match walk.next_entry() {
-            Ok(Some(visit)) if visit.kind == FileType::Directory => {
-                chmodat(walk.directory()?, visit.name(), writable, AtFlags::empty())?;
-                walk.descend(&visit)?;
-            }
+            Ok(Some(visit)) if visit.kind == FileType::Directory => fchmod(walk.descend(&visit)?, writable)?,
             Ok(Some(_)) => {}
             Ok(None) => return Ok(()),
             Err((_, error)) => return Err(error),
