@@ -152,6 +152,24 @@ fn directories_are_made_and_things_moved_and_copied() {
     sandbox.write(b"f", b"content").expect(200);
     post("mkdir?path=f/x&parents=true").refused(409, "not_a_directory");
     post("mkdir?path=/").refused(400, "invalid_path");
+    // A slash at the end is about a directory.
+    for request in [
+        sandbox.request("PUT", "/files?path=f/").bytes("x"),
+        sandbox.request("DELETE", "/files?path=f/"),
+        sandbox.request("POST", "/files/move?from=f/&to=g"),
+        sandbox.request("POST", "/files/copy?from=f&to=g/"),
+    ] {
+        request.send().refused(409, "not_a_directory");
+    }
+    post("move?from=a/&to=c/").expect(200);
+    post("move?from=c&to=a").expect(200);
+    // What is in /proc is left alone, and it is not the source that is missing.
+    for target in ["move?from=f&to=/proc/x", "copy?from=f&to=/proc/x", "mkdir?path=/proc/x", "mkdir?path=/proc/x&parents=true"] {
+        assert!(post(target).refused(400, "permission_denied").contains("/proc/x"), "{target}");
+    }
+    for target in ["list?path=/proc", "list?path=/proc/self/fd", "glob?path=/proc&pattern=**"] {
+        sandbox.request("GET", &format!("/files/{target}")).send().refused(400, "permission_denied");
+    }
 
     post("move?from=f&to=new/dir/g").expect(200);
     sandbox.write(b"f", b"other").expect(200);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caisson_tree::{Copied, Error, LeftOuts, PERMISSIONS, copy as copy_tree, discard, remove, remove_tree};
+use caisson_tree::{Copied, Error, LeftOuts, PERMISSIONS, copy as copy_tree, discard, on_proc, remove, remove_tree};
 use caisson_wire::{self as wire, FileStat, LeftOut, Made, Refusal, RefusalCode, path};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -12,7 +12,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{bytes, describe_path, join, path_of, place::Place};
+use super::{
+    bytes, describe_path, join, path_of,
+    place::{Place, in_proc},
+};
 use crate::{
     body::Answer,
     query::Query,
@@ -33,7 +36,7 @@ pub(crate) async fn make_directory(agent: &Agent, request: &Request<Incoming>) -
 
 /// With `parents`, one that is there already is as good as a new one.
 fn make(path: &[u8], parents: bool, mode: Option<u32>) -> Result<Made, Refusal> {
-    let place = if parents { Place::make(path)? } else { Place::find(path)? };
+    let place = if parents { Place::make(path)? } else { Place::find(path)?.outside_proc()? };
     let existed = match mkdirat(&place.directory, &place.name, Mode::from_raw_mode(0o755)) {
         Ok(()) => false,
         Err(Errno::EXIST) if parents && place.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) => true,
@@ -100,8 +103,11 @@ fn copied(source: &Place, target: &Place, replace: bool) -> Result<Copied, Refus
 fn ends(from: &[u8], to: &[u8]) -> Result<(Place, Place), Refusal> {
     let source = Place::find(from)?;
     let stat = source.stat().map_err(|error| source.refusal(error))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    source.is_for(kind)?;
     let target = Place::make(to)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+    target.is_for(kind)?;
+    if kind == FileType::Directory {
         let mut here = Arc::clone(&target.directory);
         for _ in 0..MAX_DEPTH {
             let above = (|| {
@@ -133,6 +139,9 @@ pub(crate) async fn delete(agent: &Agent, request: &Request<Incoming>) -> Result
         .workers
         .run(move || {
             let place = Place::find(&path)?;
+            if let Ok(stat) = place.stat() {
+                place.is_for(FileType::from_raw_mode(stat.st_mode))?;
+            }
             match remove(&place.directory, &place.name) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) if recursive => {
                     remove_tree(&place.directory, &place.name).map_err(|error| place.refusal(error))
@@ -172,11 +181,12 @@ pub(super) fn left_out(left_out: &LeftOuts) -> (Vec<LeftOut>, u64) {
 /// An empty directory to unpack into, or one that is there; whether it is new.
 pub(super) fn directory(path: &[u8]) -> Result<(OwnedFd, bool), Refusal> {
     let open = || super::place::open(path, OFlags::RDONLY | OFlags::DIRECTORY);
-    match open() {
+    let opened = match open() {
         Err(Errno::NOENT) => super::place::open_or_make(path)
             .and_then(|_| open())
             .map(|directory| (directory, true))
             .map_err(|error| of_path(&error.into(), path)),
         result => result.map(|directory| (directory, false)).map_err(|error| of_path(&error.into(), path)),
-    }
+    }?;
+    if on_proc(&opened.0).map_err(|error| of_path(&error.into(), path))? { Err(in_proc(path)) } else { Ok(opened) }
 }

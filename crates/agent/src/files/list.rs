@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use caisson_tree::{Visit, Walk, normal};
+use caisson_tree::{Visit, Walk, normal, on_proc};
 use caisson_wire::{Listing, Refusal, RefusalCode, path};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -79,6 +79,9 @@ impl Wanted {
 fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
     let begin = Instant::now();
     let directory = place::open(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| of_errno(error, root))?;
+    if on_proc(&directory).map_err(|error| of_errno(error, root))? {
+        return Err(place::in_proc(root));
+    }
     let walk = match &wanted.after {
         None => Walk::new(directory),
         Some(after) => Walk::resume(directory, after, wanted.depth),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use caisson_tree::is_a_name;
+use caisson_tree::{is_a_name, on_proc};
 use caisson_wire::{Refusal, RefusalCode, path};
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{CWD, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat2, statat},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat2, statat},
     io::{Errno, Result as Kernel},
 };
 
@@ -40,7 +40,12 @@ impl Place {
             Errno::NOENT => of_errno(Errno::NOTDIR, path),
             error => of_errno(error, path),
         })?;
-        Ok(Self { directory: Arc::new(directory), name: name.to_vec(), path: path.to_vec() })
+        Self { directory: Arc::new(directory), name: name.to_vec(), path: path.to_vec() }.outside_proc()
+    }
+
+    /// What a process says of itself is no place for anything.
+    pub(crate) fn outside_proc(self) -> Result<Self, Refusal> {
+        if on_proc(&self.directory).map_err(|error| self.refusal(error))? { Err(in_proc(&self.path)) } else { Ok(self) }
     }
 
     /// What is there; links are not followed.
@@ -48,9 +53,23 @@ impl Place {
         statat(&self.directory, &self.name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// A path with a slash behind it is that of a directory.
+    pub(crate) fn is_for(&self, kind: FileType) -> Result<(), Refusal> {
+        if kind != FileType::Directory && self.path.ends_with(b"/") {
+            let message = format!("`{}` ends with a slash, and what it is about is not a directory", path::encode(&self.path));
+            return Err(refuse(RefusalCode::NotADirectory, message));
+        }
+        Ok(())
+    }
+
     pub(crate) fn refusal(&self, error: impl Into<std::io::Error>) -> Refusal {
         crate::refusal::of_path(&error.into(), &self.path)
     }
+}
+
+pub(crate) fn in_proc(path: &[u8]) -> Refusal {
+    let message = format!("`{}` is in /proc, which is left alone: what is said there is about the agent", path::encode(path));
+    refuse(RefusalCode::PermissionDenied, message)
 }
 
 /// Opens a path.
@@ -123,6 +142,10 @@ mod tests {
         fs::write(directory.path().join("file"), "").unwrap();
         assert_eq!(Place::make(&at("/file/x/y")).unwrap_err().code, RefusalCode::NotADirectory);
         assert_eq!(Place::find(&at("/nothing/x")).unwrap_err().code, RefusalCode::NotFound);
+        assert_eq!(Place::make(b"/proc/x").unwrap_err().code, RefusalCode::PermissionDenied);
+        let slash = Place::find(&at("/file/")).unwrap();
+        assert_eq!(slash.is_for(FileType::RegularFile).unwrap_err().code, RefusalCode::NotADirectory);
+        assert!(slash.is_for(FileType::Directory).is_ok() && Place::find(&at("/file")).unwrap().is_for(FileType::RegularFile).is_ok());
         assert_eq!(open(b"/proc/self/root/etc", OFlags::PATH).unwrap_err(), Errno::LOOP);
         assert!(open(b"/proc/self/status", OFlags::PATH).is_ok());
     }

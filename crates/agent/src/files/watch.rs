@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use caisson_tree::Walk;
+use caisson_tree::{Walk, on_proc};
 use caisson_wire::{Refusal, RefusalCode, Watch, WatchEvent, path};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -95,6 +95,7 @@ struct Watcher {
     root: Vec<u8>,
     /// The same without links.
     real: Vec<u8>,
+    is_directory: bool,
     recursive: bool,
     root_watch: i32,
     /// Below the root, by what the kernel calls them.
@@ -120,12 +121,17 @@ impl Watcher {
             _ => of_path(&error, &root),
         };
         let real = std::fs::canonicalize(Path::new(OsStr::from_bytes(&root))).map_err(refusal)?.into_os_string().into_encoded_bytes();
+        let entry = place::open(&real, OFlags::PATH | OFlags::NOFOLLOW).map_err(|error| refusal(error.into()))?;
+        if on_proc(&entry).map_err(|error| refusal(error.into()))? {
+            return Err(place::in_proc(&root));
+        }
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|error| refusal(error.into()))?;
         let root_watch = inotify::add_watch(&inotify, &real, CHANGES | WatchFlags::DONT_FOLLOW).map_err(|error| refusal(error.into()))?;
         let mut watcher = Self {
             inotify,
             root: told(&root).to_vec(),
             real,
+            is_directory: FileType::from_raw_mode(fstat(entry).map_err(|error| refusal(error.into()))?.st_mode) == FileType::Directory,
             recursive,
             root_watch,
             directories: HashMap::from([(root_watch, Vec::new())]),
@@ -135,9 +141,8 @@ impl Watcher {
             out: Vec::new(),
             lines,
         };
-        let is_directory = watcher.root_is_directory().map_err(|error| refusal(error.into()))?;
-        watcher.tell(Watch::Ready, b"", None, is_directory);
-        if recursive && is_directory {
+        watcher.tell(Watch::Ready, b"", None, watcher.is_directory);
+        if recursive && watcher.is_directory {
             // What is missed in it waits until somebody reads.
             _ = watcher.add_tree(b"", false);
             if watcher.directories.len() >= MAX_DIRECTORIES {
@@ -146,11 +151,6 @@ impl Watcher {
             }
         }
         Ok(watcher)
-    }
-
-    fn root_is_directory(&self) -> rustix::io::Result<bool> {
-        let root = place::open(&self.real, OFlags::PATH | OFlags::NOFOLLOW)?;
-        Ok(FileType::from_raw_mode(fstat(root)?.st_mode) == FileType::Directory)
     }
 
     /// Until the other side hangs up, which closes the other end of `gone`, or the root is no more.
@@ -230,11 +230,11 @@ impl Watcher {
                 return Ok(());
             }
             if event.what.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) {
-                self.tell(Watch::Gone, b"", None, false);
+                self.tell(Watch::Gone, b"", None, self.is_directory);
                 return Err(Over);
             }
             if event.what.intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB) {
-                self.modified(b"", false);
+                self.modified(b"", self.is_directory);
             }
             return Ok(());
         };

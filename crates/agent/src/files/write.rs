@@ -98,6 +98,7 @@ fn timespec(ns: i64) -> Timespec {
 
 fn write_file(path: &[u8], mode: Option<u32>, modified: Option<Timespec>, pieces: Pieces) -> Result<FileStat, Refusal> {
     let mut place = Place::make(path)?;
+    place.is_for(FileType::RegularFile)?;
     let mut there = place.stat().ok();
     if there.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
         // A link is written through, as the user's own programs do. One that leads nowhere is replaced.
