@@ -298,12 +298,14 @@ fn compile(asked: &Grep) -> Result<Regex, Refusal> {
         .build(&pattern);
     built.map_err(|error| {
         use std::error::Error;
-        // The innermost cause shows where in the pattern it is.
+        // The innermost cause draws where in the pattern it is, and says what it is in the last line.
         let mut cause: &dyn Error = &error;
         while let Some(next) = cause.source() {
             cause = next;
         }
-        refuse(RefusalCode::InvalidPattern, format!("the pattern cannot be used: {cause}"))
+        let drawn = cause.to_string();
+        let why = drawn.lines().last().unwrap_or_default();
+        refuse(RefusalCode::InvalidPattern, format!("the pattern cannot be used: {}", why.strip_prefix("error: ").unwrap_or(why)))
     })
 }
 
