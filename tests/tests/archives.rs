@@ -61,8 +61,12 @@ fn trees_go_in_and_come_out_as_they_were() {
             "tar.gz" => &["-tz"],
             _ => &["-t", "--zstd"],
         };
+        let python = "import sys, tarfile\nprint(len(tarfile.open(fileobj=sys.stdin.buffer, mode='r|*').getnames()))";
+        if format != "tar.zst" {
+            assert_eq!(through("python3", &["-c", python], &archive), b"11\n", "{format}: the directory itself twice");
+        }
         let listed = through("tar", flags, &archive);
-        assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), 10, "{}", String::from_utf8_lossy(&listed));
+        assert_eq!(listed.iter().filter(|byte| **byte == b'\n').count(), 11, "{}", String::from_utf8_lossy(&listed));
     }
     let _writable = sandbox.shell("chmod -R u+rwx from to-*");
     // One file alone, and by a link.
@@ -72,6 +76,7 @@ fn trees_go_in_and_come_out_as_they_were() {
     sandbox.request("GET", "/files/archive?path=from/fifo").send().refused(409, "not_a_file");
     sandbox.request("GET", "/files/archive?path=/proc/self").send().refused(409, "not_a_file");
     upload(&sandbox, "from/sub/x", "tar", Archive::new().end()).refused(409, "not_a_directory");
+    upload(&sandbox, "/proc/self", "tar", Archive::new().file(b"f", b"x").end()).refused(400, "permission_denied");
     upload(&sandbox, "/usr/x", "tar", Archive::new().end()).refused(400, "permission_denied");
     server.finish();
 }
@@ -270,7 +275,7 @@ fn r5_1_bombs_cost_their_own_sandbox_alone() {
 }
 
 #[test]
-fn an_archive_that_breaks_off_keeps_whole_files_only() {
+fn r5_1_an_archive_that_breaks_off_keeps_whole_files_only() {
     let server = Server::start();
     let sandbox = server.sandbox(&json!({}));
     sandbox.write(b"t/second", b"old").expect(200);

@@ -1,6 +1,7 @@
 //! From a tree to a tar stream, a piece at a time.
 //!
-//! What cannot be read is left out, and a record at the end of the archive says so: other programs pass over it, most of them with a warning.
+//! What cannot be read is left out, and a record at the end of the archive says so, for which the directory itself comes once more: other
+//! programs pass over the record, most of them with a warning.
 
 use std::{collections::HashMap, io};
 
@@ -26,6 +27,8 @@ const MAX_NAMES: usize = 65_536;
 #[derive(Debug)]
 pub struct Pack {
     walk: Option<Walk>,
+    /// What the directory is; absent when one file alone is packed.
+    root: Option<Stat>,
     body: Option<Body>,
     /// By device and inode, the first name.
     names: HashMap<(u64, u64), Vec<u8>>,
@@ -52,7 +55,7 @@ impl Pack {
         let mut begin = Vec::with_capacity(CHUNK);
         head(&mut begin, Kind::Directory, b"./", b"", &stat, 0);
         let walk = Walk::new(root).at(b"")?;
-        Ok(Self { walk: Some(walk), begin, ..Self::empty() })
+        Ok(Self { walk: Some(walk), root: Some(stat), begin, ..Self::empty() })
     }
 
     /// One ordinary file, open for reading, under this name.
@@ -64,7 +67,7 @@ impl Pack {
     }
 
     fn empty() -> Self {
-        Self { walk: None, body: None, names: HashMap::new(), left_out: LeftOuts::default(), ended: false, begin: Vec::new() }
+        Self { walk: None, root: None, body: None, names: HashMap::new(), left_out: LeftOuts::default(), ended: false, begin: Vec::new() }
     }
 
     /// The next piece; `None` after the last.
@@ -75,17 +78,17 @@ impl Pack {
         }
         while out.len() < CHUNK && !self.ended {
             match self.body.take() {
-                Some(body) => self.body = self.content(body, &mut out),
+                Some(body) => self.body = self.content(body, &mut out)?,
                 None => self.entry(&mut out)?,
             }
         }
         Ok((!out.is_empty()).then_some(out))
     }
 
-    fn content(&mut self, mut body: Body, out: &mut Vec<u8>) -> Option<Body> {
+    fn content(&mut self, mut body: Body, out: &mut Vec<u8>) -> Result<Option<Body>, Error> {
         if body.left == 0 {
             out.resize(out.len() + body.padding, 0);
-            return None;
+            return Ok(None);
         }
         let room = (CHUNK - out.len()).min(usize::try_from(body.left).unwrap_or(usize::MAX));
         let count = match &body.file {
@@ -97,11 +100,14 @@ impl Pack {
         };
         if count == 0 {
             // It has become shorter, or the disk is broken; and the header has said already how long it is.
+            if self.root.is_none() {
+                return Err(Error::entry(&body.path, io::Error::other("could not be read to its end")));
+            }
             self.left_out.add(&body.path, "could not be read to its end, which is filled up with zeros");
             body.file = None;
         }
         body.left -= count as u64;
-        Some(body)
+        Ok(Some(body))
     }
 
     fn entry(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -164,7 +170,10 @@ impl Pack {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        tar::left_out(out, &self.left_out);
+        if let Some(stat) = self.root.filter(|_| !self.left_out.is_empty()) {
+            tar::left_out(out, &self.left_out);
+            head(out, Kind::Directory, b"./", b"", &stat, 0);
+        }
         out.extend_from_slice(&tar::END);
         self.ended = true;
     }
@@ -263,18 +272,25 @@ mod tests {
         fs::write(directory.path().join("tar"), bytes).unwrap();
         let listed = Command::new("tar").arg("-tf").arg(directory.path().join("tar")).output().unwrap();
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-        assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 7);
+        assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 8, "the directory twice");
     }
 
     #[test]
     fn a_file_that_becomes_shorter_keeps_the_archive_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
-        fs::write(&path, vec![b'x'; 3 * CHUNK]).unwrap();
-        let mut pack = Pack::file(open(&path), b"f").unwrap();
-        let first = pack.next_piece().unwrap().unwrap();
-        fs::write(&path, "").unwrap();
-        let mut bytes = first;
+        let begin = |pack: fn(&Path) -> Pack| {
+            fs::write(&path, vec![b'x'; 3 * CHUNK]).unwrap();
+            let mut pack = pack(&path);
+            let first = pack.next_piece().unwrap().unwrap();
+            fs::write(&path, "").unwrap();
+            (pack, first)
+        };
+        // One file alone is not worth anything when it is not whole.
+        let (mut pack, _) = begin(|path| Pack::file(open(path), b"f").unwrap());
+        while pack.next_piece().is_ok_and(|piece| piece.is_some()) {}
+        assert!(!pack.ended);
+        let (mut pack, mut bytes) = begin(|path| Pack::directory(open(path.parent().unwrap())).unwrap());
         while let Some(piece) = pack.next_piece().unwrap() {
             bytes.extend_from_slice(&piece);
         }

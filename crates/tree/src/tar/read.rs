@@ -79,13 +79,15 @@ impl<I: Iterator<Item = io::Result<Bytes>>> Members<I> {
                     if global.is_about_a_member() {
                         return Err(self.refused("has a name or a size that is to be that of all members"));
                     }
-                    for left in global.left_out.named() {
-                        self.left_out.add(&left.path, left.why.as_str());
-                    }
                 }
                 b'L' => long_path = Some(self.long(&header)?),
                 b'K' => long_link = Some(self.long(&header)?),
-                _ => return self.member(&header, extension, long_path, long_link).map(Some),
+                _ => {
+                    for left in extension.left_out.named() {
+                        self.left_out.add(&left.path, left.why.as_str());
+                    }
+                    return self.member(&header, extension, long_path, long_link).map(Some);
+                }
             }
         }
         Err(self.refused("has too many headers in a row"))
@@ -201,7 +203,8 @@ impl<I: Iterator<Item = io::Result<Bytes>>> Members<I> {
         while self.piece.is_empty() {
             self.piece = match self.pieces.next() {
                 Some(piece) => piece.map_err(Error::Stream)?,
-                None => return Err(Error::archive(&self.name, "is the last that came: the archive breaks off")),
+                None if self.name.is_empty() => return Err(self.refused("is empty, or breaks off at once")),
+                None => return Err(self.refused("is the last that came: the archive breaks off")),
             };
         }
         Ok(self.piece.split_to(max.min(self.piece.len())))

@@ -50,7 +50,8 @@ pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mo
     block(out, letter, prefix, name, link, mode, size, mtime.clamp(0, OCTAL as i64 - 1));
 }
 
-/// Appends what is told of those that are not in the archive, if there are any.
+/// Appends what is told of those that are not in the archive, if there are any, as a part of the header that follows. (A global one, behind
+/// which nothing has to come, is an error at the end of an archive for Python.)
 pub(crate) fn left_out(out: &mut Vec<u8>, left_out: &LeftOuts) {
     let mut records = Vec::new();
     for left in left_out.named() {
@@ -61,7 +62,7 @@ pub(crate) fn left_out(out: &mut Vec<u8>, left_out: &LeftOuts) {
         add(&mut records, LEFT_OUT, format!("and {more} more\n").as_bytes());
     }
     if !records.is_empty() {
-        extended(out, b'g', &records);
+        extended(out, b'x', &records);
     }
 }
 
