@@ -101,7 +101,7 @@ fn r6_5_messages_are_harmless_and_no_header_is_added() {
         assert!(answer.header("set-cookie").is_none(), "{:?}", answer.headers);
     }
     let listed = sandbox.request("GET", "/files/list?path=.").send().expect(200).json();
-    assert_eq!(listed["data"][0]["path"], format!("/workspace/./{name}"));
+    assert_eq!(listed["data"][0]["path"], format!("/workspace/{name}"));
     server.finish();
 }
 

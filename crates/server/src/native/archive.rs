@@ -113,7 +113,7 @@ pub(crate) async fn download(State(app): State<Arc<App>>, Id(id): Id<SandboxId>,
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
         ("format" = Option<String>, Query, description = "`tar` (when absent), `tar.gz` or `tar.zst`"),
     ),
-    request_body(content_type = "application/x-tar", description = "The archive"),
+    request_body(content_type = "application/octet-stream", description = "The archive, compressed as `format` says"),
     responses((status = 200, description = "What was made", body = UnpackedBody)))]
 pub(crate) async fn upload(
     State(app): State<Arc<App>>,
@@ -210,7 +210,7 @@ mod tests {
 
     /// A stream of a few bytes that wants a window of gigabytes to be kept.
     #[tokio::test]
-    async fn large_windows_are_refused() {
+    async fn r5_1_large_windows_are_refused() {
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf0, 0x01, 0x00, 0x00];
         let error = all(plain(one(frame.to_vec()), Format::Zstd)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
