@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_through_links_or_outside() {
+    fn r5_1_nothing_is_written_through_links_or_outside() {
         let directory = tempfile::tempdir().unwrap();
         let (root, outside) = (directory.path().join("root"), directory.path().join("outside"));
         fs::create_dir_all(root.join("dir")).unwrap();
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn links_within_can_be_told_from_others() {
+    fn r5_1_links_within_can_be_told_from_others() {
         for (path, target, within) in [
             ("l", "a", true),
             ("l", "./a//b", true),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_fit_is_given_up_at_once() {
+    fn r5_1_what_cannot_fit_is_given_up_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let mut bytes = Vec::new();
         tar::header(&mut bytes, Kind::File, b"huge", b"", 0o600, 1 << 60, 0);
