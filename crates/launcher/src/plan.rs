@@ -24,8 +24,6 @@ pub struct Plan {
     pub root: Root,
     /// What the root is made of, in order.
     pub steps: Vec<Step>,
-    /// `argv[1]` of the agent.
-    pub agent_argument: String,
     /// The uid and gid of the agent inside the sandbox.
     pub agent_id: u32,
 }
@@ -189,7 +187,7 @@ pub enum Effect {
 }
 
 impl Weakness {
-    /// What the agent is told as `argv[2]`, where it has a part in it.
+    /// What the agent is told as `argv[1]`, where it has a part in it.
     #[must_use]
     pub fn agent_argument(self) -> Option<&'static str> {
         match self {

@@ -111,7 +111,7 @@ impl Link {
         let tag = if image.is_some() { Tag::LaunchOnDisk } else { Tag::Launch };
         let message = protocol::encode(tag, seq, plan);
         if message.len() > MAX_MESSAGE {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the environment is too large for a launch plan"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the launch plan is too large"));
         }
         let (sender, receiver) = watch::channel(Progress::Waiting);
         lock(&self.table).insert(seq, Held { progress: sender, stream: ours });

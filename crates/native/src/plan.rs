@@ -2,6 +2,7 @@
 
 use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
 use caisson_launcher::plan::{Plan, Root, Step, Weakness};
+use caisson_wire::AGENT_UID;
 
 use crate::{
     cgroup::Cgroups,
@@ -53,21 +54,12 @@ const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
 /// `/dev/shm` holds at most this many bytes, or half of the memory limit.
 const SHM_BYTES: u64 = 64 << 20;
 
-/// What the plan needs to know of the agent beside the spec.
-#[derive(Debug)]
-pub(crate) struct AgentArgument {
-    /// The agent's configuration as it is passed to it.
-    pub(crate) text: String,
-    pub(crate) id: u32,
-}
-
 /// The plan for `spec`.
 pub(crate) fn plan(
     spec: &SandboxSpec,
     cgroups: &Cgroups,
     host: &HostImage,
     machine: &Machine,
-    agent: AgentArgument,
     weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
     let (Image::Host, Network::None) = (&spec.image, spec.network);
@@ -126,8 +118,7 @@ pub(crate) fn plan(
             Storage::Disk => Root::Disk,
         },
         steps,
-        agent_argument: agent.text,
-        agent_id: agent.id,
+        agent_id: AGENT_UID,
     })
 }
 
@@ -164,8 +155,7 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        let agent = AgentArgument { text: "{}".to_owned(), id: 65_536 };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), agent, None).unwrap()
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), None).unwrap()
     }
 
     #[test]
