@@ -83,6 +83,29 @@ print(json.dumps({"found": found, "owner": os.stat("/usr/bin/env").st_uid}))
     server.finish();
 }
 
+#[test]
+fn r4_6_file_locks_have_an_end() {
+    let code = r#"
+import fcntl, sys
+file = open("locks", "w+")
+for n in range(int(sys.argv[1])): fcntl.lockf(file, fcntl.LOCK_EX, 1, 2 * n)
+print("all")
+"#;
+    let server = Server::start();
+    let (greedy, modest) = (server.sandbox(&json!({})), server.sandbox(&json!({})));
+    let run = |count: &str| json!({"language": "python", "code": code, "args": [count]});
+    assert_eq!(modest.exec(&run("9000"))["stdout"], "all\n", "as many may be had");
+    let _ended = greedy.background(json!({"language": "python", "code": code, "args": ["100000000"], "timeout_s": null}));
+    let tombstone = greedy.tombstone(Duration::from_secs(20));
+    assert_eq!(tombstone["reason"], "crashed");
+    assert!(tombstone["message"].as_str().unwrap().contains("file_locks: limit 10000"), "{tombstone}");
+    // The kind that belongs to no process, and so could not be counted.
+    let open_file_lock = "import fcntl, struct\nfile = open('x', 'w+')\nfor request in (37, 38):\n  try: fcntl.fcntl(file, request, struct.pack('hhqqi', 1, 0, 0, 0, 0)); print('given')\n  except OSError as error: print(error.errno)";
+    assert_eq!(modest.python(open_file_lock), "22\n22\n");
+    assert_eq!(modest.exec(&run("9000"))["stdout"], "all\n");
+    server.finish();
+}
+
 /// All that everybody on the host may read of processes.
 fn command_lines() -> Vec<Vec<u8>> {
     Process::all().into_keys().filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok()).collect()

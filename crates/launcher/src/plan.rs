@@ -13,6 +13,10 @@ pub const FEW_IDS: [u32; FEW as usize] = [0, 5, 1000, 65_534, 65_536];
 /// How many these are.
 pub const FEW: u32 = 5;
 
+/// How many file locks all programs of a sandbox may have together: two megabytes of the kernel's memory, and more than databases take. A
+/// sandbox with more is ended.
+pub const MOST_FILE_LOCKS: usize = 10_000;
+
 /// What the launcher does for one sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {

@@ -13,7 +13,7 @@ use std::{
 
 use caisson_core::{BackendError, Death};
 use caisson_launcher::{
-    plan::{Plan, Setup},
+    plan::{MOST_FILE_LOCKS, Plan, Setup},
     protocol::{self, Ended, Failure, Launched, MAX_MESSAGE, Tag},
 };
 use caisson_sys::{kernel::sealed_program, message::send};
@@ -200,11 +200,15 @@ fn hear(message: &[u8], table: &Table) -> Result<(), protocol::Malformed> {
         Tag::Launched => (Progress::Launched(protocol::decode::<Launched>(body)?.cgroup), false),
         Tag::Failed => (Progress::Failed(protocol::decode(body)?), true),
         Tag::Ended => {
-            let Ended { exit, signal, oom_kills } = protocol::decode(body)?;
+            let Ended { exit, signal, oom_kills, file_locks } = protocol::decode(body)?;
             let how = match (exit, signal) {
                 (Some(status), _) => format!("its agent exited with status {status}"),
                 (_, Some(signal)) => format!("its agent was ended by signal {signal}"),
                 _ => "it was gone already".to_owned(),
+            };
+            let how = match file_locks {
+                Some(count) => format!("file_locks: limit {MOST_FILE_LOCKS} in all its programs, and it had {count}"),
+                None => how,
             };
             (Progress::Ended(Death { oom_kills, how, launch_error: None }), true)
         }
