@@ -17,7 +17,7 @@ struct Case {
     prints: &'static str,
 }
 
-const FOR_USERS: [Case; 12] = [
+const FOR_USERS: [Case; 13] = [
     Case {
         what: "CPython with threads, processes, TLS, a database and libffi",
         needs: ("python3", "python3"),
@@ -64,6 +64,20 @@ const FOR_USERS: [Case; 12] = [
         ],
         line: "cd g && go build -o ../program . && ../program",
         prints: "499500 child\n<nil>\n",
+    },
+    Case {
+        what: "Go, as a server that would rather speak MPTCP and a client",
+        needs: ("go", "golang-go"),
+        files: &[
+            ("g/go.mod", "module g\n"),
+            (
+                "g/main.go",
+                "package main\n\nimport (\n\t\"fmt\"\n\t\"io\"\n\t\"net\"\n)\n\nfunc main() {\n\tlistener, err := net.Listen(\"tcp\", \"127.0.0.1:0\")\n\tif err != nil {\n\t\tpanic(err)\n\t}\n\tgo func() {\n\t\tconnection, _ := listener.Accept()\n\t\tfmt.Fprint(connection, \"served\")\n\t\tconnection.Close()\n\t}()\n\tconnection, err := net.Dial(\"tcp\", listener.Addr().String())\n\tif err != nil {\n\t\tpanic(err)\n\t}\n\tsaid, err := io.ReadAll(connection)\n\tfmt.Println(string(said), err)\n}\n",
+            ),
+        ],
+        // Both ends try it; without `go` in go.mod neither would.
+        line: "cd g && go build -o ../program . && GODEBUG=multipathtcp=1 ../program",
+        prints: "served <nil>\n",
     },
     Case {
         what: "Java with just-in-time compiled code and threads",

@@ -319,6 +319,7 @@ fn sockets(report: &mut Report) {
         let result = call(libc::SYS_socket, &[family.into(), libc::SOCK_RAW.into(), 1]);
         report.note("1.6", format!("raw socket of family {family}"), result == Err(libc::EPERM), told(&result));
     }
+    protocols(report);
     for (name, level, option) in [
         ("SO_ATTACH_FILTER", libc::SOL_SOCKET, 26),
         ("SO_ATTACH_BPF", libc::SOL_SOCKET, 50),
@@ -328,6 +329,47 @@ fn sockets(report: &mut Report) {
     ] {
         let result = call(libc::SYS_setsockopt, &[NONSENSE, level.into(), option, NONSENSE, 4]);
         report.note("1.6", format!("setsockopt {name}"), result == Err(libc::EPERM), told(&result));
+    }
+}
+
+/// What else a stream and a datagram can be made of: some are whole networks of their own, and the kernel loads modules for them.
+fn protocols(report: &mut Report) {
+    const OTHERS: [(&str, i64); 13] = [
+        ("ICMP", 1),
+        ("IGMP", 2),
+        ("TCP of the wrong type", 6),
+        ("UDP of the wrong type", 17),
+        ("DCCP", 33),
+        ("ICMPv6", 58),
+        ("L2TP", 115),
+        ("SCTP", 132),
+        ("UDP-Lite", 136),
+        ("raw", 255),
+        ("SMC", 256),
+        ("MPTCP", 262),
+        ("one that is not known", 199),
+    ];
+    let mut attempt = |name: &str, number, family: i32, kind: i32, protocol: i64| {
+        for (how, protocol) in [("", protocol), (" with bits above the 32", protocol | 0xDEAD << 32)] {
+            let mut pair = [0i32; 2];
+            let result = call(number, &[family.into(), (kind | libc::SOCK_CLOEXEC).into(), protocol, &raw mut pair as i64]);
+            let attempt = format!("{name} of family {family}, type {kind}{how}");
+            report.note("1.6", attempt, result == Err(libc::EPERM), told(&result));
+        }
+    };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, its_own) in [(libc::SOCK_STREAM, 6), (libc::SOCK_DGRAM, 17)] {
+            for (name, protocol) in OTHERS.into_iter().filter(|(_, protocol)| *protocol != its_own) {
+                attempt(name, libc::SYS_socket, family, kind, protocol);
+            }
+            attempt("a pair", libc::SYS_socketpair, family, kind, 0);
+        }
+    }
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+        for (name, protocol) in OTHERS.into_iter().filter(|(_, protocol)| *protocol != 1) {
+            attempt(name, libc::SYS_socket, libc::AF_UNIX, kind, protocol);
+            attempt(&format!("a pair by {name}"), libc::SYS_socketpair, libc::AF_UNIX, kind, protocol);
+        }
     }
 }
 
