@@ -236,6 +236,7 @@ pub fn attack(report: &mut Report) {
     filters(report);
     terminals(report);
     sockets(report);
+    huge_pages(report);
     other_abis(report);
 }
 
@@ -329,6 +330,30 @@ fn sockets(report: &mut Report) {
     ] {
         let result = call(libc::SYS_setsockopt, &[NONSENSE, level.into(), option, NONSENSE, 4]);
         report.note("1.6", format!("setsockopt {name}"), result == Err(libc::EPERM), told(&result));
+    }
+}
+
+/// They count against no memory limit. Whether the host has any to give makes no difference to the answer.
+fn huge_pages(report: &mut Report) {
+    const LENGTH: i64 = 2 << 20;
+    const MAP_HUGETLB: i64 = 0x4_0000;
+    const MFD_HUGETLB: i64 = 4;
+    const SHM_HUGETLB: i64 = 0o4000;
+    /// The size of a page, as `log2` in the upper bits of the flags.
+    const SIZES: [(&str, i64); 3] = [("the usual size", 0), ("2 MiB", 21 << 26), ("1 GiB", 30 << 26)];
+    let map = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let name = c"probe".as_ptr() as i64;
+    for (size, bits) in SIZES {
+        for (how, high) in [("", 0), (", with bits above the 32", 0xDEAD << 32)] {
+            let attempts = [
+                ("mmap", call(libc::SYS_mmap, &[0, LENGTH, libc::PROT_READ.into(), map | MAP_HUGETLB | bits | high, -1, 0])),
+                ("memfd_create", call(libc::SYS_memfd_create, &[name, MFD_HUGETLB | bits | high])),
+                ("shmget", call(libc::SYS_shmget, &[0, LENGTH, i64::from(libc::IPC_CREAT) | 0o600 | SHM_HUGETLB | bits | high])),
+            ];
+            for (kind, result) in attempts {
+                report.note("1.4", format!("huge pages of {size} by {kind}{how}"), result == Err(libc::EPERM), told(&result));
+            }
+        }
     }
 }
 
