@@ -156,6 +156,24 @@ macro_rules! paste_number {
     (io_setup) => {
         libc::SYS_io_setup
     };
+    (mq_open) => {
+        libc::SYS_mq_open
+    };
+    (mq_unlink) => {
+        libc::SYS_mq_unlink
+    };
+    (mq_timedsend) => {
+        libc::SYS_mq_timedsend
+    };
+    (mq_timedreceive) => {
+        libc::SYS_mq_timedreceive
+    };
+    (mq_notify) => {
+        libc::SYS_mq_notify
+    };
+    (mq_getsetattr) => {
+        libc::SYS_mq_getsetattr
+    };
 }
 
 /// Calls that exist everywhere. `reboot` asks for magic numbers first and so does nothing with nonsense.
@@ -208,6 +226,12 @@ const REFUSED: &[(&str, libc::c_long)] = calls![
     memfd_secret,
     seccomp,
     io_setup,
+    mq_open,
+    mq_unlink,
+    mq_timedsend,
+    mq_timedreceive,
+    mq_notify,
+    mq_getsetattr,
 ];
 
 #[cfg(target_arch = "x86_64")]

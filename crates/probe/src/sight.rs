@@ -71,8 +71,7 @@ fn root(report: &mut Report) {
 }
 
 fn devices(report: &mut Report) {
-    let known =
-        ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr", "mqueue", "core"];
+    let known = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr"];
     for name in names("/dev") {
         report.note("2.1", format!("/dev/{name}"), known.contains(&name.as_str()), "in /dev");
     }
