@@ -62,7 +62,7 @@ guarantees! {
     r2_4_the_agent_is_out_of_reach: "2.4" by "walls", 15;
     r2_5_no_descriptor_is_inherited: "2.5" by "walls", 4;
     r2_6_the_environment_is_its_own: "2.6" by "sight", 5;
-    r2_7_the_host_cannot_be_recognised: "2.7" by "sight", 6;
+    r2_7_the_host_cannot_be_recognised: "2.7" by "sight", 30;
     r2_9_what_is_lent_cannot_be_changed: "2.9" by "walls", 4;
     r3_1_no_way_leads_out: "3.1" by "network", 60;
     r4_1_memory_has_an_end: "4.1" by "limits", 4;
