@@ -53,15 +53,7 @@ const MASKED: [&str; 37] = [
 const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
 
 /// Of what is sealed, the counts of the whole host: they move when a neighbour does something, and so say that there is one.
-const COUNTS: [&str; 7] = [
-    "fs/aio-nr",
-    "fs/dentry-state",
-    "fs/file-nr",
-    "fs/inode-nr",
-    "fs/inode-state",
-    "fs/quota",
-    "kernel/pty/nr",
-];
+const COUNTS: [&str; 7] = ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/quota", "kernel/pty/nr"];
 
 /// `/dev/shm` holds at most this many bytes, or half of the memory limit.
 const SHM_BYTES: u64 = 64 << 20;
