@@ -23,7 +23,7 @@ pub use clock::{allowed, eventually, fewer};
 pub use descriptors::Descriptors;
 pub use events::{Event, Events};
 pub use home::{Home, Ran, needs, program};
-pub use host::Host;
+pub use host::{Host, may_set_the_order};
 pub use probe::{on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
 pub use sandbox::Sandbox;
