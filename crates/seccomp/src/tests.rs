@@ -110,11 +110,9 @@ fn sockets_are_made_of_the_protocols_that_stand_in_the_table_alone() {
         for family in 0..64 {
             for kind in 0..16 {
                 for protocol in 0..300 {
-                    let wanted = match (call, family, kind, protocol) {
-                        (_, 1, _, 0 | 1) => true,
-                        ("socket", 2 | 10, 1, 0 | 6) | ("socket", 2 | 10, 2, 0 | 17) => true,
-                        _ => false,
-                    };
+                    let unix = family == 1 && matches!(protocol, 0 | 1);
+                    let internet = matches!(family, 2 | 10) && matches!((kind, protocol), (1, 0 | 6) | (2, 0 | 17));
+                    let wanted = unix || (call == "socket" && internet);
                     let wanted = returned(if wanted { Answer::Allow } else { Answer::Errno(1) });
                     for high in [0, 0xDEAD_BEEF << 32] {
                         let arguments = [family | high, kind | FLAGS | high, protocol | high, 0, 0, 0];
