@@ -11,13 +11,14 @@ use crate::{
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
-const MASKED: [&str; 35] = [
+const MASKED: [&str; 37] = [
     "acpi",
     "asound",
     "buddyinfo",
     "cgroups",
     "cmdline",
     "config.gz",
+    "consoles",
     "devices",
     "diskstats",
     "driver",
@@ -32,6 +33,7 @@ const MASKED: [&str; 35] = [
     "latency_stats",
     "locks",
     "mdstat",
+    "misc",
     "modules",
     "pagetypeinfo",
     "partitions",
@@ -50,6 +52,9 @@ const MASKED: [&str; 35] = [
 ];
 /// Parts of `/proc` that can be read but through which the host could be changed.
 const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
+
+/// Of what is sealed, the counts of the whole host: they move when a neighbour does something, and so say that there is one.
+const COUNTS: [&str; 7] = ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/quota", "kernel/pty/nr"];
 
 /// `/dev/shm` holds at most this many bytes, or half of the memory limit.
 const SHM_BYTES: u64 = 64 << 20;
@@ -106,6 +111,7 @@ pub(crate) fn plan(
     steps.push(Step::Mask { paths: MASKED.into_iter().map(|name| format!("proc/{name}")).collect() });
     steps.extend(SEALED.into_iter().map(|path| Step::Seal { path: path.to_owned() }));
     // After the seals: a sealed copy would hide what covers a file below it.
+    steps.push(Step::Mask { paths: COUNTS.into_iter().map(|name| format!("proc/sys/{name}")).collect() });
     steps.extend(machine.steps(limits));
     steps.push(Step::Seal { path: "dev".to_owned() });
 
