@@ -174,7 +174,7 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     reach(setup, Stage::UserNamespace)?;
     let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
     // What the kernel counts for each user it counts for the owner too: nobody else's, so that no sandbox uses up what others need.
-    for (resource, value) in [(Resource::Memlock, 64 << 10), (Resource::Msgqueue, 800 << 10), (Resource::Sigpending, 16_384)] {
+    for (resource, value) in [(Resource::Memlock, 64 << 10), (Resource::Sigpending, 16_384)] {
         // Whoever makes a user namespace gives it his limits, for all of its users together.
         set_limit(resource, value).at(Stage::UserNamespace, "limits")?;
     }
