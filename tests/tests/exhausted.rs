@@ -39,14 +39,19 @@ fn works_again(server: &Server) {
 
 #[test]
 fn r7_1_a_host_without_processes_refuses_and_recovers() {
-    let shortage = Shortage::of_processes();
     let server = Server::start();
     assert_eq!(server.python("print(1)"), "1\n");
+    let shortage = Shortage::of_processes();
     shortage.take(server.launcher().pid);
     shortage.begin();
     // More than wait parked.
     let (statuses, refused) = storm(&server, 40);
     assert!(!refused.is_empty(), "the shortage was not felt: {statuses:?}");
+    // A sandbox that there is may have no room for the program itself, where the shortage is above all sandboxes.
+    let (inside, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|answer| answer.status == 429);
+    for answer in inside {
+        answer.refused(429, "quota_exceeded");
+    }
     each_says_that_there_is_no_room(&refused);
     server.get("/healthz").expect(200);
     shortage.end();
