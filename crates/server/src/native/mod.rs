@@ -9,4 +9,5 @@ mod output;
 mod range;
 pub(crate) mod run;
 pub(crate) mod sandboxes;
+pub(crate) mod stream;
 pub mod types;

@@ -10,9 +10,10 @@ mod page;
 mod program;
 mod result;
 mod sandbox;
+mod stream;
 
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
-pub use execution::{ExecutionBody, OutputEvent, SignalBody, SignalName, StartEvent};
+pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use limits::LimitsBody;
 pub use number::{Number, Whole};
@@ -20,6 +21,7 @@ pub use page::PageBody;
 pub use program::{ExecBody, RunBody};
 pub use result::{ResultBody, RunResultBody, Truncated};
 pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
+pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_output, encode_output};
 
 pub(crate) use field::printable_path;
 pub(crate) use number::SHORTEST as SHORTEST_TIME;
