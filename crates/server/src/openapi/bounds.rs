@@ -164,6 +164,10 @@ fn parameters(document: &mut OpenApi) {
                 ("limit", "/v1/sandboxes/{id}/files/list") => {
                     within(figure_or_text(parameter), 1u32.into(), MAX_ENTRIES.into(), Value::Null);
                 }
+                ("timeout_s", _) => {
+                    let (low, high) = (SHORTEST_TIME.as_secs_f64(), TimeLimits::MAX.as_secs_f64());
+                    within(figure_or_text(parameter), low.into(), high.into(), Value::Null);
+                }
                 ("cols" | "rows", _) => {
                     let (low, high) = WindowSize::RANGE;
                     within(figure_or_text(parameter), low.into(), high.into(), Value::Null);
