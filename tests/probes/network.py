@@ -16,7 +16,10 @@ FAMILIES = [("AF_UNIX", 1, STREAM, 0), ("AF_UNIX", 1, DGRAM, 0), ("AF_INET", 2, 
             ("AF_INET6", 10, DGRAM, 0), ("AF_INET", 2, RAW, 1), ("AF_INET6", 10, RAW, 58), ("AF_PACKET", 17, RAW, 0), ("AF_PACKET", 17, DGRAM, 0),
             ("AF_VSOCK", 40, STREAM, 0), ("AF_ALG", 38, SEQPACKET, 0), ("AF_KEY", 15, RAW, 2), ("AF_XDP", 44, RAW, 0), ("AF_BLUETOOTH", 31, RAW, 1),
             ("AF_TIPC", 30, STREAM, 0), ("AF_RXRPC", 33, DGRAM, 0), ("AF_CAN", 29, RAW, 1), ("AF_NETLINK/GENERIC", 16, RAW, 16),
-            ("AF_NETLINK/NETFILTER", 16, RAW, 12), ("AF_NETLINK/AUDIT", 16, RAW, 9), ("AF_SMC", 43, STREAM, 0)]
+            ("AF_NETLINK/NETFILTER", 16, RAW, 12), ("AF_NETLINK/AUDIT", 16, RAW, 9), ("AF_SMC", 43, STREAM, 0),
+            ("AF_INET/TCP", 2, STREAM, 6), ("AF_INET/UDP", 2, DGRAM, 17), ("AF_INET6/TCP", 10, STREAM, 6), ("AF_INET6/UDP", 10, DGRAM, 17),
+            ("AF_INET/MPTCP", 2, STREAM, 262), ("AF_INET6/MPTCP", 10, STREAM, 262), ("AF_INET/SMC", 2, STREAM, 256), ("AF_INET/SCTP", 2, STREAM, 132),
+            ("AF_INET/UDPLITE", 2, DGRAM, 136), ("AF_INET6/UDPLITE", 10, DGRAM, 136), ("AF_INET/L2TP", 2, DGRAM, 115), ("AF_INET/ICMP", 2, DGRAM, 1)]
 KINDS = {STREAM: "STREAM", DGRAM: "DGRAM", RAW: "RAW", SEQPACKET: "SEQPACKET"}
 sockets = {f"{name}/{KINDS[kind]}": answer(lambda: socket.socket(family, kind, protocol).close()) for name, family, kind, protocol in FAMILIES}
 

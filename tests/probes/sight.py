@@ -9,7 +9,8 @@ def content(path, size=65536):
 
 # What must be masked: there is nothing to read there.
 MASKED = ["kcore", "keys", "key-users", "kallsyms", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats", "interrupts", "softirqs", "vmallocinfo",
-          "pagetypeinfo", "slabinfo", "kmsg", "kpagecount", "cmdline", "diskstats", "partitions", "modules", "zoneinfo", "buddyinfo", "config.gz"]
+          "pagetypeinfo", "slabinfo", "kmsg", "kpagecount", "cmdline", "diskstats", "partitions", "modules", "zoneinfo", "buddyinfo", "config.gz", "misc",
+          "consoles", "sys/fs/file-nr", "sys/fs/inode-nr", "sys/fs/inode-state", "sys/fs/dentry-state", "sys/fs/aio-nr", "sys/kernel/pty/nr"]
 readable = {}
 for path in ["/proc/" + name for name in MASKED] + ["/dev/kmsg", "/dev/mem", "/dev/port", "/sys/kernel/uevent_seqnum", "/sys/firmware/acpi/tables/DSDT"]:
     data = content(path, 64)

@@ -41,6 +41,17 @@ pub fn needs(program: &str, package: &str) {
     assert!(found, "this test needs `{program}`; install the package `{package}`");
 }
 
+/// Whether this machine is not meant to have a program, which whoever made it says in `CAISSON_WITHOUT` (names, with commas between them).
+/// It is never found out by looking, so a program that is merely missing still fails.
+#[must_use]
+pub fn meant_to_lack(program: &str) -> bool {
+    let lacks = env::var("CAISSON_WITHOUT").is_ok_and(|names| names.split(',').any(|name| name == program));
+    if lacks {
+        eprintln!("not tried: CAISSON_WITHOUT says that this machine has no `{program}`");
+    }
+    lacks
+}
+
 /// A directory for data and one for temporary files, both removed at the end. The host is looked at before and after.
 #[derive(Debug)]
 pub struct Home {

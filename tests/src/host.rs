@@ -128,3 +128,12 @@ fn is_in_use(group: &std::path::Path, all: &BTreeMap<u32, Process>) -> bool {
     let mut pids = members.lines().filter_map(|line| line.parse::<u32>().ok());
     pids.any(|pid| all.get(&pid).is_some_and(|process| has_living_owner(process, all)))
 }
+
+/// Whether this machine lets root say who goes first when memory is short: root of a container often lacks CAP_SYS_RESOURCE.
+#[must_use]
+pub fn may_set_the_order() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").expect("it can be read");
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("the kernel has capabilities");
+    u64::from_str_radix(set.trim(), 16).expect("a number") & 1 << CAP_SYS_RESOURCE != 0
+}

@@ -1,8 +1,9 @@
 //! The harness: starts the real `caisson` program on the real kernel and proves afterwards that the host is as it was before.
 //!
 //! Suites are in `tests/`, programs that attack from inside in `probes/`. Nothing is skipped: what a test needs and the host lacks fails
-//! with the name of the package. The program is found beside the test or in `CAISSON_PROGRAM`; `CAISSON_SLOWER` stretches every
-//! allowance on slow machines and shrinks counts that mean no more than *many*. As the checks look at the whole host, the suites run one test at a time.
+//! with the name of the package, unless `CAISSON_WITHOUT` names it for a machine that is not meant to have it. The program is found beside
+//! the test or in `CAISSON_PROGRAM`; `CAISSON_SLOWER` stretches every allowance on slow machines and shrinks counts that mean no more than
+//! *many*. As the checks look at the whole host, the suites run one test at a time.
 
 mod client;
 mod clock;
@@ -25,8 +26,8 @@ pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
 pub use clock::{allowed, eventually, fewer};
 pub use descriptors::Descriptors;
 pub use events::{Event, Events};
-pub use home::{Home, Ran, needs, program};
-pub use host::Host;
+pub use home::{Home, Ran, meant_to_lack, needs, program};
+pub use host::{Host, may_set_the_order};
 pub use probe::{on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
 pub use proxy::Proxy;

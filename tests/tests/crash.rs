@@ -179,9 +179,10 @@ fn r7_2_what_was_acknowledged_is_not_missing_after_a_crash() {
 #[test]
 fn r7_3_a_deadline_that_passes_while_the_server_is_down_is_kept() {
     let mut server = Server::start();
-    let sandbox = server.sandbox(&json!({"lifetime_s": 1, "idle_timeout_s": null})).id;
+    let lifetime = allowed(Duration::from_secs(1));
+    let sandbox = server.sandbox(&json!({"lifetime_s": lifetime.as_secs(), "idle_timeout_s": null})).id;
     server.kill();
-    thread::sleep(Duration::from_millis(1200));
+    thread::sleep(lifetime + Duration::from_millis(200));
     server.start_again();
     // It ended with its server; what counts is that nothing of it goes on beyond its time.
     let answer = server.get(&format!("/v1/sandboxes/{sandbox}"));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Server, allowed, json, probe_in};
+use caisson_tests::{Server, allowed, fewer, json, probe_in};
 
 const MIB: u64 = 1 << 20;
 
@@ -69,7 +69,7 @@ fn one_shots_on_disk_one_after_the_other_leave_nothing() {
 #[test]
 fn r4_4_what_is_hard_to_delete_is_deleted_at_once() {
     let code = r#"
-import errno, json, os
+import errno, json, os, sys
 made = {}
 def until_refused(name, attempt, most):
     n = 0
@@ -84,11 +84,11 @@ def until_refused(name, attempt, most):
 def deeper(n):
     os.mkdir("d")
     os.chdir("d")
-until_refused("levels", deeper, 10_000)
+until_refused("levels", deeper, int(sys.argv[1]))
 os.chdir("/workspace")
 open("one", "w").close()
 os.mkdir("links")
-until_refused("links", lambda n: os.link("one", f"links/{n}"), 30_000)
+until_refused("links", lambda n: os.link("one", f"links/{n}"), int(sys.argv[2]))
 fd = os.open("sparse", os.O_CREAT | os.O_RDWR)
 os.ftruncate(fd, 1 << 40)
 for n in range(1000): os.pwrite(fd, b"x", n << 30)
@@ -97,15 +97,16 @@ until_refused("files", lambda n: os.mknod(f"many/{n}"), 1_000_000)
 print(json.dumps(made))
 "#;
     let server = Server::start();
+    let (levels, links, inodes) = (fewer(10_000), fewer(30_000), fewer(100_000));
     for storage in ["memory", "disk"] {
-        let limits = json!({"memory_bytes": 1u64 << 30, "disk_bytes": 512 * MIB, "disk_inodes": 100_000, "cpus": 2});
+        let limits = json!({"memory_bytes": 1u64 << 30, "disk_bytes": 512 * MIB, "disk_inodes": inodes, "cpus": 2});
         let sandbox = server.sandbox(&json!({"storage": storage, "limits": limits}));
-        let made = probe_in(&sandbox, code, &[]);
-        assert_eq!(made["levels"], json!([10_000, "all"]), "{storage}: {made}");
-        assert_eq!(made["links"], json!([30_000, "all"]), "{storage}: {made}");
+        let made = probe_in(&sandbox, code, &[&levels.to_string(), &links.to_string()]);
+        assert_eq!(made["levels"], json!([levels, "all"]), "{storage}: {made}");
+        assert_eq!(made["links"], json!([links, "all"]), "{storage}: {made}");
         // Some inodes are the system's own, and in memory a link counts as one.
         let files = made["files"][0].as_u64().expect("a number");
-        assert!(made["files"][1] == "ENOSPC" && (50_000..100_000).contains(&files), "{storage}: {made}");
+        assert!(made["files"][1] == "ENOSPC" && (inodes as u64 / 2..inodes as u64).contains(&files), "{storage}: {made}");
 
         // One tree by way of the agent, whose own affair it is …
         sandbox.request("DELETE", "/files?path=/workspace/d&recursive=true").send().expect(204);

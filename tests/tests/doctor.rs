@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, thread, time::Duration};
 
-use caisson_tests::{Home, Server, Value, eventually, json, signal};
+use caisson_tests::{Home, Server, Value, eventually, json, may_set_the_order, signal};
 use rustix::process::Signal;
 
 /// That everything held, and was attacked.
@@ -16,6 +16,9 @@ fn is_green(report: &Value) {
         assert!(guarantee["attempts"].as_u64().expect("a number") > 0, "{guarantee:#}");
         assert_eq!((&guarantee["successes"], &guarantee["remedy"]), (&json!([]), &Value::Null));
     }
+    let warnings = report["warnings"].as_array().expect("a list").iter().map(|warning| warning.as_str().expect("text"));
+    let of_the_order: Vec<&str> = warnings.filter(|warning| warning.contains("CAP_SYS_RESOURCE")).collect();
+    assert_eq!(of_the_order.len(), usize::from(!may_set_the_order()), "{report:#}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use caisson_tests::{Sandbox, Server, Value, json, program};
+use caisson_tests::{Sandbox, Server, Value, json, may_set_the_order, program};
 
 /// What each group of attacks has found; tried once.
 static FOUND: Mutex<Option<HashMap<&'static str, Vec<Value>>>> = Mutex::new(None);
@@ -35,7 +35,15 @@ fn holds(number: &str, group: &'static str, at_least: usize) {
     });
     let about: Vec<&Value> = findings.iter().filter(|finding| finding["guarantee"] == number).collect();
     assert!(about.len() >= at_least, "only {} attempts at {number}, at least {at_least} are known", about.len());
-    let broken: Vec<&&Value> = about.iter().filter(|finding| finding["held"] != true).collect();
+    // What rests on a capability that this machine's root lacks is told by the doctor, whose suite looks for it.
+    let enforced = |finding: &Value| match finding["rests_on"].as_str() {
+        None => true,
+        Some(what) => {
+            assert_eq!(what, "CAP_SYS_RESOURCE");
+            may_set_the_order()
+        }
+    };
+    let broken: Vec<&&Value> = about.iter().filter(|finding| finding["held"] != true && enforced(finding)).collect();
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
@@ -51,9 +59,9 @@ macro_rules! guarantees {
 guarantees! {
     r1_1_namespaces_and_ids_are_its_own: "1.1" by "walls", 7;
     r1_2_user_code_has_no_privileges: "1.2" by "walls", 60;
-    r1_4_system_calls_are_allowed_by_list: "1.4" by "calls", 75;
+    r1_4_system_calls_are_allowed_by_list: "1.4" by "calls", 99;
     r1_5_terminals_are_not_controlled: "1.5" by "calls", 8;
-    r1_6_sockets_are_internet_and_unix: "1.6" by "calls", 150;
+    r1_6_sockets_are_internet_and_unix: "1.6" by "calls", 400;
     r1_7_other_system_call_tables_are_closed: "1.7" by "calls", 5;
     r1_9_the_session_keyring_is_its_own: "1.9" by "walls", 2;
     r2_1_the_root_shows_no_path_of_the_host: "2.1" by "sight", 50;
@@ -62,10 +70,10 @@ guarantees! {
     r2_4_the_agent_is_out_of_reach: "2.4" by "walls", 15;
     r2_5_no_descriptor_is_inherited: "2.5" by "walls", 4;
     r2_6_the_environment_is_its_own: "2.6" by "sight", 5;
-    r2_7_the_host_cannot_be_recognised: "2.7" by "sight", 6;
+    r2_7_the_host_cannot_be_recognised: "2.7" by "sight", 30;
     r2_9_what_is_lent_cannot_be_changed: "2.9" by "walls", 4;
     r3_1_no_way_leads_out: "3.1" by "network", 60;
-    r4_1_memory_has_an_end: "4.1" by "limits", 4;
+    r4_1_memory_has_an_end: "4.1" by "limits", 7;
     r4_2_processes_have_an_end: "4.2" by "limits", 1;
     r4_4_space_and_inodes_have_an_end: "4.4" by "limits", 4;
     r4_6_descriptors_timers_and_priorities_have_an_end: "4.6" by "limits", 4;

@@ -111,6 +111,22 @@ fn without_ids_it_is_refused_with_the_remedy() {
     user.finish();
 }
 
+/// The kernel takes nobody's word but root's for who goes first when memory is short. Everything else holds as for root.
+#[test]
+fn the_doctor_tells_an_ordinary_user_what_only_root_can_enforce() {
+    let user = User::new();
+    let ran = user.caisson(&["doctor", "--accept-weaker-limits", "--json"]).exited(2);
+    let report: Value = ran.out().parse().expect("JSON");
+    assert_eq!(report["state"], "not_enforceable", "{report:#}");
+    for guarantee in report["guarantees"].as_array().expect("a list") {
+        let state = if guarantee["number"] == "4.1" { "not_enforceable" } else { "held" };
+        assert_eq!(guarantee["state"], state, "{guarantee:#}");
+    }
+    let mut warnings = report["warnings"].as_array().expect("a list").iter().map(|warning| warning.as_str().expect("text"));
+    assert!(warnings.any(|warning| warning.contains("CAP_SYS_RESOURCE") && warning.contains("oom_score_adj")), "{report:#}");
+    user.finish();
+}
+
 #[test]
 fn weaker_limits_are_accepted_and_told() {
     let user = User::new();

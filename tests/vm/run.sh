@@ -5,9 +5,9 @@ set -euo pipefail
 self=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 top=$(realpath "$self/../..")
 cache=$top/target/vm
-limit_s=2400
+limit_s=3600
 # What another kernel and other control groups can change. The rest is about the API and the command line, on the same sandboxes.
-suites=(attacks crash disk doctor exec exhausted faults guarantees isolation limits root_inside rootless weakened)
+suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees isolation limits machine root_inside rootless storms weakened)
 [ "$#" -eq 0 ] || suites=("$@")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 

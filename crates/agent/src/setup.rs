@@ -48,12 +48,11 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
         process::adopt_orphans()?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let argument = env::args().nth(1).ok_or_else(|| io::Error::other("the configuration is missing"))?;
-    let config: AgentConfig = serde_json::from_str(&argument)?;
+    let (stream, config) = configuration(stream)?;
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
     process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
-    let weakness = env::args().nth(2);
+    let weakness = env::args().nth(1);
     if weakness.as_deref() != Some("unconfined") {
         confine(config.uid)?;
     }
@@ -69,10 +68,19 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     ))
 }
 
+/// Waits for it: a server that has not said it yet is about to.
+fn configuration(stream: OwnedFd) -> io::Result<(OwnedFd, AgentConfig)> {
+    rustix::io::ioctl_fionbio(&stream, false)?;
+    let mut stream = std::fs::File::from(stream);
+    let config = AgentConfig::read_from(&mut stream)?;
+    rustix::io::ioctl_fionbio(&stream, true)?;
+    Ok((stream.into(), config))
+}
+
 /// Maps every id of the sandbox to itself, the agent's excepted.
 fn namespace_of_root() -> io::Result<OwnedFd> {
     let map = without_agent(&std::fs::read_to_string("/proc/self/uid_map")?);
-    kernel::user_namespace(kernel::SingleThreaded::verify()?, &map)
+    kernel::user_namespace(kernel::SingleThreaded::verify()?, &map, None)
 }
 
 /// From `uid_map` of the sandbox (`user_namespaces(7)`) to that of its root.

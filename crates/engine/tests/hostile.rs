@@ -411,7 +411,7 @@ async fn r5_4_garbled_frames_never_reach_beyond_their_sandbox() {
         _ => Some(bytes(vec![started(), exit(|_| {})], false)),
     })
     .await;
-    let (mut lost, mut exited) = (0, 0);
+    let (mut refused, mut lost, mut exited, begun) = (0, 0, 0, Instant::now());
     let runs = stream::iter(0..RUNS).map(|_| async {
         // Whoever is refused is told to come again, or that the sandbox has ended, or never began.
         world.engine.run(one_shot(Some(Duration::from_secs(20)))).await?.wait().await
@@ -422,6 +422,7 @@ async fn r5_4_garbled_frames_never_reach_beyond_their_sandbox() {
             Err(error) => {
                 assert!(["gone", "internal", "unavailable"].contains(&error.code()), "{error}");
                 assert!(!error.to_string().chars().any(char::is_control), "{error}");
+                refused += 1;
                 continue;
             }
         };
@@ -432,7 +433,12 @@ async fn r5_4_garbled_frames_never_reach_beyond_their_sandbox() {
         }
         assert!(!outcome.message.unwrap_or_default().chars().any(char::is_control));
     }
-    assert!(lost > 30 && exited > 5, "{lost} were lost, {exited} ended: the bytes are not garbled as they should be");
+    // An answer that breaks off is noticed at once: one that is waited for takes five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        refused > 30 && lost > 10 && exited > 5,
+        "{refused} were refused, {lost} lost, {exited} ended: the bytes are not garbled as they should be"
+    );
     seed.store(RUNS, Ordering::Relaxed);
     let fine = world.engine.run(one_shot(None)).await.unwrap().wait().await.unwrap();
     assert_eq!(fine.result.execution.status(), ExecutionStatus::Exited);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::Setup,
+    plan::{MOST_FILE_LOCKS, Setup},
     protocol::{self, Ended, Failure, Launched, Stage, Tag},
 };
 use caisson_sys::kernel::{SingleThreaded, unshare_user};
@@ -25,6 +25,7 @@ use rustix::event::{
 
 use crate::{
     cgroup::{Cgroup, Entering},
+    locks,
     message::{receive, send},
     processors::Processors,
     slot::{Phase, Slot},
@@ -105,6 +106,8 @@ pub(crate) struct Launcher {
     refill_at: Option<Instant>,
     /// Whether the server has been told that sandboxes can be made here: one process was parked.
     ready: bool,
+    /// The next look at file locks, while there are sandboxes.
+    count_locks_at: Option<Instant>,
     /// Parking failed; try again at this time.
     park_again_at: Option<Instant>,
     seed: u32,
@@ -131,6 +134,7 @@ impl Launcher {
             sweep_at: Some(Instant::now() + SWEEP_AFTER),
             refill_at: None,
             ready: false,
+            count_locks_at: None,
             park_again_at: None,
             seed: std::process::id().wrapping_mul(2_654_435_761),
             buffer: Vec::new(),
@@ -233,7 +237,7 @@ impl Launcher {
             return;
         }
         self.waiting.retain(|waiting| waiting.seq != seq);
-        self.tell(Tag::Ended, seq, &Ended { exit: None, signal: None, oom_kills: 0 });
+        self.tell(Tag::Ended, seq, &Ended { exit: None, signal: None, oom_kills: 0, file_locks: None });
     }
 
     /// Gives waiting plans to parked processes, and sees to it that enough are on their way for the rest.
@@ -357,6 +361,7 @@ impl Launcher {
                     } else if let Phase::Launching { seq } = *phase {
                         launched = Some((seq, slot.cgroup.name()));
                         slot.phase = Phase::Running { seq };
+                        self.count_locks_at.get_or_insert_with(|| Instant::now() + locks::EVERY);
                     }
                 }
             }
@@ -424,7 +429,7 @@ impl Launcher {
 
     fn next_timer(&self) -> Option<Instant> {
         let removal = (!self.unremoved.is_empty()).then(|| Instant::now() + RETRY_REMOVAL);
-        [removal, self.sweep_at, self.park_again_at, self.refill_at].into_iter().flatten().min()
+        [removal, self.sweep_at, self.park_again_at, self.refill_at, self.count_locks_at].into_iter().flatten().min()
     }
 
     fn on_timers(&mut self) -> io::Result<()> {
@@ -436,11 +441,32 @@ impl Launcher {
         if self.refill_at.is_some_and(|at| at <= now) {
             self.refill_at = None;
         }
+        if self.count_locks_at.is_some_and(|at| at <= now) {
+            self.end_who_has_too_many_locks();
+            let running = self.slots.values().any(|slot| matches!(slot.phase, Phase::Running { .. }));
+            self.count_locks_at = running.then(|| Instant::now() + locks::EVERY);
+        }
         if self.sweep_at.is_some_and(|at| at <= now) {
             let swept = self.entering.sweep(&self.setup)?;
             self.sweep_at = (!swept).then(|| now + SWEEP_AFTER);
         }
         Ok(())
+    }
+
+    fn end_who_has_too_many_locks(&mut self) {
+        // A kernel that does not say has none, or is one of a container that may not see them.
+        let Ok(by_user) = locks::by_user() else { return };
+        if by_user.is_empty() {
+            return;
+        }
+        for slot in self.slots.values_mut().filter(|slot| matches!(slot.phase, Phase::Running { .. })) {
+            let ids = slot.cgroup.ids(&self.setup);
+            let count: usize = by_user.iter().filter(|(user, _)| ids.contain(**user)).map(|(_, count)| count).sum();
+            if count > MOST_FILE_LOCKS {
+                slot.file_locks = Some(count as u64);
+                slot.kill();
+            }
+        }
     }
 
     fn tell(&self, tag: Tag, seq: u64, body: &impl serde::Serialize) {

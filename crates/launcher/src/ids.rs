@@ -25,6 +25,14 @@ impl Ids {
         Ok(first + offset.ok_or(Errno::INVAL)?)
     }
 
+    /// Whether this id of the host is one of the sandbox.
+    pub(crate) fn contain(self, host: u32) -> bool {
+        match self {
+            Self::Range(first) => host.checked_sub(first).is_some_and(|offset| offset < ID_COUNT),
+            Self::Few(first) => host.checked_sub(first).is_some_and(|offset| (offset as usize) < FEW_IDS.len()),
+        }
+    }
+
     /// For `uid_map` and `gid_map` (`user_namespaces(7)`).
     pub(crate) fn map(self) -> String {
         match self {

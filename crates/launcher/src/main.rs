@@ -6,6 +6,7 @@ mod control;
 mod disk;
 mod fault;
 mod ids;
+mod locks;
 mod message;
 mod processors;
 mod slot;

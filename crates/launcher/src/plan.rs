@@ -13,6 +13,10 @@ pub const FEW_IDS: [u32; FEW as usize] = [0, 5, 1000, 65_534, 65_536];
 /// How many these are.
 pub const FEW: u32 = 5;
 
+/// How many file locks all programs of a sandbox may have together: two megabytes of the kernel's memory, and more than databases take. A
+/// sandbox with more is ended.
+pub const MOST_FILE_LOCKS: usize = 10_000;
+
 /// What the launcher does for one sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -24,8 +28,6 @@ pub struct Plan {
     pub root: Root,
     /// What the root is made of, in order.
     pub steps: Vec<Step>,
-    /// `argv[1]` of the agent.
-    pub agent_argument: String,
     /// The uid and gid of the agent inside the sandbox.
     pub agent_id: u32,
 }
@@ -189,7 +191,7 @@ pub enum Effect {
 }
 
 impl Weakness {
-    /// What the agent is told as `argv[2]`, where it has a part in it.
+    /// What the agent is told as `argv[1]`, where it has a part in it.
     #[must_use]
     pub fn agent_argument(self) -> Option<&'static str> {
         match self {

@@ -79,6 +79,8 @@ pub struct Ended {
     /// Signal, when one ended it.
     pub signal: Option<i32>,
     pub oom_kills: u64,
+    /// How many file locks it had, when it was ended for that.
+    pub file_locks: Option<u64>,
 }
 
 /// Why a sandbox was not made.

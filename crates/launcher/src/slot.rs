@@ -50,6 +50,8 @@ pub(crate) struct Slot {
     /// The processors it was given; empty when it may use all.
     pub(crate) processors: Vec<usize>,
     pub(crate) pid: Pid,
+    /// How many file locks it had when it was ended for that.
+    pub(crate) file_locks: Option<u64>,
     pidfd: OwnedFd,
     socket: OwnedFd,
 }
@@ -73,7 +75,9 @@ impl Slot {
             .and_then(|directory| clone_process(alone, stages::namespaces(setup), directory.as_ref().map(AsFd::as_fd)));
         match cloned {
             Ok(Cloned::Child) => stages::sandbox_process(child_socket, agent, setup, &cgroup),
-            Ok(Cloned::Parent { pid, pidfd }) => Ok(Self { phase: Phase::Parking, cgroup, processors: Vec::new(), pid, pidfd, socket }),
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                Ok(Self { phase: Phase::Parking, cgroup, processors: Vec::new(), pid, file_locks: None, pidfd, socket })
+            }
             Err(error) => {
                 cgroup.remove(setup);
                 Err(failure(Stage::Clone, &error, ""))
@@ -104,6 +108,7 @@ impl Slot {
             exit: status.as_ref().and_then(rustix::process::WaitIdStatus::exit_status),
             signal: status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal),
             oom_kills: self.cgroup.oom_kills(setup),
+            file_locks: self.file_locks,
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::{Plan, Root, Setup, Step, Weakness},
+    plan::{ID_COUNT, Plan, Root, Setup, Step, Weakness},
     protocol::{self, Failure, Stage, Tag},
 };
 use caisson_sys::kernel::{self, MountAttributes};
@@ -120,10 +120,10 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     limit(&plan, setup, cgroup)?;
     reach(setup, Stage::Hostname)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, setup, image, namespace.as_fd(), cgroup.ids(setup))?;
+    build_root(&plan, setup, image, cgroup.ids(setup))?;
     reach(setup, Stage::Credentials)?;
     drop_privileges(&plan, namespace.as_fd())?;
-    execute(&plan, setup, socket, agent, &stream)
+    execute(setup, socket, agent, &stream)
 }
 
 /// Closes everything that this copy of the launcher holds but these two and standard streams that lead nowhere: descriptors of
@@ -173,7 +173,14 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     }
     reach(setup, Stage::UserNamespace)?;
     let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
-    kernel::user_namespace(alone, &cgroup.ids(setup).map()).at(Stage::UserNamespace, "")
+    // What the kernel counts for each user it counts for the owner too: nobody else's, so that no sandbox uses up what others need.
+    for (resource, value) in [(Resource::Memlock, 64 << 10), (Resource::Sigpending, 16_384)] {
+        // Whoever makes a user namespace gives it his limits, for all of its users together.
+        set_limit(resource, value).at(Stage::UserNamespace, "limits")?;
+    }
+    let ids = cgroup.ids(setup);
+    let owner = ids.host(ID_COUNT - 1).at(Stage::UserNamespace, "owner")?;
+    kernel::user_namespace(alone, &ids.map(), Some(owner)).at(Stage::UserNamespace, "")
 }
 
 fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
@@ -192,13 +199,13 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 }
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, namespace: BorrowedFd<'_>, ids: Ids) -> Done {
+fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, ids: Ids) -> Done {
     reach(setup, Stage::Sources)?;
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
     for step in &plan.steps {
         if let Step::Bind { source, .. } = step {
-            sources.push(lend(source, namespace).at(Stage::Sources, source)?);
+            sources.push(lend(source).at(Stage::Sources, source)?);
         }
     }
     let mut sources = sources.into_iter();
@@ -238,8 +245,9 @@ fn weaken_mounts() -> io::Result<()> {
     Ok(mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
 }
 
-/// A detached, read-only copy of a mount of the host, owners mapped.
-fn lend(source: &str, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// A detached, read-only copy of a mount of the host. Owners are not mapped: what is lent belongs to nobody inside, so that root inside is
+/// not the owner of the host's files, who may read what is root's alone and hold up others by leases (`fcntl(2)`).
+fn lend(source: &str) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let (tree, recursive) = match open_tree(CWD, source, flags) {
         // What an ordinary user's namespace got from the host it may not take apart (`mount_namespaces(7)`).
@@ -248,13 +256,7 @@ fn lend(source: &str, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     let attributes =
         MountAttributes { read_only: true, no_suid: true, no_dev: true, private: true, recursive, ..MountAttributes::default() };
-    match kernel::mount_setattr(tree.as_fd(), MountAttributes { idmap: Some(namespace), ..attributes }) {
-        // A file system or kernel that cannot map owners: files then belong to nobody inside, which takes rights and gives none.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP)) => {
-            kernel::mount_setattr(tree.as_fd(), attributes)?;
-        }
-        result => result?,
-    }
+    kernel::mount_setattr(tree.as_fd(), attributes)?;
     Ok(tree)
 }
 
@@ -439,15 +441,15 @@ fn set_owner(root: &OwnedFd, path: &str, owner: u32, ids: Ids) -> io::Result<()>
     Ok(rustix::fs::chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+fn set_limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+}
+
 /// From root of the host to a plain id with a few capabilities in a namespace of its own. Each line takes something away.
 fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     let at =
         |subject: &'static str| move |error: Errno| Trouble { stage: Stage::Credentials, subject: subject.to_owned(), error: error.into() };
-    let set_limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
     set_limit(Resource::Core, 0).map_err(at("core limit"))?;
-    set_limit(Resource::Memlock, 64 << 10).map_err(at("memlock limit"))?;
-    set_limit(Resource::Msgqueue, 800 << 10).map_err(at("message queue limit"))?;
-    set_limit(Resource::Sigpending, 16_384).map_err(at("pending signals limit"))?;
     set_limit(Resource::Nice, 0).map_err(at("nice limit"))?;
     set_limit(Resource::Rtprio, 0).map_err(at("real-time limit"))?;
 
@@ -475,10 +477,10 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     kernel::die_with_parent().at(Stage::Credentials, "parent death signal")
 }
 
-fn execute(plan: &Plan, setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
+fn execute(setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
     reach(setup, Stage::Execute)?;
     let argument = |text: &str| CString::new(text).map_err(|_| io::Error::from(Errno::INVAL));
-    let mut argv = vec![argument("caisson-agent").at(Stage::Execute, "argv")?, argument(&plan.agent_argument).at(Stage::Execute, "argv")?];
+    let mut argv = vec![argument("caisson-agent").at(Stage::Execute, "argv")?];
     if let Some(weakness) = setup.weakness.and_then(Weakness::agent_argument) {
         argv.push(argument(weakness).at(Stage::Execute, "argv")?);
     }

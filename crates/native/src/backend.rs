@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Fault, Setup, Weakness};
-use caisson_wire::{AGENT_UID, AgentConfig, InsteadOfCgroup};
+use caisson_wire::{AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::{net::UnixStream, sync::watch};
+use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
 use crate::{
     cgroup::Cgroups,
@@ -22,7 +22,7 @@ use crate::{
     host_image::HostImage,
     link::{Link, Progress},
     machine::Machine,
-    plan::{self, AgentArgument},
+    plan,
     rootless::Rootless,
 };
 
@@ -162,9 +162,9 @@ impl Backend for Native {
             instead_of_cgroup: (self.cgroups == Cgroups::Absent)
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
         };
-        let text = serde_json::to_string(&agent)
-            .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, AgentArgument { text, id: AGENT_UID }, self.setup.weakness)?;
+        let configuration =
+            agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, self.setup.weakness)?;
         let image = match spec.storage {
             Storage::Memory => None,
             Storage::Disk if self.rootless.is_some() => {
@@ -179,11 +179,15 @@ impl Backend for Native {
         let link = self.link()?;
         let unusable = |error| BackendError::Failed(format!("cannot use the agent's socket: {error}"));
         let again = ours.try_clone().map_err(unusable)?;
-        let stream = UnixStream::from_std(ours.into()).map_err(unusable)?;
+        let mut stream = UnixStream::from_std(ours.into()).map_err(unusable)?;
         let (seq, progress) = link
             .launch(&plan, again, theirs.as_fd(), image.as_ref().map(AsFd::as_fd))
             .map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
+        // Waits for the agent only where it is longer than the socket holds. Whoever cannot take it has ended, which the stream tells next.
+        if let Err(error) = stream.write_all(&configuration).await {
+            tracing::debug!(sandbox.id = %id, %error, "The agent of sandbox {id} ended before it knew how it is set up");
+        }
         Ok(Box::new(stream))
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use caisson_core::{BackendError, Death};
 use caisson_launcher::{
-    plan::{Plan, Setup},
+    plan::{MOST_FILE_LOCKS, Plan, Setup},
     protocol::{self, Ended, Failure, Launched, MAX_MESSAGE, Tag},
 };
 use caisson_sys::{kernel::sealed_program, message::send};
@@ -111,7 +111,7 @@ impl Link {
         let tag = if image.is_some() { Tag::LaunchOnDisk } else { Tag::Launch };
         let message = protocol::encode(tag, seq, plan);
         if message.len() > MAX_MESSAGE {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the environment is too large for a launch plan"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the launch plan is too large"));
         }
         let (sender, receiver) = watch::channel(Progress::Waiting);
         lock(&self.table).insert(seq, Held { progress: sender, stream: ours });
@@ -200,11 +200,15 @@ fn hear(message: &[u8], table: &Table) -> Result<(), protocol::Malformed> {
         Tag::Launched => (Progress::Launched(protocol::decode::<Launched>(body)?.cgroup), false),
         Tag::Failed => (Progress::Failed(protocol::decode(body)?), true),
         Tag::Ended => {
-            let Ended { exit, signal, oom_kills } = protocol::decode(body)?;
+            let Ended { exit, signal, oom_kills, file_locks } = protocol::decode(body)?;
             let how = match (exit, signal) {
                 (Some(status), _) => format!("its agent exited with status {status}"),
                 (_, Some(signal)) => format!("its agent was ended by signal {signal}"),
                 _ => "it was gone already".to_owned(),
+            };
+            let how = match file_locks {
+                Some(count) => format!("file_locks: limit {MOST_FILE_LOCKS} in all its programs, and it had {count}"),
+                None => how,
             };
             (Progress::Ended(Death { oom_kills, how, launch_error: None }), true)
         }

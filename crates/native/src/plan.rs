@@ -2,6 +2,7 @@
 
 use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
 use caisson_launcher::plan::{Plan, Root, Step, Weakness};
+use caisson_wire::AGENT_UID;
 
 use crate::{
     cgroup::Cgroups,
@@ -10,13 +11,14 @@ use crate::{
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
-const MASKED: [&str; 35] = [
+const MASKED: [&str; 37] = [
     "acpi",
     "asound",
     "buddyinfo",
     "cgroups",
     "cmdline",
     "config.gz",
+    "consoles",
     "devices",
     "diskstats",
     "driver",
@@ -31,6 +33,7 @@ const MASKED: [&str; 35] = [
     "latency_stats",
     "locks",
     "mdstat",
+    "misc",
     "modules",
     "pagetypeinfo",
     "partitions",
@@ -50,16 +53,11 @@ const MASKED: [&str; 35] = [
 /// Parts of `/proc` that can be read but through which the host could be changed.
 const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
 
+/// Of what is sealed, the counts of the whole host: they move when a neighbour does something, and so say that there is one.
+const COUNTS: [&str; 7] = ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/quota", "kernel/pty/nr"];
+
 /// `/dev/shm` holds at most this many bytes, or half of the memory limit.
 const SHM_BYTES: u64 = 64 << 20;
-
-/// What the plan needs to know of the agent beside the spec.
-#[derive(Debug)]
-pub(crate) struct AgentArgument {
-    /// The agent's configuration as it is passed to it.
-    pub(crate) text: String,
-    pub(crate) id: u32,
-}
 
 /// The plan for `spec`.
 pub(crate) fn plan(
@@ -67,7 +65,6 @@ pub(crate) fn plan(
     cgroups: &Cgroups,
     host: &HostImage,
     machine: &Machine,
-    agent: AgentArgument,
     weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
     let (Image::Host, Network::None) = (&spec.image, spec.network);
@@ -114,6 +111,7 @@ pub(crate) fn plan(
     steps.push(Step::Mask { paths: MASKED.into_iter().map(|name| format!("proc/{name}")).collect() });
     steps.extend(SEALED.into_iter().map(|path| Step::Seal { path: path.to_owned() }));
     // After the seals: a sealed copy would hide what covers a file below it.
+    steps.push(Step::Mask { paths: COUNTS.into_iter().map(|name| format!("proc/sys/{name}")).collect() });
     steps.extend(machine.steps(limits));
     steps.push(Step::Seal { path: "dev".to_owned() });
 
@@ -126,8 +124,7 @@ pub(crate) fn plan(
             Storage::Disk => Root::Disk,
         },
         steps,
-        agent_argument: agent.text,
-        agent_id: agent.id,
+        agent_id: AGENT_UID,
     })
 }
 
@@ -164,8 +161,7 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        let agent = AgentArgument { text: "{}".to_owned(), id: 65_536 };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), agent, None).unwrap()
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), None).unwrap()
     }
 
     #[test]

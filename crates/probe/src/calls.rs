@@ -156,6 +156,24 @@ macro_rules! paste_number {
     (io_setup) => {
         libc::SYS_io_setup
     };
+    (mq_open) => {
+        libc::SYS_mq_open
+    };
+    (mq_unlink) => {
+        libc::SYS_mq_unlink
+    };
+    (mq_timedsend) => {
+        libc::SYS_mq_timedsend
+    };
+    (mq_timedreceive) => {
+        libc::SYS_mq_timedreceive
+    };
+    (mq_notify) => {
+        libc::SYS_mq_notify
+    };
+    (mq_getsetattr) => {
+        libc::SYS_mq_getsetattr
+    };
 }
 
 /// Calls that exist everywhere. `reboot` asks for magic numbers first and so does nothing with nonsense.
@@ -208,6 +226,12 @@ const REFUSED: &[(&str, libc::c_long)] = calls![
     memfd_secret,
     seccomp,
     io_setup,
+    mq_open,
+    mq_unlink,
+    mq_timedsend,
+    mq_timedreceive,
+    mq_notify,
+    mq_getsetattr,
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -236,6 +260,7 @@ pub fn attack(report: &mut Report) {
     filters(report);
     terminals(report);
     sockets(report);
+    huge_pages(report);
     other_abis(report);
 }
 
@@ -319,6 +344,7 @@ fn sockets(report: &mut Report) {
         let result = call(libc::SYS_socket, &[family.into(), libc::SOCK_RAW.into(), 1]);
         report.note("1.6", format!("raw socket of family {family}"), result == Err(libc::EPERM), told(&result));
     }
+    protocols(report);
     for (name, level, option) in [
         ("SO_ATTACH_FILTER", libc::SOL_SOCKET, 26),
         ("SO_ATTACH_BPF", libc::SOL_SOCKET, 50),
@@ -328,6 +354,71 @@ fn sockets(report: &mut Report) {
     ] {
         let result = call(libc::SYS_setsockopt, &[NONSENSE, level.into(), option, NONSENSE, 4]);
         report.note("1.6", format!("setsockopt {name}"), result == Err(libc::EPERM), told(&result));
+    }
+}
+
+/// They count against no memory limit. Whether the host has any to give makes no difference to the answer.
+fn huge_pages(report: &mut Report) {
+    const LENGTH: i64 = 2 << 20;
+    const MAP_HUGETLB: i64 = 0x4_0000;
+    const MFD_HUGETLB: i64 = 4;
+    const SHM_HUGETLB: i64 = 0o4000;
+    /// The size of a page, as `log2` in the upper bits of the flags.
+    const SIZES: [(&str, i64); 3] = [("the usual size", 0), ("2 MiB", 21 << 26), ("1 GiB", 30 << 26)];
+    let map = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let name = c"probe".as_ptr() as i64;
+    for (size, bits) in SIZES {
+        for (how, high) in [("", 0), (", with bits above the 32", 0xDEAD << 32)] {
+            let attempts = [
+                ("mmap", call(libc::SYS_mmap, &[0, LENGTH, libc::PROT_READ.into(), map | MAP_HUGETLB | bits | high, -1, 0])),
+                ("memfd_create", call(libc::SYS_memfd_create, &[name, MFD_HUGETLB | bits | high])),
+                ("shmget", call(libc::SYS_shmget, &[0, LENGTH, i64::from(libc::IPC_CREAT) | 0o600 | SHM_HUGETLB | bits | high])),
+            ];
+            for (kind, result) in attempts {
+                report.note("1.4", format!("huge pages of {size} by {kind}{how}"), result == Err(libc::EPERM), told(&result));
+            }
+        }
+    }
+}
+
+/// What else a stream and a datagram can be made of: some are whole networks of their own, and the kernel loads modules for them.
+fn protocols(report: &mut Report) {
+    const OTHERS: [(&str, i64); 13] = [
+        ("ICMP", 1),
+        ("IGMP", 2),
+        ("TCP of the wrong type", 6),
+        ("UDP of the wrong type", 17),
+        ("DCCP", 33),
+        ("ICMPv6", 58),
+        ("L2TP", 115),
+        ("SCTP", 132),
+        ("UDP-Lite", 136),
+        ("raw", 255),
+        ("SMC", 256),
+        ("MPTCP", 262),
+        ("one that is not known", 199),
+    ];
+    let mut attempt = |name: &str, number, family: i32, kind: i32, protocol: i64| {
+        for (how, protocol) in [("", protocol), (" with bits above the 32", protocol | 0xDEAD << 32)] {
+            let mut pair = [0i32; 2];
+            let result = call(number, &[family.into(), (kind | libc::SOCK_CLOEXEC).into(), protocol, &raw mut pair as i64]);
+            let attempt = format!("{name} of family {family}, type {kind}{how}");
+            report.note("1.6", attempt, result == Err(libc::EPERM), told(&result));
+        }
+    };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, its_own) in [(libc::SOCK_STREAM, 6), (libc::SOCK_DGRAM, 17)] {
+            for (name, protocol) in OTHERS.into_iter().filter(|(_, protocol)| *protocol != its_own) {
+                attempt(name, libc::SYS_socket, family, kind, protocol);
+            }
+            attempt("a pair", libc::SYS_socketpair, family, kind, 0);
+        }
+    }
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+        for (name, protocol) in OTHERS.into_iter().filter(|(_, protocol)| *protocol != 1) {
+            attempt(name, libc::SYS_socket, libc::AF_UNIX, kind, protocol);
+            attempt(&format!("a pair by {name}"), libc::SYS_socketpair, libc::AF_UNIX, kind, protocol);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ fn files(report: &mut Report) {
     for directory in ["/tmp", "/dev/shm"] {
         let place = format!("{directory}/probe-files");
         if let Err(error) = fs::create_dir(&place) {
-            report.note("4.4", format!("files without end in {directory}"), true, error);
+            report.note("4.4", format!("files without end in {directory}"), false, format!("not tried: {error}"));
             continue;
         }
         let mut count = 0;
@@ -152,13 +152,35 @@ fn scheduling(report: &mut Report) {
     // IOPRIO_CLASS_RT.
     let result = call(libc::SYS_ioprio_set, &[1, 0, 1 << 13]);
     report.note("4.6", "real-time I/O", result.is_err(), crate::kernel::told(&result));
-    let path = "/proc/self/oom_score_adj";
-    let result = fs::write(path, "-1000");
-    report.note("4.1", format!("lowering {path}"), result.is_err(), format!("{result:?}"));
+    out_of_memory(report);
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes the live structure.
     unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
     report.note("4.1", "RLIMIT_MEMLOCK", limit.rlim_max <= 8 << 20, limit.rlim_max);
+}
+
+/// 4.1: when the host is short of memory, user code goes first, then its agent, then the rest. The kernel keeps a process from going
+/// below what it was given only where the giver had CAP_SYS_RESOURCE in the machine's first user namespace (`proc_pid_oom_score_adj(5)`).
+fn out_of_memory(report: &mut Report) {
+    /// What the launcher gives the agent.
+    const AGENT: i32 = 900;
+    const OWN: &str = "1000";
+    let path = "/proc/self/oom_score_adj";
+    let given = fs::read_to_string(path).unwrap_or_default();
+    report.note("4.1", "going first when the host is short of memory", given.trim() == OWN, given.trim());
+    for score in [AGENT - 1, 0, -1000] {
+        let result = fs::write(path, score.to_string());
+        let seen = result.as_ref().map_or_else(ToString::to_string, |()| "it worked".to_owned());
+        let attempt = format!("going after the agent: {score} in {path}");
+        if score < 0 {
+            // Below what everybody begins with nobody without the capability gets.
+            report.note("4.1", attempt, result.is_err(), seen);
+        } else {
+            report.note_resting_on("CAP_SYS_RESOURCE", "4.1", attempt, result.is_err(), seen);
+        }
+        // For the attempts that follow. Upwards everybody may go.
+        drop(fs::write(path, OWN));
+    }
 }
 
 /// 4.1: memory until somebody ends it.

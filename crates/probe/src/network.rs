@@ -61,7 +61,7 @@ pub fn attack(report: &mut Report) {
         .skip(2)
         .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
         .collect();
-    report.note("3.1", "interfaces", interfaces.iter().all(|name| name == "lo"), format!("{interfaces:?}"));
+    report.note("3.1", "interfaces", interfaces.iter().eq(["lo"]), format!("{interfaces:?}"));
 }
 
 /// Nobody but this sandbox is on its loopback interface.

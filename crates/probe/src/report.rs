@@ -13,6 +13,8 @@ pub struct Finding {
     pub attempt: String,
     /// Whether the wall held.
     pub held: bool,
+    /// What the server must have on the machine for this wall to stand. It is no part of a guarantee, and is told where it is missing.
+    pub rests_on: Option<&'static str>,
     /// What came of it, for people.
     pub seen: String,
 }
@@ -25,7 +27,16 @@ pub struct Report {
 
 impl Report {
     pub fn note(&mut self, guarantee: &'static str, attempt: impl Display, held: bool, seen: impl Display) {
-        self.findings.push(Finding { guarantee, attempt: attempt.to_string(), held, seen: seen.to_string() });
+        self.push(guarantee, &attempt, held, None, &seen);
+    }
+
+    /// The same of a wall that not every server can raise.
+    pub fn note_resting_on(&mut self, what: &'static str, guarantee: &'static str, attempt: impl Display, held: bool, seen: impl Display) {
+        self.push(guarantee, &attempt, held, Some(what), &seen);
+    }
+
+    fn push(&mut self, guarantee: &'static str, attempt: &dyn Display, held: bool, rests_on: Option<&'static str>, seen: &dyn Display) {
+        self.findings.push(Finding { guarantee, attempt: attempt.to_string(), held, rests_on, seen: seen.to_string() });
     }
 
     /// Prints everything as JSON. Broken walls are no failure of the probe.

@@ -3,11 +3,17 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::Path,
 };
 
-use crate::report::Report;
+use crate::{
+    kernel::{call, told},
+    report::Report,
+};
 
 pub fn attack(report: &mut Report) {
     root(report);
@@ -71,8 +77,7 @@ fn root(report: &mut Report) {
 }
 
 fn devices(report: &mut Report) {
-    let known =
-        ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr", "mqueue", "core"];
+    let known = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr"];
     for name in names("/dev") {
         report.note("2.1", format!("/dev/{name}"), known.contains(&name.as_str()), "in /dev");
     }
@@ -118,6 +123,8 @@ fn proc_and_sys(report: &mut Report) {
         "kmsg",
         "mtrr",
         "swaps",
+        "misc",
+        "consoles",
     ] {
         let read = fs::read(format!("/proc/{name}"));
         let lines = read.as_ref().map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count());
@@ -181,16 +188,16 @@ fn environment(report: &mut Report) {
 }
 
 fn identifiers(report: &mut Report) {
-    for path in [
-        "/etc/machine-id",
-        "/var/lib/dbus/machine-id",
-        "/sys/class/dmi/id/product_uuid",
-        "/sys/class/net/eth0/address",
-        "/proc/sys/kernel/random/uuid_of_host",
-    ] {
+    for path in ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid", "/sys/class/net/eth0/address"] {
         let there = fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
         report.note("2.7", path, !there, if there { "readable" } else { "absent" });
     }
+    // Counts of the whole host, by which two sandboxes could find that they are neighbours.
+    for name in ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "kernel/pty/nr"] {
+        let count = fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+        report.note("2.7", format!("/proc/sys/{name}"), count.is_empty(), count.trim());
+    }
+    disks(report);
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes the live structure.
@@ -206,5 +213,32 @@ fn identifiers(report: &mut Report) {
         .skip(2)
         .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
         .collect();
-    report.note("2.7", "interfaces in /proc/net/dev", net.iter().all(|name| name == "lo"), format!("{net:?}"));
+    report.note("2.7", "interfaces in /proc/net/dev", net.iter().eq(["lo"]), format!("{net:?}"));
+}
+
+/// What tells one disk from all others, asked of a file that is lent.
+fn disks(report: &mut Report) {
+    const REQUESTS: [(&str, i64); 10] = [
+        ("FS_IOC_GETFSUUID", 0x8011_1500),
+        ("FS_IOC_GETFSSYSFSPATH", 0x8081_1501),
+        ("FS_IOC_GETFSLABEL", 0x8100_9431),
+        ("EXT4_IOC_GETFSUUID", 0x8008_662C),
+        ("XFS_IOC_FSGEOMETRY", 0x8100_587E),
+        ("XFS_IOC_FSGEOMETRY_V4", 0x8070_587C),
+        ("XFS_IOC_FSGEOMETRY_V1", 0x8070_5864),
+        ("BTRFS_IOC_FS_INFO", 0x8400_941F),
+        ("BTRFS_IOC_DEV_INFO", 0xD000_941E),
+        ("BTRFS_IOC_GET_SUBVOL_INFO", 0x81F8_943C),
+    ];
+    let lent = fs::File::open("/usr");
+    for (name, request) in REQUESTS {
+        for (how, request) in [("", request), (" with bits above the 32", request | 0xDEAD << 32)] {
+            // As long as the longest of the answers; the first four bytes say how long an UUID may be.
+            let mut answer = [0u8; 4096];
+            answer[0] = 16;
+            let file = lent.as_ref().map_or(-1, |file| i64::from(file.as_raw_fd()));
+            let result = call(libc::SYS_ioctl, &[file, request, answer.as_mut_ptr() as i64]);
+            report.note("2.7", format!("ioctl {name}{how}"), file >= 0 && result == Err(libc::EPERM), told(&result));
+        }
+    }
 }

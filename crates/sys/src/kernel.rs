@@ -81,8 +81,12 @@ pub fn clone_process(_proof: SingleThreaded, flags: i32, cgroup: Option<Borrowed
 }
 
 /// Makes a user namespace with this map of uids and gids (`user_namespaces(7)`: lines of first id inside, first id outside, count) and
-/// does not enter it. A short-lived child is born into it, so that this process may write the map and keep a handle.
-pub fn user_namespace(alone: SingleThreaded, map: &str) -> io::Result<OwnedFd> {
+/// does not enter it. A short-lived child makes and enters it, so that this process may write the map and keep a handle.
+///
+/// What the kernel counts for each user (inotify instances, queued signals, and what else `/proc/sys/user` and `getrlimit(2)` name so) is
+/// counted for `owner` as well, and his limits hold for the namespace as a whole. Whoever may use a limit up must therefore have an owner
+/// of his own. `None` is the caller's effective user; another needs `CAP_SETUID`, and keeps the caller's capabilities.
+pub fn user_namespace(alone: SingleThreaded, map: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
     use std::{
         fs,
         io::{Read, Write},
@@ -90,7 +94,10 @@ pub fn user_namespace(alone: SingleThreaded, map: &str) -> io::Result<OwnedFd> {
 
     use rustix::fs::{Mode, OFlags, open};
     let (mut to_parent, mut to_child) = (io::pipe()?, io::pipe()?);
-    let Cloned::Parent { pidfd, .. } = clone_process(alone, libc::CLONE_NEWUSER, None)? else {
+    let Cloned::Parent { pidfd, .. } = clone_process(alone, 0, None)? else {
+        if enter_user_namespace_of(owner).is_err() {
+            exit_now(1);
+        }
         // The number by which the `/proc` that both see knows it.
         let pid = fs::read_link("/proc/self").unwrap_or_default();
         let told = to_parent.1.write_all(pid.as_os_str().as_encoded_bytes());
@@ -104,6 +111,9 @@ pub fn user_namespace(alone: SingleThreaded, map: &str) -> io::Result<OwnedFd> {
     let mut pid = String::new();
     to_parent.0.read_to_string(&mut pid)?;
     let handle = (|| {
+        if pid.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the kernel makes no user namespace"));
+        }
         fs::write(format!("/proc/{pid}/uid_map"), map)?;
         fs::write(format!("/proc/{pid}/gid_map"), map)?;
         Ok::<_, io::Error>(open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
@@ -114,6 +124,18 @@ pub fn user_namespace(alone: SingleThreaded, map: &str) -> io::Result<OwnedFd> {
     handle
 }
 
+/// Makes a user namespace that belongs to `owner`, and enters it. The first of a sandbox; nothing of the caller's is left to use.
+fn enter_user_namespace_of(owner: Option<u32>) -> io::Result<()> {
+    if let Some(owner) = owner {
+        let sets = rustix::thread::capabilities(None)?;
+        let root = rustix::process::getuid();
+        // The effective user alone, which may take back what it loses by that.
+        rustix::thread::set_thread_res_uid(root, rustix::process::Uid::from_raw(owner), root)?;
+        rustix::thread::set_capabilities(None, sets)?;
+    }
+    unshare_user()
+}
+
 /// Ends the process at once: no destructors, no exit handlers, nothing flushed.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` touches no memory and does not return.
@@ -122,15 +144,13 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Attributes for [`mount_setattr`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MountAttributes<'a> {
+pub struct MountAttributes {
     pub read_only: bool,
     pub no_suid: bool,
     pub no_dev: bool,
     pub no_exec: bool,
     /// Make the mount private, so that nothing propagates.
     pub private: bool,
-    /// Map owners by this user namespace (Linux 5.12; overlay layers 5.19; tmpfs 6.3).
-    pub idmap: Option<BorrowedFd<'a>>,
     /// The whole tree below, not this mount alone.
     pub recursive: bool,
     /// Take the first four away instead of setting them.
@@ -138,14 +158,13 @@ pub struct MountAttributes<'a> {
 }
 
 /// `mount_setattr(2)` on a mount that `tree` (from `open_tree` or `fsmount`) refers to.
-pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: MountAttributes<'_>) -> io::Result<()> {
+pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<()> {
     let mut set = 0;
     for (on, flag) in [
         (attributes.read_only, libc::MOUNT_ATTR_RDONLY),
         (attributes.no_suid, libc::MOUNT_ATTR_NOSUID),
         (attributes.no_dev, libc::MOUNT_ATTR_NODEV),
         (attributes.no_exec, libc::MOUNT_ATTR_NOEXEC),
-        (attributes.idmap.is_some(), libc::MOUNT_ATTR_IDMAP),
     ] {
         if on {
             set |= flag;
@@ -155,7 +174,7 @@ pub fn mount_setattr(tree: BorrowedFd<'_>, attributes: MountAttributes<'_>) -> i
         attr_set: if attributes.allow { 0 } else { set },
         attr_clr: if attributes.allow { set } else { 0 },
         propagation: if attributes.private { libc::MS_PRIVATE } else { 0 },
-        userns_fd: attributes.idmap.map_or(0, |fd| fd.as_raw_fd() as u64),
+        userns_fd: 0,
     };
     let flags = libc::AT_EMPTY_PATH | if attributes.recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, `args` is a live, fully initialised `mount_attr` and its size is passed along.

@@ -1,6 +1,6 @@
 //! The agent protocol: what server and agent say to each other over the one duplex stream.
 //!
-//! The stream carries HTTP/2 with prior knowledge (RFC 9113 §3.3); the server is the HTTP client, the agent the HTTP server.
+//! The stream begins with the agent's configuration ([`AgentConfig::encode`]). Then it carries HTTP/2 with prior knowledge (RFC 9113 §3.3); the server is the HTTP client, the agent the HTTP server.
 //! Paths in queries and in JSON are percent-encoded bytes ([`path`]), so that every file name survives.
 //!
 //! | request | body → answer |
@@ -20,6 +20,8 @@
 pub mod frame;
 pub mod path;
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
@@ -34,7 +36,8 @@ pub const STREAM_FD: i32 = 3;
 /// The uid and gid of the agent inside the sandbox: beyond the 16 bits that images use, so that no user of an image is it.
 pub const AGENT_UID: u32 = 65_536;
 
-/// How the sandbox is set up; the agent's only argument, as JSON.
+/// How the sandbox is set up: what the agent reads from its stream before anything else. Not an argument, because everybody on the host may
+/// read those, and the environment of user code is nobody's business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentConfig {
     /// Who user code is.
@@ -49,6 +52,38 @@ pub struct AgentConfig {
     pub open_files: u64,
     /// Where there is no cgroup to limit the sandbox.
     pub instead_of_cgroup: Option<InsteadOfCgroup>,
+}
+
+impl AgentConfig {
+    /// The most bytes that it may have as JSON.
+    pub const MAX_BYTES: usize = 16 << 20;
+
+    /// As it goes over the stream: its length in four bytes, the most significant first, and JSON.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it has more than [`Self::MAX_BYTES`].
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let json = serde_json::to_vec(self)?;
+        let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= Self::MAX_BYTES);
+        let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the agent's configuration is too large"))?;
+        Ok([&length.to_be_bytes()[..], &json].concat())
+    }
+
+    /// Reads exactly what [`Self::encode`] has made, and nothing behind it.
+    ///
+    /// # Errors
+    /// Those of the stream, `UnexpectedEof` when it breaks off, and `InvalidData` when something else is said.
+    pub fn read_from(stream: &mut impl io::Read) -> io::Result<Self> {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length) as usize;
+        if length > Self::MAX_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a configuration of {length} bytes")));
+        }
+        let mut json = vec![0; length];
+        stream.read_exact(&mut json)?;
+        Ok(serde_json::from_slice(&json)?)
+    }
 }
 
 /// What takes the place of a cgroup's limits, as far as it can.
@@ -246,4 +281,43 @@ pub enum RefusalCode {
     /// The file is a program that cannot be executed (`ENOEXEC`, `EACCES`).
     NotExecutable,
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> AgentConfig {
+        AgentConfig {
+            uid: 1000,
+            gid: 1000,
+            name: "user".to_owned(),
+            home: "/".to_owned(),
+            work_dir: "/".to_owned(),
+            env: vec![("A".to_owned(), "x".repeat(70_000))],
+            open_files: 5,
+            instead_of_cgroup: None,
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_the_configuration_and_nothing_behind_it() {
+        let bytes = [config().encode().unwrap(), b"PRI * HTTP/2.0".to_vec()].concat();
+        let mut stream = &bytes[..];
+        assert_eq!(AgentConfig::read_from(&mut stream).unwrap(), config());
+        assert_eq!(stream, b"PRI * HTTP/2.0");
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_an_error() {
+        let bytes = config().encode().unwrap();
+        for length in [0, 3, 4, 100, bytes.len() - 1] {
+            assert_eq!(AgentConfig::read_from(&mut &bytes[..length]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{length} bytes");
+        }
+        for lie in [&[0xff; 8][..], &[0, 0, 0, 2, b'{', b'}'], &[0, 0, 0, 1, 0xff]] {
+            assert_eq!(AgentConfig::read_from(&mut &lie[..]).unwrap_err().kind(), io::ErrorKind::InvalidData, "{lie:?}");
+        }
+        let large = AgentConfig { env: vec![("A".to_owned(), "x".repeat(AgentConfig::MAX_BYTES))], ..config() };
+        assert_eq!(large.encode().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
 }

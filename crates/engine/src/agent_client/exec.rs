@@ -74,7 +74,8 @@ impl ExecStream {
                     }
                 }
                 Some(Err(error)) => return Err(AgentError::Lost(chain(&error))),
-                None => return Err(AgentError::Lost("the execution broke off".to_owned())),
+                // An agent that has gone takes its connection along, which is an error; this one ended its answer in good order.
+                None => return Err(AgentError::Nonsense("an execution that ended without its exit".to_owned())),
             }
         }
     }

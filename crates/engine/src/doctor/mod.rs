@@ -85,6 +85,10 @@ struct Finding {
     guarantee: String,
     attempt: String,
     held: bool,
+    /// What the server must have on the machine for this wall to stand. Such a wall is no part of a guarantee: where it is missing, that is
+    /// a warning.
+    #[serde(default)]
+    rests_on: Option<String>,
     seen: String,
 }
 
@@ -94,6 +98,17 @@ struct Findings {
     by_number: BTreeMap<String, Vec<Finding>>,
     unfinished: Vec<String>,
     weaker_limits: Vec<String>,
+    /// Attacks that succeeded because the server lacks something on the machine, by what that is.
+    lacking: BTreeMap<String, Vec<String>>,
+}
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        match finding.rests_on {
+            Some(what) if !finding.held => self.lacking.entry(what).or_default().push(finding.attempt),
+            _ => self.by_number.entry(finding.guarantee.clone()).or_default().push(finding),
+        }
+    }
 }
 
 /// Attacks from within, one group after the other. An error when no sandbox can be made at all.
@@ -103,11 +118,7 @@ pub async fn examine(engine: &Engine) -> Result<Report> {
         let result = engine.run(attack(engine, group)).await?.wait().await?;
         findings.weaker_limits.clone_from(&result.weaker_limits);
         match read(&result) {
-            Ok(found) => {
-                for finding in found {
-                    findings.by_number.entry(finding.guarantee.clone()).or_default().push(finding);
-                }
-            }
+            Ok(found) => found.into_iter().for_each(|finding| findings.add(finding)),
             Err(why) => findings.unfinished.push(format!("the attacks of the group `{group}` came to no end: {why}")),
         }
     }
@@ -153,6 +164,9 @@ fn report(backend: &'static str, kernel: String, findings: &Findings) -> Report 
     if !findings.weaker_limits.is_empty() {
         warnings.push(format!("limits that are not enforced in full here: {}", findings.weaker_limits.join(", ")));
     }
+    for (what, attempts) in &findings.lacking {
+        warnings.push(format!("not enforced, because Caisson lacks {what} on this machine: {}", attempts.join("; ")));
+    }
     let state = verdicts.iter().map(|verdict| verdict.state).max().unwrap_or(State::Unproven);
     let state = if findings.unfinished.is_empty() { state } else { state.max(State::Unproven) };
     Report { state, backend, kernel, verdicts, warnings }
@@ -184,7 +198,7 @@ mod tests {
     use super::*;
 
     fn found(number: &str, held: bool) -> Finding {
-        Finding { guarantee: number.to_owned(), attempt: "an attempt".to_owned(), held, seen: "what it saw".to_owned() }
+        Finding { guarantee: number.to_owned(), attempt: "an attempt".to_owned(), held, rests_on: None, seen: "what it saw".to_owned() }
     }
 
     fn all_held() -> Findings {
@@ -222,6 +236,20 @@ mod tests {
         let report = of(&findings);
         assert_eq!(report.state, State::Unproven);
         assert_eq!(report.verdicts.iter().find(|verdict| verdict.number == "3.1").unwrap().state, State::Unproven);
+    }
+
+    #[test]
+    fn what_the_server_cannot_enforce_is_told_and_hides_nothing() {
+        let resting = |held| Finding { rests_on: Some("CAP_OF_SOMEBODY".to_owned()), ..found("4.1", held) };
+        let mut findings = all_held();
+        findings.add(resting(true));
+        assert!(of(&findings).warnings.is_empty());
+        findings.add(resting(false));
+        let report = of(&findings);
+        assert_eq!(report.state, State::Held);
+        assert!(report.warnings[0].contains("CAP_OF_SOMEBODY") && report.warnings[0].contains("an attempt"), "{:?}", report.warnings);
+        findings.add(found("4.1", false));
+        assert_eq!(of(&findings).state, State::Broken);
     }
 
     #[test]

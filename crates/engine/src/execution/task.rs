@@ -370,6 +370,8 @@ impl Started {
     /// The agent has gone or talks nonsense: how the sandbox ended says how the program did.
     async fn lost(&self, error: AgentError) -> Ended {
         let tombstone = match error {
+            // One exchange alone: its sandbox goes on.
+            AgentError::Lost(_) if self.living.answers().await => None,
             AgentError::Lost(_) => self.living.tombstone().await,
             other => {
                 self.living.end(End::new(TombstoneReason::Crashed, other.to_string())).await;

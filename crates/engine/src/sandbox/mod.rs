@@ -271,6 +271,8 @@ impl Living {
     pub(crate) async fn failed(&self, error: AgentError) -> Error {
         match error {
             AgentError::Refused(refusal) => refused(refusal, &self.limits),
+            // One exchange alone: nobody has to wait for the end of a sandbox that goes on.
+            AgentError::Lost(_) if self.answers().await => unavailable(error.to_string()),
             AgentError::Lost(_) => self.why_ended().await,
             AgentError::Nonsense(what) => {
                 self.end(End::new(TombstoneReason::Crashed, format!("its agent broke the protocol: {what}"))).await;

@@ -18,7 +18,7 @@ use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxI
 use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, RunRequest};
 use caisson_store::Sqlite;
 use caisson_wire::AgentConfig;
-use tokio::net::UnixStream;
+use tokio::{io::AsyncWriteExt, net::UnixStream};
 
 /// Everything of one test; what it made goes with it.
 pub(crate) struct World {
@@ -132,14 +132,15 @@ impl Backend for Agents {
         theirs.set_nonblocking(true).unwrap();
         // Descriptor 3 by way of the shell's standard input. The namespace's first process takes all others with it when it dies.
         let child = Command::new("unshare")
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup", "--", "sh", "-c", "exec \"$0\" \"$1\" 3<&0 </dev/null"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup", "--", "sh", "-c", "exec \"$0\" 3<&0 </dev/null"])
             .arg(agent_binary())
-            .arg(serde_json::to_string(&config).unwrap())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(|error| BackendError::Failed(error.to_string()))?;
         self.alive.lock().unwrap().insert(id, child);
-        Ok(Box::new(UnixStream::from_std(ours).unwrap()))
+        let mut stream = UnixStream::from_std(ours).unwrap();
+        stream.write_all(&config.encode().unwrap()).await.unwrap();
+        Ok(Box::new(stream))
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
