@@ -31,8 +31,8 @@ fn ends(typist: &mut Typist, status: &str, exit_code: Option<i32>) {
 }
 
 /// Says when it is continued. One process and no children: a shell that is just starting one with `vfork` cannot be stopped.
-const STOPS: &str = "python3 -c \"import signal, time; signal.signal(signal.SIGCONT, lambda *_: print('ba' + 'ck', flush=True)); \
-                     print('in fr' + 'ont', flush=True); [time.sleep(1) for _ in iter(int, 1)]\"";
+const STOPS: &str = "python3 -c \"import os, signal, time; signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'ba' + b'ck')); \
+                     os.write(1, b'in fr' + b'ont'); [time.sleep(1) for _ in iter(int, 1)]\"";
 
 #[test]
 fn a_shell_has_a_terminal_with_job_control() {

@@ -132,8 +132,8 @@ async fn a_program_that_does_not_read_still_hears_signals() {
 }
 
 /// Says when it is continued. One process and no children: a shell that is just starting one with `vfork` cannot be stopped.
-const STOPS: &str = "python3 -c \"import signal, time; signal.signal(signal.SIGCONT, lambda *_: print('ba' + 'ck', flush=True)); \
-                     print('in fr' + 'ont', flush=True); [time.sleep(1) for _ in iter(int, 1)]\"";
+const STOPS: &str = "python3 -c \"import os, signal, time; signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'ba' + b'ck')); \
+                     os.write(1, b'in fr' + b'ont'); [time.sleep(1) for _ in iter(int, 1)]\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shell_on_a_terminal_behaves_as_on_one() {
@@ -166,7 +166,7 @@ async fn a_shell_on_a_terminal_behaves_as_on_one() {
     talk.hear("back").await;
     talk.say("\u{1a}").await;
     talk.hear("Stopped").await;
-    talk.say("jobs; kill %1; wait; echo none left: $(jobs -p | wc -l)\n").await;
+    talk.say("jobs; bg; kill %1; wait; echo none left: $(jobs -p | wc -l)\n").await;
     talk.hear("none left: 0").await;
     assert_eq!(code(world.engine.end_stdin(talk.id()).await), "is_a_terminal");
     assert_eq!(code(world.engine.resize(talk.id(), WindowSize { cols: 0, rows: 1 }).await), "limit_out_of_range");
