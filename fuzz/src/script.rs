@@ -62,6 +62,9 @@ pub enum Piece {
         byte: u8,
         length: u32,
     },
+    /// So much of standard input has left, mostly within what was sent.
+    Taken(u32),
+    Closed,
     Exit(Exit),
     Refused(Reason),
     /// JSON without a frame.
@@ -165,6 +168,8 @@ fn put(piece: &Piece, out: &mut BytesMut) {
             let length = *length as usize % if *byte == b'L' { MAX_DATA + 2 } else { 4096 };
             frame(kind as u8, &vec![*byte; length], out);
         }
+        Piece::Taken(count) => Frame::new(Kind::InputTaken, count.to_be_bytes().to_vec()).encode_into(out),
+        Piece::Closed => Frame::new(Kind::InputClosed, Bytes::new()).encode_into(out),
         Piece::Exit(exit) => Frame::json(Kind::Exit, &exit.wire()).encode_into(out),
         Piece::Refused(reason) => frame(Kind::Refused as u8, &text(&reason.wire()), out),
         Piece::Json(json) => out.extend_from_slice(&match json {

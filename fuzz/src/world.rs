@@ -1,7 +1,7 @@
 //! An engine whose sandboxes are agents by script, on a clock that is put forward whenever everybody waits.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     convert::Infallible,
     fmt, fs, io,
     path::PathBuf,
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use caisson_core::{
     AgentStream, Backend, BackendError, Death, ExecutionStatus, Observed, SandboxId, SandboxSpec, State, TimeLimits, Usage,
 };
-use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, Stdin};
+use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program};
 use caisson_wire::{Health, STAT_HEADER, VERSION};
 use futures::{StreamExt, stream};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
@@ -148,7 +148,7 @@ pub async fn create(engine: &Engine, time_limits: TimeLimits) -> caisson_core::R
 #[must_use]
 pub fn exec_request(timeout: Option<Duration>, max_output_bytes: Option<u64>) -> ExecRequest {
     let program = Program::Argv(vec!["true".to_owned()]);
-    ExecRequest { program, stdin: Stdin::Empty, env: BTreeMap::new(), cwd: None, timeout, max_output_bytes }
+    ExecRequest { timeout, max_output_bytes, ..ExecRequest::new(program) }
 }
 
 /// # Panics

@@ -289,7 +289,9 @@ fn said(answer: &Answer) -> Told {
         match kind {
             Kind::Stdout => written.0 += payload.len() as u64,
             Kind::Stderr => written.1 += payload.len() as u64,
-            Kind::Started => {}
+            Kind::Started | Kind::InputClosed => {}
+            // Nothing was sent to it, so nothing else can have been taken.
+            Kind::InputTaken if payload[..] == [0; 4] => {}
             _ => break,
         }
     }

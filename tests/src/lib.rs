@@ -16,9 +16,12 @@ mod probe;
 mod process;
 #[cfg(test)]
 mod promises;
+mod proxy;
 mod sandbox;
+mod screen;
 mod server;
 mod shortage;
+mod websocket;
 
 pub use archive::{Archive, octal};
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
@@ -29,9 +32,12 @@ pub use home::{Home, Ran, meant_to_lack, needs, program};
 pub use host::{Host, may_set_the_order};
 pub use probe::{on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
+pub use proxy::Proxy;
 pub use sandbox::Sandbox;
+pub use screen::Screen;
 pub use server::{Server, Setup};
 pub use shortage::{Shortage, SmallDisk};
+pub use websocket::{Heard, NoUpgrade, Socket, Typist, descriptors, descriptors_come_back};
 
 pub use base64::{Engine as Base64Engine, engine::general_purpose::STANDARD as BASE64};
 pub use serde_json::{Value, json};

@@ -2,44 +2,42 @@
 //!
 //! ```text
 //! request frames ──▶ Start ─▶ [ program ] ─▶ stdout, stderr ──▶ answer frames ──▶ Exit
-//!        └─ Stdin, Signal ──────▲   ▲
+//!        └─ Stdin, Signal, Resize ▲ ▲
 //!                 time-out, output limit, stream reset: the whole tree is killed
 //! ```
 
+mod streams;
+
 use std::{
+    collections::VecDeque,
     ffi::CString,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use caisson_sys::process::{self, DATA, Exit, Mark, OPEN_FILES, PROCESSES, Program, Step, waiting_bytes};
+use bytes::Bytes;
+use caisson_sys::process::{self, DATA, Exit, Mark, OPEN_FILES, PROCESSES, Program, Step};
 use caisson_wire::{
-    CODE_FILE, Ended, ExecExit, ExecStart, Refusal, RefusalCode, Started,
+    CODE_FILE, Ended, ExecExit, ExecStart, LOGIN_SHELL, Refusal, RefusalCode, Started, WindowSize,
     frame::{Decoder, Frame, Kind},
 };
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use rustix::{
-    fs::{Mode, OFlags, open},
-    io::Errno,
-    pipe::{PipeFlags, pipe_with},
-};
+use rustix::io::Errno;
 use tokio::{
-    io::unix::AsyncFd,
     sync::{mpsc, oneshot},
     time::sleep_until,
 };
 
+use self::streams::{Input, News, Output, Streams};
 use crate::{
     changes::{self, Changes, Snapshot},
     code, lookup,
     refusal::{of_path, refuse},
     setup::Agent,
-    tree,
-    watched::watch,
+    terminal, tree,
 };
 
 /// The filter of user code, see `seccomp/user.toml`.
@@ -47,9 +45,6 @@ const USER_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/user.bpf"));
 
 /// Answer frames on their way; the program waits in its pipe when the server does not read.
 const FRAMES: usize = 8;
-/// Standard input that waits for the program. While this much waits, no further frame is read, signals included.
-const MAX_PENDING_STDIN: usize = 1 << 20;
-const READ_CHUNK: usize = 64 << 10;
 /// How long the last outputs of a program may take to be read once it has ended.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -115,9 +110,17 @@ async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mps
     let mut environment = config.env.clone();
     environment.retain(|(key, _)| start.env.iter().all(|(other, _)| other != key));
     environment.extend(start.env.iter().cloned());
+    if start.terminal.is_some() && lookup::variable(&environment, "TERM").is_none() {
+        environment.push(("TERM".to_owned(), terminal::TERM.to_owned()));
+    }
 
-    let name = start.argv.first().ok_or_else(|| refuse(RefusalCode::Invalid, "argv is empty"))?;
-    let names: Vec<&str> = std::iter::once(name).chain(&start.alternatives).map(String::as_str).collect();
+    let name = match start.argv.first().map(String::as_str) {
+        Some(LOGIN_SHELL) => lookup::variable(&environment, "SHELL").unwrap_or_default(),
+        Some(name) => name,
+        None => return Err(refuse(RefusalCode::Invalid, "argv is empty")),
+    };
+    let names = std::iter::once(name).chain(start.alternatives.iter().map(String::as_str));
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
     let path = lookup::find(&names, &environment, &directory, agent.user())
         .ok_or_else(|| refuse(RefusalCode::ProgramNotFound, format!("no program {} in this sandbox", quoted(&names))))?;
 
@@ -135,8 +138,8 @@ async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mps
     }
 
     let mut running = Running::start(agent, start, &path, &argv, &environment, &directory)?;
-    let told = Frame::json(Kind::Started, &Started { pid: running.pid.unsigned_abs(), program: path }).encode();
-    let Some((exit, ended)) = running.watch(start, requests, answers, told).await else {
+    running.tell(Frame::json(Kind::Started, &Started { pid: running.pid.unsigned_abs(), program: path }));
+    let Some((exit, ended)) = running.watch(start, requests, answers).await else {
         return Ok(());
     };
     let duration = running.begun.elapsed();
@@ -186,61 +189,15 @@ async fn compare(agent: &Agent, directory: &str, before: Snapshot, except: Optio
     agent.workers.run(move || Ok(before.compare(&directory, except.as_deref()))).await
 }
 
-/// One of the two outputs.
-struct Output {
-    kind: Kind,
-    /// Absent once it has ended.
-    pipe: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Output {
-    fn new(kind: Kind, pipe: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&pipe, true)?;
-        Ok(Self { kind, pipe: Some(watch(pipe)?) })
-    }
-
-    /// The next bytes. Never ready again after the end. Cancel-safe: bytes are taken only when they are returned.
-    async fn read(&mut self) -> Bytes {
-        loop {
-            let Some(pipe) = &self.pipe else { return std::future::pending().await };
-            let Ok(mut ready) = pipe.readable().await else { return std::future::pending().await };
-            // No larger than what waits, so that many small outputs do not cost much memory.
-            let waiting = waiting_bytes(pipe.get_ref().as_fd());
-            let mut chunk = vec![0; waiting.clamp(1, READ_CHUNK)];
-            match rustix::io::read(pipe.get_ref(), &mut *chunk) {
-                Ok(0) => self.pipe = None,
-                Ok(count) => {
-                    chunk.truncate(count);
-                    return chunk.into();
-                }
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(_) => self.pipe = None,
-            }
-        }
-    }
-
-    /// What waits in the pipe now, at most `limit` bytes of it.
-    fn read_now(&mut self, limit: usize) -> Option<Bytes> {
-        let pipe = self.pipe.as_ref()?;
-        let mut chunk = vec![0; limit.min(READ_CHUNK)];
-        match rustix::io::read(pipe.get_ref(), &mut *chunk) {
-            Ok(count) if count > 0 => {
-                chunk.truncate(count);
-                Some(chunk.into())
-            }
-            _ => None,
-        }
-    }
-}
-
 struct Running {
     pid: i32,
     mark: Option<Mark>,
     begun: Instant,
+    input: Input,
     stdout: Output,
     stderr: Output,
-    stdin: Option<AsyncFd<OwnedFd>>,
+    /// Frames for the server, as far as it has not taken them. No output is read before they are gone, so there are few.
+    outgoing: VecDeque<Bytes>,
     exit: oneshot::Receiver<Exit>,
     written: u64,
 }
@@ -262,17 +219,11 @@ impl Running {
         let environment = environment.iter().map(|(key, value)| text(&format!("{key}={value}"))).collect::<Result<Vec<_>, _>>()?;
         let (program, working) = (text(path)?, text(directory)?);
 
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()));
-        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
-        let (stdin_end, stdin) = if start.stdin {
-            let (theirs, ours) = pipe()?;
-            rustix::io::ioctl_fionbio(&ours, true).map_err(|error| exhausted(error.into()))?;
-            (theirs, Some(watch(ours).map_err(exhausted)?))
-        } else {
-            (open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| exhausted(error.into()))?, None)
+        let streams = match start.terminal {
+            Some(size) => Streams::terminal(size, agent.user()),
+            None => Streams::pipes(start.stdin),
         };
-        let (stdout, stderr) =
-            (Output::new(Kind::Stdout, stdout).map_err(exhausted)?, Output::new(Kind::Stderr, stderr).map_err(exhausted)?);
+        let Streams { input, stdout, stderr, theirs } = streams.map_err(exhausted)?;
 
         let mut limits = vec![(OPEN_FILES, agent.config.open_files)];
         if let Some(instead) = agent.config.instead_of_cgroup {
@@ -283,7 +234,8 @@ impl Running {
             argv: &argv,
             environment: &environment,
             directory: &working,
-            stdio: [stdin_end.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+            stdio: theirs.each_ref().map(AsFd::as_fd),
+            terminal: start.terminal.is_some(),
             identity: (!agent.unchanged).then(|| agent.user()),
             namespace: agent.namespace.as_ref().map(AsFd::as_fd),
             limits: &limits,
@@ -313,20 +265,16 @@ impl Running {
             ),
         })?;
         let exit = agent.reaper.wait_for(started.pid);
-        Ok(Self { pid: started.pid, mark, begun, stdout, stderr, stdin, exit, written: 0 })
+        Ok(Self { pid: started.pid, mark, begun, input, stdout, stderr, outgoing: VecDeque::new(), exit, written: 0 })
     }
 
-    /// Until the program has ended. `None` when nobody listens any more, and then it is killed.
-    async fn watch(
-        &mut self,
-        start: &ExecStart,
-        mut requests: Requests,
-        answers: &mpsc::Sender<Bytes>,
-        told: Bytes,
-    ) -> Option<(Exit, Option<Ended>)> {
-        if answers.send(told).await.is_err() {
-            return self.abandon().await;
-        }
+    fn tell(&mut self, frame: Frame) {
+        self.outgoing.push_back(frame.encode());
+    }
+
+    /// Until the program has ended. `None` when nobody listens any more, and then it is killed. A server that does not read holds the
+    /// program up, but neither its deadline nor what it is told.
+    async fn watch(&mut self, start: &ExecStart, mut requests: Requests, answers: &mpsc::Sender<Bytes>) -> Option<(Exit, Option<Ended>)> {
         let deadline = start.timeout_ms.map(|timeout| self.begun + Duration::from_millis(timeout));
         let deadline_passed = async {
             match deadline {
@@ -337,10 +285,8 @@ impl Running {
         tokio::pin!(deadline_passed);
         let mut ended = None;
         let mut listening = true;
-        let mut pending = BytesMut::new();
-        let mut stdin_ends = false;
         loop {
-            let more = tokio::select! {
+            tokio::select! {
                 biased;
                 // A reset of the stream; `closed` can be asked again at any time.
                 () = answers.closed() => return self.abandon().await,
@@ -349,77 +295,54 @@ impl Running {
                 () = &mut deadline_passed, if ended.is_none() => {
                     ended = Some(Ended::TimedOut);
                     self.kill().await;
-                    continue;
                 }
-                // Cancel-safe, see `Output::read`.
-                bytes = self.stdout.read() => Some((Kind::Stdout, bytes)),
-                bytes = self.stderr.read() => Some((Kind::Stderr, bytes)),
-                // Writes only what it takes from `pending`.
-                () = feed(&mut self.stdin, &mut pending), if !pending.is_empty() => None,
-                // Cancel-safe, see `Requests::next`.
-                frame = requests.next(), if listening && pending.len() < MAX_PENDING_STDIN => {
-                    match frame {
-                        Some(frame) if frame.kind == Kind::Stdin => {
-                            if self.stdin.is_some() {
-                                pending.extend_from_slice(&frame.payload);
-                            }
-                        }
-                        Some(frame) if frame.kind == Kind::StdinEof => stdin_ends = true,
-                        Some(frame) if frame.kind == Kind::Signal => self.signal(&frame.payload),
-                        // The end of what the server has to say is no end of the program; a frame out of place ends only the listening.
-                        _ => {
-                            listening = false;
-                            stdin_ends = true;
-                        }
+                // Cancel-safe, see `Requests::next`. In front of the output, so that a flood of it keeps no signal waiting.
+                frame = requests.next(), if listening => {
+                    listening = frame.is_some_and(|frame| self.obey(&frame));
+                    if !listening {
+                        self.input.finish();
                     }
-                    None
                 }
-            };
-            if stdin_ends && pending.is_empty() {
-                self.stdin = None;
-            }
-            if self.stdin.is_none() {
-                pending.clear();
-            }
-            if let Some((kind, bytes)) = more {
-                if !self.pass_on(kind, bytes, start, answers, &mut deadline_passed, &mut ended).await {
-                    return self.abandon().await;
-                }
-                if ended.is_none() && start.max_output_bytes.is_some_and(|limit| self.written > limit) {
-                    ended = Some(Ended::OutputLimit);
-                    self.kill().await;
+                // Cancel-safe, see there.
+                () = self.input.feed(), if self.input.is_waiting() => match self.input.news() {
+                    Some(News::Taken(count)) => self.tell(Frame::new(Kind::InputTaken, count.to_be_bytes().to_vec())),
+                    Some(News::Closed) => self.tell(Frame::new(Kind::InputClosed, Bytes::new())),
+                    None => {}
+                },
+                // Nobody else waits for room, so no place is lost.
+                room = answers.reserve(), if !self.outgoing.is_empty() => match (room, self.outgoing.pop_front()) {
+                    (Ok(room), Some(frame)) => room.send(frame),
+                    _ => return self.abandon().await,
+                },
+                // Cancel-safe, see `Output::read`.
+                (kind, bytes) = either(&mut self.stdout, &mut self.stderr), if self.outgoing.is_empty() => {
+                    self.written += bytes.len() as u64;
+                    let bytes = clip(bytes, self.written, start.max_output_bytes);
+                    if !bytes.is_empty() {
+                        self.tell(Frame::new(kind, bytes));
+                    }
+                    if ended.is_none() && start.max_output_bytes.is_some_and(|limit| self.written > limit) {
+                        ended = Some(Ended::OutputLimit);
+                        self.kill().await;
+                    }
                 }
             }
         }
     }
 
-    /// Sends output on. A server that does not read holds the program up, but not its deadline. `false` when nobody listens.
-    async fn pass_on(
-        &mut self,
-        kind: Kind,
-        bytes: Bytes,
-        start: &ExecStart,
-        answers: &mpsc::Sender<Bytes>,
-        deadline_passed: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
-        ended: &mut Option<Ended>,
-    ) -> bool {
-        self.written += bytes.len() as u64;
-        let bytes = clip(bytes, self.written, start.max_output_bytes);
-        if bytes.is_empty() {
-            return true;
+    /// Does what a frame says; `false` when nothing after it is listened to. That is no end of the program.
+    fn obey(&mut self, frame: &Frame) -> bool {
+        match frame.kind {
+            Kind::Stdin => return self.input.push(&frame.payload),
+            Kind::StdinEof => self.input.finish(),
+            Kind::Signal => self.signal(&frame.payload),
+            Kind::Resize => match WindowSize::from_bytes(&frame.payload) {
+                Some(size) => self.input.resize(size),
+                None => return false,
+            },
+            _ => return false,
         }
-        let sending = answers.send(Frame::new(kind, bytes).encode());
-        tokio::pin!(sending);
-        loop {
-            tokio::select! {
-                // Polled by reference until it is done.
-                sent = &mut sending => return sent.is_ok(),
-                () = deadline_passed.as_mut(), if ended.is_none() => {
-                    *ended = Some(Ended::TimedOut);
-                    if let Some(mark) = &self.mark { tree::kill(mark.name(), self.pid).await; } else { kill_group(self.pid); }
-                }
-            }
-        }
+        true
     }
 
     fn signal(&self, payload: &[u8]) {
@@ -446,9 +369,14 @@ impl Running {
     /// Sends what is left in the pipes and the report. A daemon that holds them goes on, and its output is thrown away.
     async fn finish(mut self, answers: &mpsc::Sender<Bytes>, report: &ExecExit) {
         let send_all = async {
+            for frame in self.outgoing.drain(..) {
+                if answers.send(frame).await.is_err() {
+                    return;
+                }
+            }
             for output in [&mut self.stdout, &mut self.stderr] {
                 // Not more than was there when the program ended: a daemon could write for ever.
-                let mut left = output.pipe.as_ref().map_or(0, |pipe| waiting_bytes(pipe.get_ref().as_fd()));
+                let mut left = output.left();
                 if report.ended == Some(Ended::OutputLimit) {
                     left = 0;
                 }
@@ -467,9 +395,7 @@ impl Running {
             return;
         }
         for output in [self.stdout, self.stderr] {
-            if output.pipe.is_some() {
-                tokio::spawn(discard(output));
-            }
+            tokio::spawn(output.discard());
         }
     }
 }
@@ -488,29 +414,12 @@ fn kill_group(pid: i32) {
     drop(process::signal_group(pid, 9));
 }
 
-/// Writes once to standard input. Cancel-safe: what was written has left `pending`. Closes it when the program does not read any more.
-async fn feed(stdin: &mut Option<AsyncFd<OwnedFd>>, pending: &mut BytesMut) {
-    let Some(pipe) = stdin else { return };
-    let Ok(mut ready) = pipe.writable().await else { return };
-    match rustix::io::write(pipe.get_ref(), pending) {
-        Ok(count) => drop(pending.split_to(count)),
-        Err(Errno::AGAIN) => ready.clear_ready(),
-        Err(Errno::INTR) => {}
-        Err(_) => {
-            drop(ready);
-            *stdin = None;
-        }
-    }
-}
-
-/// Reads and forgets until the last holder of the pipe has closed it, so that a daemon does not die of its output.
-async fn discard(mut output: Output) {
-    while output.pipe.is_some() {
-        tokio::select! {
-            // Never ready after the end, which the other arm finds.
-            _ = output.read() => {}
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
+/// The next bytes of whichever has some, both alike. Cancel-safe, as [`Output::read`] is.
+async fn either(stdout: &mut Output, stderr: &mut Output) -> (Kind, Bytes) {
+    let (out, err) = (stdout.kind, stderr.kind);
+    tokio::select! {
+        bytes = stdout.read() => (out, bytes),
+        bytes = stderr.read() => (err, bytes),
     }
 }
 

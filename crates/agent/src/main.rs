@@ -14,6 +14,7 @@ mod reaper;
 mod refusal;
 mod service;
 mod setup;
+mod terminal;
 mod tree;
 mod watched;
 mod worker;

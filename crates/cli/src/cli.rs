@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, rm::RmArgs, run::RunArgs,
-        serve::ServeArgs, version::VersionArgs,
+        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs,
+        serve::ServeArgs, sh::ShArgs, version::VersionArgs,
     },
     printable, status,
 };
@@ -18,7 +18,7 @@ const AFTER_HELP: &str = "\
 `run`, `serve` and `doctor` make sandboxes on this machine. All other commands talk to a server: to http://127.0.0.1:8080 unless \
 --server or CAISSON_SERVER names another.
 
-Exit status: that of the program for `run` and `exec`, the findings' for `doctor` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
+Exit status: that of the program for `run`, `exec` and `sh`, the findings' for `doctor` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
 
 #[derive(Debug, Parser)]
 #[command(name = "caisson", version, about = ABOUT, after_help = AFTER_HELP, disable_help_subcommand = true, arg_required_else_help = true)]
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     New(NewArgs),
     Exec(ExecArgs),
+    Sh(ShArgs),
+    Ps(PsArgs),
     Ls(LsArgs),
     Rm(RmArgs),
     Cp(CpArgs),
@@ -46,7 +48,7 @@ impl Command {
     /// The exit status when Caisson itself fails.
     pub(crate) fn failure(&self) -> u8 {
         match self {
-            Self::Run(_) | Self::Exec(_) | Self::Doctor(_) => status::CAISSON_FAILED,
+            Self::Run(_) | Self::Exec(_) | Self::Sh(_) | Self::Doctor(_) => status::CAISSON_FAILED,
             _ => status::FAILURE,
         }
     }
@@ -55,9 +57,9 @@ impl Command {
 /// Reads the command line. Otherwise help, version or the mistake has been printed, and this is the exit status.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // The status of `run` and `exec` is the program's own, so a mistake must not look like one of its answers.
+    // The status of `run`, `exec` and `sh` is the program's own, so a mistake must not look like one of its answers.
     let usage = match arguments.get(1).and_then(|word| word.to_str()) {
-        Some("run" | "exec" | "doctor") => status::CAISSON_FAILED,
+        Some("run" | "exec" | "sh" | "doctor") => status::CAISSON_FAILED,
         _ => status::USAGE,
     };
     read(&arguments).map_err(|error| {

@@ -15,6 +15,7 @@ mod signals;
 mod status;
 mod stdin;
 mod table;
+mod terminal;
 mod waiting;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args),
         Command::New(args) => commands::new::run(args),
         Command::Exec(args) => commands::exec::run(args),
+        Command::Sh(args) => commands::sh::run(args),
+        Command::Ps(args) => commands::ps::run(args),
         Command::Ls(args) => commands::ls::run(args),
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use caisson_server::native::types::ResultBody;
+use caisson_server::native::types::{ExecutionBody, ResultBody};
 
 use crate::{output::Closed, printable};
 
@@ -30,14 +30,23 @@ fn signal_code(signal: i32) -> u8 {
 
 /// The status for how a program ended, and what to say about it beside its own output.
 pub(crate) fn of_result(result: &ResultBody) -> (u8, Option<String>) {
-    let told = |what: &str| Some(result.message.as_ref().map_or_else(|| what.to_owned(), |figure| format!("{what} ({figure})")));
-    match result.status.as_str() {
+    of_end(&result.status, result.exit_code, result.signal, result.message.as_deref())
+}
+
+/// The same from the record.
+pub(crate) fn of_execution(execution: &ExecutionBody) -> (u8, Option<String>) {
+    of_end(&execution.status, execution.exit_code, execution.signal, execution.message.as_deref())
+}
+
+fn of_end(status: &str, exit_code: Option<i32>, signal: Option<i32>, message: Option<&str>) -> (u8, Option<String>) {
+    let told = |what: &str| Some(message.map_or_else(|| what.to_owned(), |figure| format!("{what} ({figure})")));
+    match status {
         // Statuses have eight bits; a server that says otherwise is not believed.
-        "exited" => match result.exit_code.map(u8::try_from) {
-            Some(Ok(code)) => (code, result.message.clone()),
+        "exited" => match exit_code.map(u8::try_from) {
+            Some(Ok(code)) => (code, message.map(str::to_owned)),
             _ => (CAISSON_FAILED, Some("the server did not say how the program ended".to_owned())),
         },
-        "signaled" => (signal_code(result.signal.unwrap_or(SIGKILL)), result.message.clone()),
+        "signaled" => (signal_code(signal.unwrap_or(SIGKILL)), message.map(str::to_owned)),
         "timed_out" => (TIMED_OUT, told("the program was ended at its time limit")),
         "out_of_memory" => (signal_code(SIGKILL), told("the program was ended at the sandbox's memory limit")),
         "killed" => (signal_code(SIGKILL), told("the program was killed")),

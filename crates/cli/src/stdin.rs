@@ -59,6 +59,7 @@ pub(crate) fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-fn is_a_terminal_of_others() -> bool {
+/// Whether it is a terminal on which another job is in the foreground.
+pub(crate) fn is_a_terminal_of_others() -> bool {
     is_terminal() && rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok_and(|foreground| foreground != rustix::process::getpgrp())
 }

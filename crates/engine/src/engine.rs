@@ -41,7 +41,7 @@ const DESTROY_WITHIN: Duration = Duration::from_secs(30);
 /// The engine: a cheap handle. What it does it does in tasks of its own, so a caller that goes away half-creates nothing.
 #[derive(Clone)]
 pub struct Engine {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -57,7 +57,6 @@ impl Engine {
             logs: config.data_dir.join("executions"),
             inline_bytes: config.inline_output_bytes as u64,
             log_bytes: config.log_bytes,
-            lead_bytes: config.output_lead_bytes,
         };
         let directory = logs.logs.clone();
         let made = tokio::task::spawn_blocking(move || make_private(&directory)).await.map_err(std::io::Error::other);
@@ -363,7 +362,7 @@ impl Engine {
         Ok((living, agent, path, begun))
     }
 
-    async fn not_running(&self, id: ExecutionId) -> Error {
+    pub(crate) async fn not_running(&self, id: ExecutionId) -> Error {
         match self.execution(id).await {
             Ok(_) => Error::conflict("execution_finished", format!("execution `{id}` has ended")),
             Err(error) => error,

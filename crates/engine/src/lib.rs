@@ -32,12 +32,12 @@ mod validate;
 
 pub use config::EngineConfig;
 pub use engine::Engine;
-pub use execution::Running;
+pub use execution::{Attachment, Running};
 pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
-    OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin,
+    OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
 };
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};

@@ -57,6 +57,8 @@ pub enum Program {
     Argv(Vec<String>),
     /// A command line for the sandbox's shell (`bash` where there is one, else `sh`).
     Shell(String),
+    /// The shell of the sandbox's user (`SHELL`; where it is not there, `bash` or `sh`), as it is after a login.
+    LoginShell,
     /// Source code for an interpreter or compiler of the image; `args` come after the file.
     Code { language: String, text: String, args: Vec<String> },
 }
@@ -71,6 +73,20 @@ pub enum Stdin {
     Bytes(Bytes),
     /// As it comes; end of file when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
+    /// What [`crate::Engine::write_stdin`] brings, until [`crate::Engine::end_stdin`].
+    Clients,
+}
+
+/// How large a terminal is, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowSize {
+    pub cols: u16,
+    pub rows: u16,
+}
+
+impl WindowSize {
+    /// The smallest and the largest figure of either kind.
+    pub const RANGE: (u16, u16) = (1, 4096);
 }
 
 /// One execution in a living sandbox.
@@ -84,6 +100,28 @@ pub struct ExecRequest {
     pub timeout: Option<Duration>,
     /// End it with `output_limit` after this many bytes on both streams together.
     pub max_output_bytes: Option<u64>,
+    /// Standard input, output and error are one terminal of this size, and clients feed it. All it says is on `stdout`. Its sandbox is not
+    /// in use by it alone: somebody has to be attached, or it has to say something.
+    pub terminal: Option<WindowSize>,
+    /// It waits when everybody who is attached is far behind. While nobody is, it never waits.
+    pub wait_for_readers: bool,
+}
+
+impl ExecRequest {
+    /// This program, with nothing on its standard input and no limits of its own.
+    #[must_use]
+    pub fn new(program: Program) -> Self {
+        Self {
+            program,
+            stdin: Stdin::Empty,
+            env: BTreeMap::new(),
+            cwd: None,
+            timeout: None,
+            max_output_bytes: None,
+            terminal: None,
+            wait_for_readers: false,
+        }
+    }
 }
 
 /// A file to put into a one-shot's sandbox.

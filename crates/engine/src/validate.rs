@@ -7,7 +7,7 @@ use caisson_core::{Error, Result, SandboxSpec, TimeLimits};
 use crate::{
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
     figures,
-    request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate},
+    request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate, Stdin, WindowSize},
     search::GrepRequest,
 };
 
@@ -70,6 +70,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
             }
             arguments("shell", std::slice::from_ref(line))?;
         }
+        Program::LoginShell => {}
         Program::Code { text, args, .. } => {
             if text.len() > MAX_CODE {
                 let message = format!(
@@ -89,6 +90,20 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
     time_limit("timeout", request.timeout)?;
     if request.max_output_bytes == Some(0) {
         return Err(Error::invalid("limit_out_of_range", "field `max_output_bytes` must be at least 1"));
+    }
+    let Some(size) = request.terminal else { return Ok(()) };
+    if !matches!(request.stdin, Stdin::Empty | Stdin::Clients) {
+        return Err(Error::invalid("invalid_request", "a terminal is typed into while it runs; leave standard input out of the request"));
+    }
+    window_size(size)
+}
+
+pub(crate) fn window_size(size: WindowSize) -> Result<()> {
+    let (low, high) = WindowSize::RANGE;
+    for (field, figure) in [("cols", size.cols), ("rows", size.rows)] {
+        if !(low..=high).contains(&figure) {
+            return Err(Error::invalid("limit_out_of_range", format!("field `{field}` is {figure}, allowed is {low} to {high}")));
+        }
     }
     Ok(())
 }
@@ -297,11 +312,13 @@ fn metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::request::{InputFile, Stdin};
+    use crate::request::InputFile;
 
     fn request(program: Program) -> ExecRequest {
-        ExecRequest { program, stdin: Stdin::Empty, env: BTreeMap::new(), cwd: None, timeout: None, max_output_bytes: None }
+        ExecRequest::new(program)
     }
 
     fn argv(argv: &[&str]) -> Program {
@@ -351,6 +368,13 @@ mod tests {
             refused(exec(&ExecRequest { timeout: Some(timeout), ..request(argv(&["true"])) }), "limit_out_of_range", "`timeout`");
         }
         refused(exec(&ExecRequest { max_output_bytes: Some(0), ..request(argv(&["true"])) }), "limit_out_of_range", "max_output_bytes");
+        let terminal = |cols, rows| ExecRequest { terminal: Some(WindowSize { cols, rows }), ..request(Program::LoginShell) };
+        exec(&terminal(1, 4096)).unwrap();
+        for (cols, rows, field) in [(0, 24, "`cols`"), (80, 0, "`rows`"), (4097, 24, "`cols`"), (80, u16::MAX, "`rows`")] {
+            refused(exec(&terminal(cols, rows)), "limit_out_of_range", field);
+        }
+        let typed = ExecRequest { stdin: Stdin::Bytes(Bytes::from_static(b"x")), ..terminal(80, 24) };
+        refused(exec(&typed), "invalid_request", "terminal");
         refused(exec(&ExecRequest { cwd: Some("a\0".to_owned()), ..request(argv(&["true"])) }), "invalid_path", "`cwd`");
         assert_eq!(absolute_path("/workspace", b"a/b").unwrap(), b"/workspace/a/b");
         assert_eq!(absolute_path("/", b"a").unwrap(), b"/a");

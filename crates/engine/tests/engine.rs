@@ -1,6 +1,7 @@
 //! The engine over real agents and a real database.
 
 mod support;
+mod talk;
 
 use std::{
     collections::BTreeMap,

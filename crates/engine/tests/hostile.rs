@@ -16,7 +16,7 @@ use caisson_core::{
     AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Observed, Outcome, Page,
     Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tombstone, TombstoneReason, Usage,
 };
-use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program, RunRequest, SandboxUpdate, Stdin};
+use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program, RunRequest, SandboxUpdate};
 use caisson_store::Sqlite;
 use caisson_wire::{
     Ended, ExecExit, FileKind, FileStat, Health, Listing, Started, VERSION,
@@ -225,7 +225,7 @@ impl World {
 
 fn request(timeout: Option<Duration>) -> ExecRequest {
     let program = Program::Argv(vec!["true".to_owned()]);
-    ExecRequest { program, stdin: Stdin::Empty, env: BTreeMap::new(), cwd: None, timeout, max_output_bytes: None }
+    ExecRequest { timeout, ..ExecRequest::new(program) }
 }
 
 fn one_shot(timeout: Option<Duration>) -> RunRequest {
@@ -338,6 +338,8 @@ async fn r5_4_garbage_ends_the_sandbox_and_nothing_else() {
         ("another limit that was never set", vec![started(), limits[1].clone()]),
         ("paths that are none", vec![started(), many("../../etc/passwd")]),
         ("paths with NUL", vec![started(), many("/a%00b")]),
+        ("input taken that was never sent", vec![started(), Frame::new(Kind::InputTaken, 1u32.to_be_bytes().to_vec()).encode()]),
+        ("a count of another length", vec![started(), raw(21, 3, b"abc")]),
         ("two starts", vec![started(), started()]),
         ("output before the start", vec![Frame::new(Kind::Stdout, &b"x"[..]).encode()]),
         ("an exit before the start", vec![exit(|_| {})]),

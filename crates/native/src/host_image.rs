@@ -91,7 +91,8 @@ impl HostImage {
         file("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"));
         file("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n".into());
         file("resolv.conf", "# This sandbox has no network.\n".into());
-        file("profile", format!("export PATH={PATH}\n"));
+        // What the request says of PATH stands.
+        file("profile", format!("export PATH=\"${{PATH:-{PATH}}}\"\n[ -z \"$BASH_VERSION\" ] || PS1='\\u@\\h:\\w\\$ '\n"));
         steps.push(Step::Symlink { path: "etc/os-release".into(), target: "../usr/lib/os-release".into() });
         steps.push(Step::Symlink { path: "etc/mtab".into(), target: "/proc/self/mounts".into() });
         steps

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, os::fd::AsFd, path::PathBuf, process::Command, 
 use bytes::Bytes;
 use caisson_core::{Limits, SandboxSpec};
 use caisson_engine::{
-    CreateRequest, Created, Engine, EngineConfig, ExecRequest, FileAttributes, Program, Stdin,
+    CreateRequest, Created, Engine, EngineConfig, ExecRequest, FileAttributes, Program,
     doctor::{self, State},
 };
 use caisson_native::{Native, NativeConfig, Weakness};
@@ -55,14 +55,7 @@ async fn attack(engine: &Engine, group: &str) -> Vec<Value> {
     let content = Box::pin(futures::stream::iter([Ok(Bytes::from(probe()))]));
     engine.write_file(sandbox.id, b"/tmp/probe", FileAttributes { mode: Some(0o755), ..FileAttributes::default() }, content).await.unwrap();
     let program = Program::Argv(vec!["/tmp/probe".to_owned(), group.to_owned()]);
-    let request = ExecRequest {
-        program,
-        stdin: Stdin::Empty,
-        env: Default::default(),
-        cwd: None,
-        timeout: Some(Duration::from_secs(120)),
-        max_output_bytes: None,
-    };
+    let request = ExecRequest { timeout: Some(Duration::from_secs(120)), ..ExecRequest::new(program) };
     let running = engine.exec(sandbox.id, request).await.unwrap();
     let result = running.wait().await.unwrap();
     let text = String::from_utf8_lossy(&result.stdout.head).into_owned();

@@ -7,7 +7,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -134,6 +134,24 @@ fn refuse_web_pages(request: &Request) -> ApiResult<()> {
     }
 }
 
+/// A browser asks nobody before a page of any site opens a WebSocket, and says from where only here. So pages of other sites get none, with
+/// or without a key: only those of this server's own address, or of this machine where the server is asked as that.
+pub(crate) fn refuse_other_sites(head: &Parts) -> ApiResult<()> {
+    let host = head.headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_own = |origin: &str| match origin.split_once("://") {
+        Some((_, page)) => !page.is_empty() && (page.eq_ignore_ascii_case(host) || (is_loopback(page) && is_loopback(host))),
+        None => false,
+    };
+    match head.headers.get_all(header::ORIGIN).iter().map(|value| value.to_str().unwrap_or_default()).find(|origin| !is_own(origin)) {
+        None => Ok(()),
+        Some(other) => {
+            let message =
+                format!("a page of `{other}` gets no WebSocket of `{host}`; behind a proxy, let `Host` be what the browser asked for");
+            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+        }
+    }
+}
+
 /// Whether the request comes from this machine and was not passed on by a proxy on it.
 fn is_local(request: &Request) -> bool {
     let from_here = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
@@ -151,16 +169,20 @@ fn hosts(request: &Request) -> impl Iterator<Item = &str> {
 
 /// Whether `host[:port]` names this machine.
 fn is_loopback(host: &str) -> bool {
-    if host.contains('@') {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, "")) => (address, None),
+            Some((address, port)) => match port.strip_prefix(':') {
+                Some(port) => (address, Some(port)),
+                None => return false,
+            },
+            None => return false,
+        },
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    if port.is_some_and(|port| !port.bytes().all(|byte| byte.is_ascii_digit())) {
         return false;
     }
-    let name = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
-            _ => return false,
-        },
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
@@ -238,6 +260,29 @@ mod tests {
         for origin in ["https://example.com", "null", "http://localhost.example.com", ""] {
             assert_eq!(status(&[("host", "localhost"), ("origin", origin)]), Err(403), "{origin}");
         }
+    }
+
+    #[test]
+    fn r6_4_pages_of_other_sites_get_no_websocket() {
+        let status = |headers: &[(&str, &str)]| refuse_other_sites(&request(headers).into_parts().0).map_err(|error| error.parts().0);
+        for (host, origin, ok) in [
+            ("example.com", "https://example.com", true),
+            ("example.com:8080", "http://Example.com:8080", true),
+            ("example.com:8080", "http://example.com", false),
+            ("example.com", "https://other.example.com", false),
+            ("127.0.0.1:8080", "http://localhost:3000", true),
+            ("example.com", "http://localhost:3000", false),
+            ("localhost", "https://example.com", false),
+            ("localhost", "null", false),
+            ("localhost", "", false),
+            ("", "http://", false),
+        ] {
+            assert_eq!(status(&[("host", host), ("origin", origin)]).is_ok(), ok, "{origin} at {host}");
+        }
+        assert_eq!(status(&[("host", "example.com")]), Ok(()), "no browser");
+        let mut two = request(&[("host", "example.com"), ("origin", "https://example.com")]);
+        two.headers_mut().append("origin", "https://other.example.com".parse().unwrap());
+        assert!(refuse_other_sites(&two.into_parts().0).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The output of an execution as it comes.
 
 use caisson_core::{ExecutionId, Result, Stream};
-use caisson_engine::{Engine, OutputChunk, Progress};
+use caisson_engine::{Attachment, Engine, OutputChunk, Progress};
 use tokio::sync::watch;
 
 /// Bytes read from a log at one time.
@@ -14,6 +14,7 @@ pub struct Follow {
     engine: Engine,
     id: ExecutionId,
     progress: watch::Receiver<Progress>,
+    attached: Attachment,
     /// The next offset of each stream that is wanted, the one to look at first in front.
     wanted: Vec<(Stream, u64)>,
 }
@@ -21,7 +22,21 @@ pub struct Follow {
 impl Follow {
     /// Begins to follow these streams, each from its offset.
     pub async fn new(engine: &Engine, id: ExecutionId, wanted: Vec<(Stream, u64)>) -> Result<Self> {
-        Ok(Self { engine: engine.clone(), id, progress: engine.progress(id).await?, wanted })
+        // In this order: one that ends in between is found to have ended.
+        let attached = engine.attach(id, &wanted).await?;
+        Ok(Self { engine: engine.clone(), id, progress: engine.progress(id).await?, attached, wanted })
+    }
+
+    /// How far the output has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Whoever follows, as the engine knows it.
+    #[must_use]
+    pub fn attached(&self) -> &Attachment {
+        &self.attached
     }
 
     /// Both streams from their beginning.

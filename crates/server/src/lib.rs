@@ -23,6 +23,7 @@ mod socket;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod websocket;
 
 pub use auth::{Auth, KeyHash};
 pub use config::Config;

@@ -31,7 +31,7 @@ use crate::{
     auth::Auth,
     config::Config,
     present::Present,
-    socket::{Socket, Traffic},
+    socket::{Connection, Socket, Traffic},
 };
 
 /// How long answers may take that the end of all sandboxes has released.
@@ -166,10 +166,7 @@ impl Connections {
                 Ok((stream, peer)) => {
                     let Some(permit) = self.room().await else { return };
                     let (connections, watcher) = (self.clone(), graceful.watcher());
-                    self.tasks.spawn(async move {
-                        connections.serve(stream, peer, watcher).await;
-                        drop(permit);
-                    });
+                    self.tasks.spawn(connections.serve(stream, peer, watcher, Arc::new(permit)));
                 }
                 Err(error) => {
                     tracing::warn!("Cannot accept a connection: {error}");
@@ -189,7 +186,7 @@ impl Connections {
         Arc::clone(&self.open).acquire_owned().await.ok()
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, permit: Arc<OwnedSemaphorePermit>) {
         // Answers are written whole; waiting for more to send would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "Cannot set TCP_NODELAY: {error}");
@@ -197,9 +194,10 @@ impl Connections {
         let traffic = Traffic::new();
         let place = self.present.enter(Arc::clone(&traffic));
         let service = {
-            let traffic = Arc::clone(&traffic);
-            service_fn(move |request: hyper::Request<Incoming>| {
-                let (service, answering) = (self.service.clone(), traffic.begin());
+            let connection = Connection { traffic: Arc::clone(&traffic), permit };
+            service_fn(move |mut request: hyper::Request<Incoming>| {
+                let (service, answering) = (self.service.clone(), connection.traffic.begin());
+                request.extensions_mut().insert(connection.clone());
                 async move {
                     let answer = service.answer(peer, request.map(Body::new)).await;
                     Ok::<_, Infallible>(answer.map(|body| answering.until_the_end_of(body)))

@@ -22,6 +22,7 @@ use http_body::{Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
 
@@ -83,6 +84,28 @@ impl Drop for Answering {
     fn drop(&mut self) {
         *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The connection that a request came over, for whoever keeps it beyond its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) traffic: Arc<Traffic>,
+    /// One of the connections that there may be.
+    pub(crate) permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// A connection that is kept. While it is, everything that is written to it is ours: a WebSocket carries bytes of programs, and what
+/// they make look like an answer of hyper's must stay as it is.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _answering: Answering,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    pub(crate) fn hold(&self) -> Held {
+        Held { _answering: self.traffic.begin(), _permit: Arc::clone(&self.permit) }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Program<'a> {
     pub directory: &'a CStr,
     /// Standard input, output and error; numbers above 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Standard input is a terminal, and becomes the controlling one of the program's session.
+    pub terminal: bool,
     /// Become this, and lose every capability and the way back. `None` keeps what the caller is.
     pub identity: Option<Identity>,
     /// The user namespace in which the identity is meant, from [`crate::kernel::user_namespace`]. Its root keeps [`ROOT_CAPABILITIES`] there.
@@ -85,6 +87,7 @@ pub enum Step {
     Clone,
     Session,
     Descriptors,
+    Terminal,
     Limits,
     Identity,
     Capabilities,
@@ -129,6 +132,7 @@ struct Shared {
     environment: *const *const libc::c_char,
     directory: *const libc::c_char,
     stdio: [RawFd; 3],
+    terminal: bool,
     identity: Option<Identity>,
     /// -1 when there is none.
     namespace: RawFd,
@@ -195,6 +199,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
         environment: environment.as_ptr(),
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        terminal: program.terminal,
         identity: program.identity,
         namespace: program.namespace.map_or(-1, |fd| fd.as_raw_fd()),
         limits: program.limits,
@@ -266,6 +271,11 @@ unsafe fn prepare_and_execute(shared: &mut Shared) -> (Step, c_int) {
     step!(Step::Session, libc::SYS_setsid);
     for (number, fd) in shared.stdio.iter().enumerate() {
         step!(Step::Descriptors, libc::SYS_dup3, *fd, number as c_int, 0);
+    }
+    if shared.terminal {
+        // A session has a terminal only through its leader, which this is since a moment; the last argument says not to take one away from
+        // another session.
+        step!(Step::Terminal, libc::SYS_ioctl, 0, libc::TIOCSCTTY, 0);
     }
     let mut first_unused = 3;
     if shared.namespace >= 0 {

@@ -4,14 +4,20 @@
 //! +--------+----------------+-----------------+
 //! | kind 1 | length 4, BE   | payload         |
 //! +--------+----------------+-----------------+
-//! server → agent:  Start (Stdin* StdinEof?) with Signal anywhere after Start
-//! agent → server:  Started (Stdout | Stderr)* Exit        or        Refused
+//! server → agent:  Start (Stdin* StdinEof?) with Signal and Resize anywhere after Start
+//! agent → server:  Started (Stdout | Stderr)* Exit with InputTaken and InputClosed anywhere between      or      Refused
 //! ```
+//!
+//! No more than [`STDIN_WINDOW`] bytes of standard input are under way at a time: sent by the server and not yet called taken by the
+//! agent. So they never hold up the signals and sizes behind them.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The largest payload of a frame that carries program bytes.
 pub const MAX_DATA: usize = 1 << 20;
+/// Standard input that the agent has room for until the program reads it. The agent calls bytes taken that have left it, when a quarter of
+/// this has come together.
+pub const STDIN_WINDOW: usize = 256 << 10;
 /// The largest payload of any frame; only [`Kind::Start`] may be this long.
 pub const MAX_START: usize = 64 << 20;
 /// The largest payload of an [`Kind::Exit`] frame.
@@ -30,6 +36,8 @@ pub enum Kind {
     StdinEof = 3,
     /// A signal number (4 bytes, BE) for the program's process group.
     Signal = 4,
+    /// A terminal's new size ([`crate::WindowSize::to_bytes`]).
+    Resize = 5,
     /// JSON [`crate::Started`].
     Started = 16,
     Stdout = 17,
@@ -38,6 +46,10 @@ pub enum Kind {
     Exit = 19,
     /// JSON [`crate::Refusal`].
     Refused = 20,
+    /// So many more bytes of standard input (4 bytes, BE) have left the agent.
+    InputTaken = 21,
+    /// The program does not read its standard input any more.
+    InputClosed = 22,
 }
 
 impl Kind {
@@ -47,11 +59,14 @@ impl Kind {
             2 => Self::Stdin,
             3 => Self::StdinEof,
             4 => Self::Signal,
+            5 => Self::Resize,
             16 => Self::Started,
             17 => Self::Stdout,
             18 => Self::Stderr,
             19 => Self::Exit,
             20 => Self::Refused,
+            21 => Self::InputTaken,
+            22 => Self::InputClosed,
             _ => return None,
         })
     }
@@ -61,8 +76,8 @@ impl Kind {
             Self::Start => MAX_START,
             Self::Stdin | Self::Stdout | Self::Stderr => MAX_DATA,
             Self::Exit => MAX_EXIT,
-            Self::StdinEof => 0,
-            Self::Signal => 4,
+            Self::StdinEof | Self::InputClosed => 0,
+            Self::Signal | Self::Resize | Self::InputTaken => 4,
             Self::Started | Self::Refused => 64 << 10,
         }
     }

@@ -120,7 +120,8 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecStart {
     /// The program and its arguments. A first element without `/` is looked up in the `PATH` of the resulting environment.
-    /// An element equal to [`CODE_FILE`] is replaced by the path of the file that `code` was written to.
+    /// An element equal to [`CODE_FILE`] is replaced by the path of the file that `code` was written to. A first element equal to
+    /// [`LOGIN_SHELL`] is the value of `SHELL` in that environment.
     pub argv: Vec<String>,
     /// Other names for `argv[0]`, tried in order after it when it is not found.
     #[serde(default)]
@@ -133,6 +134,10 @@ pub struct ExecStart {
     /// Whether [`frame::Kind::Stdin`] frames will come; otherwise standard input is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Standard input, output and error are one terminal of this size, which is the program's own. Everything it says is
+    /// [`frame::Kind::Stdout`]; `stdin` does not matter, and [`frame::Kind::StdinEof`] means nothing.
+    #[serde(default)]
+    pub terminal: Option<WindowSize>,
     /// After this long the whole process tree is killed.
     pub timeout_ms: Option<u64>,
     /// After this many bytes on both streams together the whole process tree is killed.
@@ -145,6 +150,32 @@ pub struct ExecStart {
 
 /// Stands in [`ExecStart::argv`] for the path of the code file.
 pub const CODE_FILE: &str = "{file}";
+
+/// Stands in the first element of [`ExecStart::argv`] for the user's shell.
+pub const LOGIN_SHELL: &str = "{shell}";
+
+/// How large a terminal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    pub cols: u16,
+    pub rows: u16,
+}
+
+impl WindowSize {
+    /// As it stands in a frame.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.cols.to_be_bytes(), self.rows.to_be_bytes());
+        [a, b, c, d]
+    }
+
+    /// From a frame; `None` when it is none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let &[a, b, c, d] = bytes else { return None };
+        Some(Self { cols: u16::from_be_bytes([a, b]), rows: u16::from_be_bytes([c, d]) })
+    }
+}
 
 /// A source file that lives as long as its execution: `{stem}.{extension}` in the execution's working directory, or
 /// `{stem}-{random}.{extension}` when that name is taken, or the same in `/tmp` when the directory cannot be written.

@@ -26,7 +26,7 @@ pub(crate) struct ProgramArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
     /// Time until the program and everything it started is killed, or `none` [default: 60s]
-    #[arg(short, long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<TimeLimit>,
 }
 

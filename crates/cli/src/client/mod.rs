@@ -4,6 +4,7 @@ mod connect;
 mod encode;
 mod events;
 mod sandbox;
+mod socket;
 
 use std::{future::Future, io, time::Duration};
 
@@ -20,7 +21,7 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::connect::Target;
-pub(crate) use self::{connect::ServerArgs, encode::percent, events::Events};
+pub(crate) use self::{connect::ServerArgs, encode::percent, events::Events, socket::Socket};
 
 /// What a request carries.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -64,12 +65,7 @@ pub(crate) struct Refusal {
 impl Client {
     /// Sends a request and reads its JSON answer.
     pub(crate) async fn json<T: DeserializeOwned>(&self, method: Method, target: &str, body: Option<&impl Serialize>) -> Result<T> {
-        let answer = self.request(method, target, None, body).await?;
-        let bytes = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
-        serde_json::from_slice(&bytes.to_bytes()).context("the server's answer makes no sense; is it a Caisson server of this version?")
+        read(self.request(method, target, None, body).await?).await
     }
 
     /// Sends a request whose answer says nothing more than that it went well.
@@ -83,6 +79,13 @@ impl Client {
     pub(crate) async fn events(&self, method: Method, target: &str, body: &impl Serialize) -> Result<Events> {
         let answer = self.request(method, target, Some("text/event-stream"), Some(body)).await?;
         Ok(Events::new(answer.into_body()))
+    }
+
+    /// Sends bytes and reads the JSON answer.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(&self, target: &str, bytes: Bytes) -> Result<T> {
+        let mut request = self.target.request(Method::POST, target)?;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        read(self.send(request.map(|()| Full::from(bytes).map_err(|never| match never {}).boxed_unsync())).await?).await
     }
 
     /// Asks for bytes.
@@ -139,7 +142,11 @@ impl Client {
         let status = answer.status();
         // An error that cannot be read is still one, and its status says which.
         let body = Limited::new(answer.into_body(), MAX_ERROR).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let mut message = match serde_json::from_slice::<ErrorBody>(&body) {
+        self.refused(status, &body)
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Refusal {
+        let mut message = match serde_json::from_slice::<ErrorBody>(body) {
             Ok(body) => body.error.message,
             Err(_) => format!("the server at {} answered with {status}; is it a Caisson server?", self.target.url),
         };
@@ -148,6 +155,13 @@ impl Client {
         }
         Refusal { status, message }
     }
+}
+
+/// The JSON of an answer.
+async fn read<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T> {
+    let bytes =
+        Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
+    serde_json::from_slice(&bytes.to_bytes()).context("the server's answer makes no sense; is it a Caisson server of this version?")
 }
 
 /// What lies at the bottom of an error of the HTTP library, whose own words say little.

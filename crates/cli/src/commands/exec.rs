@@ -1,6 +1,7 @@
 //! `caisson exec`: a program in a sandbox that stays.
 
 mod capture;
+mod input;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -9,19 +10,22 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use caisson_core::Stream;
 use caisson_server::{
     ErrorBody,
-    native::types::{ExecBody, OutputEvent, ResultBody, StartEvent},
+    native::types::{ExecBody, ExecutionBody, OutputEvent, ResultBody, StartEvent},
 };
 use clap::Args;
+use futures::FutureExt;
 use http::Method;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
 use self::capture::Capture;
 use crate::{
     args::{MAX_CODE, ProgramArgs, TimeLimit, text, unique},
     client::{self, Client, Events, ServerArgs},
-    output,
+    commands::sh,
+    output, printable,
     signals::Signals,
-    status, stdin,
+    status, stdin, terminal,
     waiting::spinner,
 };
 
@@ -31,14 +35,19 @@ const MAX_STDIN: usize = 20 << 20;
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
-Standard input goes with the request: it is read to its end first (at most 20 MiB). A terminal is not read.
+Standard input goes with the request: it is read to its end first (at most 20 MiB), and a terminal is not read. With --interactive it \
+is passed on as it comes, however much it is and from a terminal as well. With --tty the program has a terminal, which is yours: every key \
+is the program's; `caisson sh --help` says how to leave.
 
 Examples:
   caisson exec build -- make test
   caisson exec build -l python -c 'print(6 * 7)'
   caisson exec build -- sort < words.txt
+  tail -f log | caisson exec -i build -- grep --line-buffered error
+  caisson exec -t build -- vim src/main.c
+  id=$(caisson exec -d build -- make test)
 
-Exit status: as of `caisson run`. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
+Exit status: as of `caisson run`; with --detach 0 once it has started. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
 
 /// Run a program in a sandbox that stays
 #[derive(Debug, Args)]
@@ -52,6 +61,15 @@ pub(crate) struct ExecArgs {
     id: String,
     #[command(flatten)]
     program: ProgramArgs,
+    /// Return when it has started, and print the id of the execution
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    detach: bool,
+    /// Pass standard input on as it comes
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal, which is this one; no time limit unless --timeout says so
+    #[arg(short, long, conflicts_with = "json")]
+    tty: bool,
     #[command(flatten)]
     server: ServerArgs,
     /// Print the result as a JSON object instead of the program's output
@@ -63,7 +81,18 @@ pub(crate) struct ExecArgs {
 }
 
 pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
-    let body = body(args.program, args.words)?;
+    if args.tty {
+        let terminal = terminal::wanted()?;
+        let body = ExecBody { terminal: Some(terminal), ..body(args.program, args.words, Input::None)? };
+        return client::talk(&args.server, async |client| {
+            let execution = sh::start(&client, &args.id, body).await?;
+            terminal::attend(&client, execution).await
+        });
+    }
+    let body = body(args.program, args.words, if args.interactive { Input::Later } else { Input::Now })?;
+    if args.detach {
+        return client::talk(&args.server, async |client| detach(&client, &args.id, body, args.json).await);
+    }
     client::talk(&args.server, async |client| {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
         let mut execution = None;
@@ -86,8 +115,28 @@ pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
     })
 }
 
+async fn detach(client: &Client, sandbox: &str, body: ExecBody, json: bool) -> Result<ExitCode> {
+    let body = ExecBody { background: true, ..body };
+    let target = format!("{}/exec", spinner("asking the server", client.sandbox(sandbox)).await?);
+    let started: ExecutionBody = spinner("starting the program", client.json(Method::POST, &target, Some(&body))).await?;
+    if json {
+        output::print_json(&started)?;
+    } else {
+        output::print(&format!("{}\n", printable::text(&started.id)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// When the program gets its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    None,
+    Now,
+    Later,
+}
+
 /// What the server is asked for.
-fn body(program: ProgramArgs, words: Vec<OsString>) -> Result<ExecBody> {
+fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<ExecBody> {
     let mut words = words.into_iter().map(text).collect::<Result<Vec<String>>>()?;
     let mut stdin_is_code = false;
     let (cmd, code) = match (program.code, &program.lang) {
@@ -102,7 +151,10 @@ fn body(program: ProgramArgs, words: Vec<OsString>) -> Result<ExecBody> {
         (None, None) if words.is_empty() => bail!("there is nothing to run; give a program, or -l LANG -c CODE"),
         (None, None) => (Some(std::mem::take(&mut words)), None),
     };
-    let input = if stdin_is_code || stdin::is_terminal() {
+    if stdin_is_code && stdin != Input::Now {
+        bail!("standard input cannot be the code and the program's input; give -c CODE");
+    }
+    let input = if stdin_is_code || stdin != Input::Now || stdin::is_terminal() {
         Vec::new()
     } else {
         stdin::read_all(MAX_STDIN, "copy it in with `caisson cp` and let the program read that")?
@@ -113,6 +165,7 @@ fn body(program: ProgramArgs, words: Vec<OsString>) -> Result<ExecBody> {
         code,
         language: program.lang,
         stdin_base64: (!input.is_empty()).then(|| STANDARD.encode(input)),
+        stdin_stream: stdin == Input::Later,
         env: unique("--env", program.env)?,
         cwd: program.cwd,
         timeout_s: TimeLimit::to_field(program.timeout),
@@ -132,7 +185,28 @@ impl Progress<'_> {
     async fn follow(&mut self, client: &Client, sandbox: &str, body: &ExecBody) -> Result<ExitCode> {
         let target = format!("{}/exec", spinner("asking the server", client.sandbox(sandbox)).await?);
         let mut events = spinner("starting the program", client.events(Method::POST, &target, body)).await?;
-        let result = match self.listen(&mut events).await {
+        let (started, id) = oneshot::channel();
+        let keyboard = if body.stdin_stream { stdin::stream()? } else { None };
+        let listened = {
+            let feeding = async {
+                match keyboard {
+                    Some(pieces) => input::feed(client, id, pieces).await,
+                    None => Ok(()),
+                }
+            };
+            let mut feeding = std::pin::pin!(feeding.fuse());
+            let mut listening = std::pin::pin!(self.listen(&mut events, started));
+            loop {
+                tokio::select! {
+                    // Both are polled by reference until they are done.
+                    result = &mut listening => break result,
+                    fed = &mut feeding => if let Err(error) = fed {
+                        status::complain(&format!("{error:#}"));
+                    }
+                }
+            }
+        };
+        let result = match listened {
             Ok(result) => result,
             Err(error) if error.is::<output::Closed>() => return Err(error),
             Err(error) => {
@@ -161,11 +235,19 @@ impl Progress<'_> {
     }
 
     /// To the end of the program. The inner error is the server's last word, the outer one that there was none.
-    async fn listen(&mut self, events: &mut Events) -> Result<Result<ResultBody>> {
+    async fn listen(&mut self, events: &mut Events, started: oneshot::Sender<String>) -> Result<Result<ResultBody>> {
+        let mut started = Some(started);
         let mut gaps = output::Gaps::default();
         while let Some(event) = events.next().await? {
             match event.name.as_str() {
-                "start" => *self.execution = Some(read::<StartEvent>(&event.data)?.id),
+                "start" => {
+                    let id = read::<StartEvent>(&event.data)?.id;
+                    if let Some(started) = started.take() {
+                        // Nobody waits for it where there is nothing to send.
+                        started.send(id.clone()).ok();
+                    }
+                    *self.execution = Some(id);
+                }
                 "stdout" => self.tell(Stream::Stdout, read(&event.data)?, &mut gaps).await?,
                 "stderr" => self.tell(Stream::Stderr, read(&event.data)?, &mut gaps).await?,
                 "result" => return Ok(Ok(read(&event.data)?)),

@@ -112,7 +112,7 @@ fn row(sandbox: &SandboxBody, now: Timestamp) -> Vec<String> {
 }
 
 /// Seconds as people say them: one unit, rounded down.
-fn span(seconds: i64) -> String {
+pub(super) fn span(seconds: i64) -> String {
     match seconds.max(0) {
         s @ 0..120 => format!("{s} s"),
         s @ 120..7200 => format!("{} min", s / 60),

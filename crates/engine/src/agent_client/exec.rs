@@ -28,7 +28,14 @@ pub(crate) enum ExecFrame {
     Started(Started),
     Stdout(Bytes),
     Stderr(Bytes),
-    Exit { exit: Box<ExecExit>, changes: Vec<FileStat> },
+    /// So many more bytes of standard input have left the agent.
+    InputTaken(u32),
+    /// The program does not read any more.
+    InputClosed,
+    Exit {
+        exit: Box<ExecExit>,
+        changes: Vec<FileStat>,
+    },
     Refused(Refusal),
 }
 
@@ -87,6 +94,11 @@ fn read(frame: Frame) -> Result<ExecFrame, AgentError> {
         Kind::Started => ExecFrame::Started(json(&frame.payload)?),
         Kind::Stdout => ExecFrame::Stdout(frame.payload),
         Kind::Stderr => ExecFrame::Stderr(frame.payload),
+        Kind::InputTaken => match frame.payload.as_ref().try_into().map(u32::from_be_bytes) {
+            Ok(count) => ExecFrame::InputTaken(count),
+            Err(_) => return Err(AgentError::Nonsense("a count of another length".to_owned())),
+        },
+        Kind::InputClosed => ExecFrame::InputClosed,
         Kind::Refused => ExecFrame::Refused(json(&frame.payload)?),
         Kind::Exit => {
             let mut exit: ExecExit = json(&frame.payload)?;

@@ -11,7 +11,7 @@ use caisson_core::{ExecutionStatus, Limits, Result, SandboxSpec};
 use serde::Deserialize;
 
 use self::guarantees::{GUARANTEES, limit_of};
-use crate::{Engine, ExecRequest, InputFile, Program, RunRequest, RunResult, Stdin};
+use crate::{Engine, ExecRequest, InputFile, Program, RunRequest, RunResult};
 
 /// The probe's groups of attacks; each gets a sandbox of its own.
 const GROUPS: [&str; 5] = ["calls", "walls", "sight", "network", "limits"];
@@ -133,14 +133,7 @@ fn attack(engine: &Engine, group: &str) -> RunRequest {
         spec: SandboxSpec { limits: Limits { cpu_millis: 2000, ..Limits::default() }, ..SandboxSpec::default() },
         metadata: BTreeMap::from([("caisson.doctor".to_owned(), group.to_owned())]),
         files: vec![InputFile { path: PROBE_PATH.to_vec(), content: Bytes::from_static(engine.backend().probe()), mode: Some(0o755) }],
-        exec: ExecRequest {
-            program: Program::Argv(vec![program, group.to_owned()]),
-            stdin: Stdin::Empty,
-            env: BTreeMap::new(),
-            cwd: None,
-            timeout: Some(GROUP_WITHIN),
-            max_output_bytes: None,
-        },
+        exec: ExecRequest { timeout: Some(GROUP_WITHIN), ..ExecRequest::new(Program::Argv(vec![program, group.to_owned()])) },
         max_file_bytes: 0,
     }
 }

@@ -1,5 +1,7 @@
 //! Executions: one task owns each, pumps its frames into the log, and decides how it ended.
 
+mod clients;
+mod input;
 mod outcome;
 mod prepare;
 mod task;
@@ -18,11 +20,14 @@ use caisson_wire::frame::{Frame, Kind};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub use self::clients::Attachment;
+use self::input::Input;
 pub(crate) use self::{
     prepare::prepare,
     task::{Ended, Started, start},
 };
 use crate::{
+    activity::Activity,
     agent_client::FrameSender,
     core::{Core, unavailable},
     output_log::OutputLog,
@@ -39,6 +44,10 @@ pub(crate) struct RunningExecution {
     pub(crate) started: Execution,
     pub(crate) log: OutputLog,
     frames: FrameSender,
+    input: Input,
+    is_terminal: bool,
+    /// That of its sandbox.
+    activity: Arc<Activity>,
     /// Bit n: signal n was sent on request.
     signals_sent: AtomicU64,
     killed: CancellationToken,
@@ -54,15 +63,20 @@ impl RunningExecution {
         // Before it is sent, so that no end by it is judged without; taken back when it was not sent after all.
         let bit = 1 << (number - 1);
         let before = self.signals_sent.fetch_or(bit, Ordering::AcqRel);
-        let frame = Frame::new(Kind::Signal, Bytes::copy_from_slice(&number.to_be_bytes())).encode();
-        let sent = tokio::time::timeout(FRAME_SENT_WITHIN, self.frames.send(frame)).await;
-        if !matches!(sent, Ok(Ok(()))) {
+        let frame = Frame::new(Kind::Signal, Bytes::copy_from_slice(&number.to_be_bytes()));
+        let sent = self.send(frame).await;
+        if sent.is_err() {
             self.signals_sent.fetch_and(!bit | before, Ordering::AcqRel);
         }
-        match sent {
+        sent
+    }
+
+    /// Sends the agent a frame about this execution.
+    async fn send(&self, frame: Frame) -> Result<()> {
+        match tokio::time::timeout(FRAME_SENT_WITHIN, self.frames.send(frame.encode())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::conflict("execution_finished", format!("execution `{}` has ended", self.started.id))),
-            Err(_) => Err(unavailable("the program does not read its standard input, and the signal waits behind it; kill it instead")),
+            Err(_) => Err(unavailable("the sandbox's agent is too busy to be told; try again, or kill the program instead")),
         }
     }
 
@@ -89,7 +103,7 @@ impl Running {
 
 /// Starts an execution in a living sandbox, in a task of its own that outlives the caller.
 pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecRequest) -> Result<Running> {
-    let begun = living.begin_inside().await?;
+    let mut begun = living.begin_inside().await?;
     let (reply, started) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();
@@ -104,6 +118,9 @@ pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecReq
             // Whoever asked may have gone; nothing was started.
             Err(error) => return drop(reply.send(Err(error))),
         };
+        if started.is_terminal() {
+            begun.rest();
+        }
         let (result_to, result) = oneshot::channel();
         let mut reply = Some(reply);
         let ended = started

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use caisson_core::{Error, Result};
 use caisson_wire::{
-    CODE_FILE, CodeFile, ExecStart, Refusal, RefusalCode,
+    self as wire, CODE_FILE, CodeFile, ExecStart, LOGIN_SHELL, Refusal, RefusalCode,
     frame::{Frame, Kind},
 };
 
@@ -27,8 +27,11 @@ pub(crate) struct Prepared {
     pub(crate) start: ExecStart,
     /// Frames that travel right behind the start.
     pub(crate) first: Vec<Bytes>,
+    /// How much of standard input is among them.
+    pub(crate) inline_stdin: usize,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<std::time::Duration>,
+    pub(crate) wait_for_readers: bool,
     wanted: Wanted,
 }
 
@@ -60,6 +63,10 @@ pub(crate) async fn prepare(
             alternatives.push("sh".to_owned());
             (vec!["bash".to_owned(), "-c".to_owned(), line], Wanted::Shell)
         }
+        Program::LoginShell => {
+            alternatives.extend(["bash".to_owned(), "sh".to_owned()]);
+            (vec![LOGIN_SHELL.to_owned(), "-l".to_owned()], Wanted::Shell)
+        }
         Program::Code { language, text, args } => {
             let (mut argv, extension, wanted) = match languages::find(&language)? {
                 Found::Known(language) => {
@@ -80,8 +87,10 @@ pub(crate) async fn prepare(
             (argv, wanted)
         }
     };
+    let mut inline_stdin = 0;
     let (first, stdin) = match request.stdin {
         Stdin::Bytes(bytes) if bytes.len() <= INLINE_STDIN => {
+            inline_stdin = bytes.len();
             let end = Frame::new(Kind::StdinEof, Bytes::new()).encode();
             let data = (!bytes.is_empty()).then(|| Frame::new(Kind::Stdin, bytes).encode());
             (data.into_iter().chain([end]).collect(), None)
@@ -95,12 +104,14 @@ pub(crate) async fn prepare(
         env: request.env.into_iter().collect(),
         cwd: request.cwd,
         stdin: stdin.is_some() || !first.is_empty(),
+        terminal: request.terminal.map(|size| wire::WindowSize { cols: size.cols, rows: size.rows }),
         timeout_ms: request.timeout.map(|timeout| u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)),
         max_output_bytes: request.max_output_bytes,
         code,
         report_changes,
     };
-    Ok(Prepared { start, first, stdin: stdin.unwrap_or_default(), timeout: request.timeout, wanted })
+    let (stdin, timeout, wait_for_readers) = (stdin.unwrap_or_default(), request.timeout, request.wait_for_readers);
+    Ok(Prepared { start, first, inline_stdin, stdin, timeout, wait_for_readers, wanted })
 }
 
 /// The first runner that the image has, where it matters which; otherwise the agent looks while it starts.
@@ -141,6 +152,9 @@ impl Prepared {
             && let Some(program) = argv.first_mut()
         {
             program.clone_from(name);
+        }
+        if let Some(program) = argv.first_mut().filter(|program| *program == LOGIN_SHELL) {
+            found.clone_into(program);
         }
         if let Some(code) = &self.start.code {
             for argument in argv.iter_mut().filter(|argument| *argument == CODE_FILE) {

@@ -11,10 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use caisson_core::{Execution, ExecutionId, FileStat, Outcome, Result, State, Stream, TombstoneReason};
-use caisson_wire::{
-    ExecExit,
-    frame::{Frame, Kind},
-};
+use caisson_wire::ExecExit;
 use futures::{
     FutureExt,
     future::{self, Either},
@@ -24,14 +21,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RunningExecution,
+    input::{Gate, Input},
     outcome::{self, Facts, Verdict},
     prepare::Prepared,
 };
 use crate::{
-    agent_client::{AgentClient, AgentError, ExecFrame, ExecStream, FrameSender},
+    agent_client::{AgentClient, AgentError, ExecFrame, ExecStream},
     core::{Core, now, store_error},
     figures,
-    output_log::OutputLog,
+    output_log::{Lead, OutputLog},
     request::{ExecutionResult, Stdin},
     sandbox::{End, Hits, LAUNCH_WITHIN, Living, not_recorded},
 };
@@ -43,11 +41,10 @@ const START_WITHIN: (Duration, Duration) = (Duration::from_secs(5), Duration::fr
 const GRACE: Duration = Duration::from_millis(700);
 /// How long output may wait in memory before it is put on disk.
 const WRITE_AFTER: Duration = Duration::from_millis(500);
+/// How far a program that waits for its readers is ahead of them at most: what a terminal shows within a moment.
+const READERS_MAY_BE_BEHIND: u64 = 128 << 10;
 /// Attempts to write how an execution ended.
 const RECORD_ATTEMPTS: u32 = 4;
-/// Standard input in one frame.
-const STDIN_CHUNK: usize = 256 << 10;
-
 type Recording = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// An execution that the agent has started and nobody has recorded yet.
@@ -116,12 +113,25 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         }
         Err(error) => return Err(living.failed(error).await),
     };
-    let execution =
-        Execution { id: ExecutionId::random(), sandbox: living.id, argv: prepared.shown(&found), started_at: now(), outcome: None };
+    let id = ExecutionId::random();
+    let execution = Execution { id, sandbox: living.id, argv: prepared.shown(&found), started_at: now(), outcome: None };
+    let lead = match (prepared.wait_for_readers, core.config.output_lead_bytes) {
+        (true, _) => Lead::Attended(READERS_MAY_BE_BEHIND),
+        (false, Some(bytes)) => Lead::Bounded(bytes),
+        (false, None) => Lead::Free,
+    };
+    let gate = match (prepared.start.terminal, &prepared.stdin) {
+        (Some(_), _) => Gate::Terminal,
+        (None, Stdin::Clients) => Gate::Clients,
+        (None, _) => Gate::Request,
+    };
     let handle = Arc::new(RunningExecution {
-        log: OutputLog::new(&core.logs, execution.id),
+        log: OutputLog::new(&core.logs, id, lead),
         started: execution,
+        input: Input::new(id, frames.clone(), gate, prepared.inline_stdin),
         frames,
+        is_terminal: gate == Gate::Terminal,
+        activity: Arc::clone(&living.activity),
         signals_sent: AtomicU64::new(0),
         killed: CancellationToken::new(),
     });
@@ -155,11 +165,17 @@ async fn hits_before(core: &Core, living: &Living) -> Hits {
 impl Drop for Started {
     fn drop(&mut self) {
         self.core.registry.forget_execution(self.handle.started.id);
+        self.handle.input.over();
         self.handle.log.announce_end();
     }
 }
 
 impl Started {
+    /// Whether it runs on a terminal, which somebody has to be attached to for its sandbox to be in use.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.handle.is_terminal
+    }
+
     /// Follows the program until it has ended. `recorded` hears of the record as soon as it is committed; when it cannot be, the
     /// program is killed and there is nothing to finish.
     pub(crate) async fn pump(&mut self, recorded: impl FnOnce(Result<Execution>)) -> Option<Ended> {
@@ -173,7 +189,7 @@ impl Started {
         let handle = Arc::clone(&self.handle);
         let mut recording = self.record().fuse();
         let stdin = std::mem::take(&mut self.stdin);
-        let mut feeding = pin!(feed(handle.frames.clone(), stdin).fuse());
+        let mut feeding = pin!(feed(&handle.input, stdin).fuse());
         let overdue_at = self.facts.timeout.map(|timeout| self.began + timeout + GRACE);
         let mut write_at = None;
         let mut is_recorded = false;
@@ -189,6 +205,10 @@ impl Started {
                 frame = stream.next(), if !ahead => match frame {
                     Ok(ExecFrame::Stdout(data)) => self.take(Stream::Stdout, &data, &mut write_at).await,
                     Ok(ExecFrame::Stderr(data)) => self.take(Stream::Stderr, &data, &mut write_at).await,
+                    Ok(ExecFrame::InputTaken(count)) => if !handle.input.taken(count) {
+                        break self.lost(AgentError::Nonsense("more input taken than was sent".to_owned())).await;
+                    },
+                    Ok(ExecFrame::InputClosed) => handle.input.unread(),
                     Ok(ExecFrame::Exit { exit, changes }) => match self.judge(&exit).await {
                         Ok(verdict) => {
                             stream.finish();
@@ -298,6 +318,9 @@ impl Started {
 
     async fn take(&self, stream: Stream, data: &Bytes, write_at: &mut Option<Instant>) {
         self.core.metrics.output(data.len());
+        if self.handle.is_terminal {
+            self.handle.activity.touch();
+        }
         if self.handle.log.append(stream, data) {
             // The program waits for the disk here, by the windows of HTTP/2, and never for a reader.
             self.handle.log.write(stream).await;
@@ -380,30 +403,22 @@ impl Started {
     }
 }
 
-/// Feeds standard input to the program, as fast as it reads.
-async fn feed(frames: FrameSender, stdin: Stdin) {
+/// Feeds what the request brings to the program, as fast as it reads.
+async fn feed(input: &Input, stdin: Stdin) {
     let sent = async {
         match stdin {
-            Stdin::Empty => return Ok(()),
-            Stdin::Bytes(bytes) => feed_bytes(&frames, bytes).await?,
+            Stdin::Empty | Stdin::Clients => return Ok(()),
+            Stdin::Bytes(bytes) => drop(input.feed(bytes).await?),
             Stdin::Stream(mut chunks) => {
                 while let Some(chunk) = chunks.recv().await {
-                    feed_bytes(&frames, chunk).await?;
+                    input.feed(chunk).await?;
                 }
             }
         }
-        frames.send(Frame::new(Kind::StdinEof, Bytes::new()).encode()).await
+        input.end_of_request().await
     };
     // The program ended before it had read everything, which is its own affair.
     sent.await.ok();
-}
-
-async fn feed_bytes(frames: &FrameSender, mut bytes: Bytes) -> Result<(), tokio::sync::mpsc::error::SendError<Bytes>> {
-    while !bytes.is_empty() {
-        let chunk = bytes.split_to(bytes.len().min(STDIN_CHUNK));
-        frames.send(Frame::new(Kind::Stdin, chunk).encode()).await?;
-    }
-    Ok(())
 }
 
 async fn until(deadline: Option<Instant>) {

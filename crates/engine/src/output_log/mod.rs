@@ -15,6 +15,7 @@ use bytes::Bytes;
 use caisson_core::{ExecutionId, Stream, StreamTotals};
 use tokio::sync::watch;
 
+pub(crate) use self::pace::Lead;
 use self::{
     files::{Files, Finished, Paths},
     memory::Memory,
@@ -39,8 +40,6 @@ pub(crate) struct LogConfig {
     pub(crate) inline_bytes: u64,
     /// Per stream, on disk.
     pub(crate) log_bytes: u64,
-    /// How far a stream may be ahead of its reader, if its program is to wait for one.
-    pub(crate) lead_bytes: Option<u64>,
 }
 
 /// The log of a running execution. One task appends; anybody reads.
@@ -91,10 +90,9 @@ enum Source {
 }
 
 impl OutputLog {
-    pub(crate) fn new(config: &LogConfig, id: ExecutionId) -> Self {
+    pub(crate) fn new(config: &LogConfig, id: ExecutionId, lead: Lead) -> Self {
         let stream = |stream| Arc::new(StreamLog::new(config, Paths::new(&config.logs, id, stream)));
-        let pace = Pace::new(config.lead_bytes);
-        Self { stdout: stream(Stream::Stdout), stderr: stream(Stream::Stderr), progress: watch::Sender::default(), pace }
+        Self { stdout: stream(Stream::Stdout), stderr: stream(Stream::Stderr), progress: watch::Sender::default(), pace: Pace::new(lead) }
     }
 
     /// Takes what the program wrote. Never waits; when it says `true`, call [`OutputLog::write`] before appending more.
@@ -129,6 +127,27 @@ impl OutputLog {
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Somebody begins to read these streams, each from an offset, and will say of those that are returned when that is over. Whoever wants
+    /// only what has not been written yet is not among those that the program waits for.
+    pub(crate) fn attend(&self, wanted: &[(Stream, u64)]) -> Vec<Stream> {
+        let written = *self.progress.borrow();
+        let within = |(stream, offset): &(Stream, u64)| {
+            let total = match stream {
+                Stream::Stdout => written.stdout_bytes,
+                Stream::Stderr => written.stderr_bytes,
+            };
+            (*offset <= total).then_some(*stream)
+        };
+        let streams: Vec<Stream> = wanted.iter().filter_map(within).collect();
+        self.pace.attend(&streams);
+        streams
+    }
+
+    /// It is over.
+    pub(crate) fn leave(&self, streams: &[Stream]) {
+        self.pace.leave(streams);
     }
 
     /// Whether the program is to wait for whoever reads.

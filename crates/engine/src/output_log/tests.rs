@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn config(dir: &Path, inline_bytes: u64, log_bytes: u64) -> LogConfig {
-    LogConfig { logs: dir.to_owned(), inline_bytes, log_bytes, lead_bytes: None }
+    LogConfig { logs: dir.to_owned(), inline_bytes, log_bytes }
 }
 
 /// Bytes that say where they are.
@@ -43,7 +43,7 @@ proptest! {
         runtime.block_on(async {
             let config = config(dir.path(), inline, log_bytes);
             let id = ExecutionId::random();
-            let log = OutputLog::new(&config, id);
+            let log = OutputLog::new(&config, id, Lead::Free);
             let mut all = Vec::new();
             for (count, flush) in writes {
                 let data = bytes(all.len(), count);
@@ -97,7 +97,7 @@ async fn a_log_that_cannot_be_written_says_so_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let not_a_directory = dir.path().join("file");
     std::fs::write(&not_a_directory, "").unwrap();
-    let log = OutputLog::new(&config(&not_a_directory, 8, 100), ExecutionId::random());
+    let log = OutputLog::new(&config(&not_a_directory, 8, 100), ExecutionId::random(), Lead::Free);
     log.append(Stream::Stdout, b"0123456789");
     log.write(Stream::Stdout).await;
     log.append(Stream::Stdout, b"abcdef");
@@ -113,7 +113,7 @@ async fn a_log_that_cannot_be_written_says_so_and_goes_on() {
 async fn a_log_that_breaks_midway_keeps_its_head() {
     let dir = tempfile::tempdir().unwrap();
     let (config, id) = (config(dir.path(), 2, 16), ExecutionId::random());
-    let log = OutputLog::new(&config, id);
+    let log = OutputLog::new(&config, id, Lead::Free);
     log.append(Stream::Stdout, b"0123456");
     log.write(Stream::Stdout).await;
     // Where the tail should be, there is something else.
@@ -131,7 +131,7 @@ async fn a_log_that_breaks_midway_keeps_its_head() {
 async fn without_a_record_the_head_is_what_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let (config, id) = (config(dir.path(), 2, 16), ExecutionId::random());
-    let log = OutputLog::new(&config, id);
+    let log = OutputLog::new(&config, id, Lead::Free);
     log.append(Stream::Stderr, b"0123456789");
     log.write(Stream::Stderr).await;
     let (captured, totals) = capture_finished(&config, id, Stream::Stderr, None).await.unwrap();
@@ -144,7 +144,7 @@ async fn without_a_record_the_head_is_what_is_known() {
 #[tokio::test]
 async fn followers_hear_of_every_byte_and_of_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let log = OutputLog::new(&config(dir.path(), 10, 10), ExecutionId::random());
+    let log = OutputLog::new(&config(dir.path(), 10, 10), ExecutionId::random(), Lead::Free);
     let mut progress = log.progress();
     assert!(!log.append(Stream::Stderr, b"abc"));
     progress.changed().await.unwrap();

@@ -31,7 +31,7 @@ use crate::{
 /// Commands that wait; whoever sends more waits too.
 const COMMANDS_WAITING: usize = 16;
 /// Executions and file requests of one sandbox at one time. An agent takes 512 requests; some are left for asking how it is.
-const MAX_INSIDE: u64 = 400;
+const MAX_INSIDE: u16 = 400;
 /// How long its task may take to find out why a sandbox does not answer any more.
 const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
 

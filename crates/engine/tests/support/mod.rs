@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
-use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, RunRequest, Stdin};
+use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, RunRequest};
 use caisson_store::Sqlite;
 use caisson_wire::AgentConfig;
 use tokio::{io::AsyncWriteExt, net::UnixStream};
@@ -80,14 +80,7 @@ pub(crate) fn shell(line: &str) -> ExecRequest {
 }
 
 pub(crate) fn exec(program: Program) -> ExecRequest {
-    ExecRequest {
-        program,
-        stdin: Stdin::Empty,
-        env: BTreeMap::new(),
-        cwd: None,
-        timeout: Some(Duration::from_secs(60)),
-        max_output_bytes: None,
-    }
+    ExecRequest { timeout: Some(Duration::from_secs(60)), ..ExecRequest::new(program) }
 }
 
 /// Starts agents and remembers them.

@@ -46,6 +46,10 @@ pub(crate) async fn exec(
         let message = "`background` answers at once and `text/event-stream` at the end; ask for one of them";
         return Err(ApiError::bad_request("invalid_request", message));
     }
+    if (body.stdin_stream || body.terminal.is_some()) && !background && !streamed {
+        let message = "what is fed while it runs has to be known by its id first; ask for `background` or `text/event-stream`";
+        return Err(ApiError::bad_request("invalid_request", message));
+    }
     let request = body.into_request()?;
     let engine = app.engine.clone();
     if !background && !streamed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json as Reply,
     body::Body,
-    extract::State,
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use caisson_core::{ExecutionFilter, ExecutionId, SandboxId, Stream, StreamTotals
 use caisson_engine::OutputChunk;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
 use tracing::Instrument;
 
 use super::{id::Id, sandboxes::limit};
@@ -23,7 +24,7 @@ use crate::{
     json::Json,
     native::{
         output as told,
-        types::{ExecutionBody, PageBody, SignalBody},
+        types::{ExecutionBody, PageBody, ResizeBody, SignalBody, StdinBody, TerminalBody},
     },
     openapi::Octets,
     params::Params,
@@ -171,6 +172,63 @@ impl Raw {
             Err(error) => Some(Err(std::io::Error::other(error))),
         }
     }
+}
+
+/// Appends to the standard input of a program.
+///
+/// For programs that were started with `stdin_stream` or `terminal`. The body is taken as it comes and as fast as the program reads, and the
+/// answer says how much was accepted in all. With `offset` a request can be repeated: what was accepted already is passed over.
+#[utoipa::path(post, path = "/v1/executions/{id}/stdin", operation_id = "write_stdin", tag = "executions",
+    params(
+        ("id" = String, Path),
+        ("offset" = Option<u64>, Query, description = "Where the body begins in all of standard input; behind what was accepted when absent"),
+        ("close" = Option<bool>, Query, description = "End standard input behind the body"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "How much was accepted", body = StdinBody)))]
+pub(crate) async fn stdin(
+    State(app): State<Arc<App>>,
+    Id(id): Id<ExecutionId>,
+    mut params: Params,
+    request: Request,
+) -> ApiResult<Reply<StdinBody>> {
+    let offset: Option<u64> = params.parsed("offset", "a whole number")?;
+    let close = params.flag("close")?;
+    params.finish()?;
+    let mut progress = app.engine.progress(id).await?;
+    // What it yields must not be held while others wait.
+    let end = async { drop(progress.wait_for(|progress| progress.finished).await) };
+    let stdin_bytes = tokio::select! {
+        accepted = feed(&app, id, offset, close, request.into_body()) => accepted?,
+        // However slowly the client sends, it does not outlive the program. What was accepted is counted.
+        () = end => app.engine.write_stdin(id, None, Bytes::new()).await?,
+    };
+    Ok(Reply(StdinBody { stdin_bytes }))
+}
+
+async fn feed(app: &App, id: ExecutionId, mut offset: Option<u64>, close: bool, mut body: Body) -> ApiResult<u64> {
+    // Whether anything can be sent at all is said before it is.
+    let mut accepted = app.engine.write_stdin(id, offset, Bytes::new()).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::bad_request("body_incomplete", "the body ended early"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = data.len() as u64;
+        accepted = app.engine.write_stdin(id, offset, data).await?;
+        offset = offset.map(|offset| offset.saturating_add(length));
+    }
+    if close {
+        app.engine.end_stdin(id).await?;
+    }
+    Ok(accepted)
+}
+
+/// Gives the terminal of a program another size.
+#[utoipa::path(post, path = "/v1/executions/{id}/resize", operation_id = "resize_terminal", tag = "executions",
+    params(("id" = String, Path)), request_body = ResizeBody, responses((status = 204, description = "It has the size")))]
+pub(crate) async fn resize(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, Json(body): Json<ResizeBody>) -> ApiResult<StatusCode> {
+    let size = TerminalBody { cols: body.cols, rows: body.rows }.size()?;
+    app.engine.resize(id, size).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sends a signal to the program.

@@ -13,5 +13,6 @@ mod range;
 pub(crate) mod run;
 pub(crate) mod sandboxes;
 pub(crate) mod search;
+pub(crate) mod stream;
 pub mod types;
 pub(crate) mod watch;

@@ -2,7 +2,7 @@
 
 use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
 use caisson_engine::{
-    GrepRequest,
+    GrepRequest, WindowSize,
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
 };
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::native::{
     sandboxes::MAX_PAGE,
     types::{
         DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode, Number as Figure, SHORTEST_TIME,
-        SignalName,
+        SignalName, TerminalBody,
     },
 };
 
@@ -78,6 +78,12 @@ fn figures(document: &mut OpenApi) {
     }
     for schema in ["ExecRequest", "RunRequest"] {
         within(property(document, schema, "max_output_bytes"), MIN_OUTPUT_BYTES.into(), MAX_OUTPUT_BYTES.into(), Value::Null);
+    }
+    let (low, high) = WindowSize::RANGE;
+    for (schema, default) in [("Terminal", Some(TerminalBody::default())), ("ResizeRequest", None)] {
+        let default = default.map(|size| (json!(size.cols), json!(size.rows))).unwrap_or_default();
+        within(property(document, schema, "cols"), low.into(), high.into(), default.0);
+        within(property(document, schema, "rows"), low.into(), high.into(), default.1);
     }
     let field = property(document, "RunRequest", "max_file_bytes");
     within(field, 0u64.into(), MAX_FILE_BYTES.into(), DEFAULT_FILE_BYTES.into());
@@ -163,6 +169,14 @@ fn parameters(document: &mut OpenApi) {
                 ("max_bytes", _) => within(figure_or_text(parameter), 1u64.into(), GrepRequest::MAX_BYTES.into(), Value::Null),
                 ("limit", "/v1/sandboxes/{id}/files/list" | "/v1/sandboxes/{id}/files/glob") => {
                     within(figure_or_text(parameter), 1u32.into(), MAX_ENTRIES.into(), Value::Null);
+                }
+                ("timeout_s", _) => {
+                    let (low, high) = (SHORTEST_TIME.as_secs_f64(), TimeLimits::MAX.as_secs_f64());
+                    within(figure_or_text(parameter), low.into(), high.into(), Value::Null);
+                }
+                ("cols" | "rows", _) => {
+                    let (low, high) = WindowSize::RANGE;
+                    within(figure_or_text(parameter), low.into(), high.into(), Value::Null);
                 }
                 ("limit", _) => within(figure_or_text(parameter), 1u32.into(), MAX_PAGE.into(), Value::Null),
                 ("stream", _) => one_of(figure_or_text(parameter), &[Stream::Stdout.as_str(), Stream::Stderr.as_str()]),

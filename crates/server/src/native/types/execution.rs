@@ -4,7 +4,7 @@ use caisson_core::{Error, Execution, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{milliseconds, time};
+use super::{Whole, milliseconds, time};
 
 /// An execution as recorded. Figures of its end are null while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -100,6 +100,19 @@ impl OutputEvent {
         let padding = base64.bytes().rev().take_while(|b| *b == b'=').count();
         (self.text.as_ref().map_or(0, String::len) + base64.len() / 4 * 3 - padding) as u64
     }
+}
+
+/// A terminal's new size.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ResizeRequest)]
+pub struct ResizeBody {
+    /// 1 to 4096.
+    #[schema(value_type = u16)]
+    pub cols: Whole,
+    /// 1 to 4096.
+    #[schema(value_type = u16)]
+    pub rows: Whole,
 }
 
 /// A signal for the program.

@@ -12,11 +12,12 @@ mod program;
 mod result;
 mod sandbox;
 mod search;
+mod stream;
 mod watch;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
-pub use execution::{ExecutionBody, OutputEvent, SignalBody, SignalName, StartEvent};
+pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use limits::LimitsBody;
 pub use number::{Number, Whole};
@@ -25,6 +26,7 @@ pub use program::{ExecBody, RunBody};
 pub use result::{ResultBody, RunResultBody, Truncated};
 pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
 pub use search::{GrepBody, GrepLineBody, GrepMatchBody};
+pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_output, encode_output};
 pub use watch::FileEventBody;
 
 pub(crate) use field::printable_path;

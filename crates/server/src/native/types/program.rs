@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    InputFileBody, LimitsBody, Number, Whole,
+    InputFileBody, LimitsBody, Number, TerminalBody, Whole,
     field::{decode, given, object, objects, unique},
 };
 
@@ -66,6 +66,18 @@ pub struct ExecBody {
     /// Answer as soon as it has started.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub background: bool,
+    /// Standard input comes later, by `POST /v1/executions/{id}/stdin` or over a WebSocket, until one of them ends it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_stream: bool,
+    /// Give it a terminal: all its output is standard output then, and what is typed comes by `POST /v1/executions/{id}/stdin` or over a
+    /// WebSocket. Without a program it is the user's shell. There is no time limit when `timeout_s` is absent, but a terminal that nobody
+    /// follows or types into, and that says nothing, keeps no sandbox from being idle.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalBody>,
+    /// While everybody who follows its output is more than 128 KiB behind, it waits for them. Otherwise, and while nobody follows, it never
+    /// waits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wait_for_readers: bool,
 }
 
 /// A one-shot: exactly one of `cmd`, `shell`, or `language` with `code`, in a fresh sandbox that is destroyed afterwards.
@@ -139,13 +151,29 @@ pub struct RunBody {
 impl ExecBody {
     /// What the engine is to run.
     pub fn into_request(self) -> Result<ExecRequest> {
+        let stdin = match (stdin(self.stdin, self.stdin_base64)?, self.stdin_stream) {
+            (Stdin::Empty, true) => Stdin::Clients,
+            (stdin, false) => stdin,
+            _ => return Err(Error::invalid("invalid_request", "give standard input with the request or later (`stdin_stream`), not both")),
+        };
+        let nothing = self.cmd.is_none() && self.shell.is_none() && self.language.is_none() && self.code.is_none() && self.args.is_none();
+        let program = match &self.terminal {
+            Some(_) if nothing => Program::LoginShell,
+            _ => program(self.cmd, self.shell, self.language, self.code, self.args)?,
+        };
+        let timeout = match (self.timeout_s, &self.terminal) {
+            (None, Some(_)) => None,
+            (given, _) => timeout(given)?,
+        };
         Ok(ExecRequest {
-            program: program(self.cmd, self.shell, self.language, self.code, self.args)?,
-            stdin: stdin(self.stdin, self.stdin_base64)?,
+            stdin,
             env: self.env,
             cwd: self.cwd,
-            timeout: timeout(self.timeout_s)?,
+            timeout,
             max_output_bytes: max_output_bytes(self.max_output_bytes)?,
+            terminal: self.terminal.map(|terminal| terminal.size()).transpose()?,
+            wait_for_readers: self.wait_for_readers,
+            ..ExecRequest::new(program)
         })
     }
 }
@@ -154,12 +182,12 @@ impl RunBody {
     /// What the engine is to run.
     pub fn into_request(self) -> Result<RunRequest> {
         let exec = ExecRequest {
-            program: program(self.cmd, self.shell, self.language, self.code, self.args)?,
             stdin: stdin(self.stdin, self.stdin_base64)?,
             env: self.env,
             cwd: self.cwd,
             timeout: timeout(self.timeout_s)?,
             max_output_bytes: max_output_bytes(self.max_output_bytes)?,
+            ..ExecRequest::new(program(self.cmd, self.shell, self.language, self.code, self.args)?)
         };
         Ok(RunRequest {
             spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
@@ -262,6 +290,26 @@ mod tests {
             json!({"shell": "a", "max_output_bytes": 0}),
             json!({"shell": "a", "files": [{"path": "a"}]}),
             json!({"shell": "a", "files": [{"path": "a", "content": "", "content_base64": ""}]}),
+        ] {
+            assert!(request(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn terminals_and_later_input_are_asked_for() {
+        let request = |body: Value| serde_json::from_value::<ExecBody>(body).expect("the body is well formed").into_request();
+        let shell = request(json!({"terminal": {}})).unwrap();
+        assert_eq!((&shell.program, shell.timeout, shell.terminal.map(|size| size.cols)), (&Program::LoginShell, None, Some(80)));
+        let given = request(json!({"terminal": {"cols": 10, "rows": 5}, "cmd": ["top"], "timeout_s": 5})).unwrap();
+        assert_eq!((given.program, given.timeout), (Program::Argv(vec!["top".into()]), Some(Duration::from_secs(5))));
+        let later = request(json!({"shell": "cat", "stdin_stream": true})).unwrap();
+        assert!(matches!(later.stdin, Stdin::Clients) && later.timeout == Some(DEFAULT_TIMEOUT));
+        for bad in [
+            json!({"stdin_stream": true}),
+            json!({"shell": "cat", "stdin_stream": true, "stdin": ""}),
+            json!({"terminal": {"cols": 0}}),
+            json!({"terminal": {}, "args": ["x"]}),
+            json!({"terminal": {}, "cmd": ["a"], "shell": "b"}),
         ] {
             assert!(request(bad.clone()).is_err(), "{bad}");
         }
