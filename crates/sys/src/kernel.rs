@@ -132,6 +132,8 @@ fn enter_user_namespace_of(owner: Option<u32>) -> io::Result<()> {
         // The effective user alone, which may take back what it loses by that.
         rustix::thread::set_thread_res_uid(root, rustix::process::Uid::from_raw(owner), root)?;
         rustix::thread::set_capabilities(None, sets)?;
+        // What has changed users is closed to all but the host's root, and the parent may be root of a namespace below.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
     }
     unshare_user()
 }
