@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// On the engine's clock: longer than anything that it waits for by itself.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1200);
 /// Bytes under way in one direction.
 const UNDER_WAY: usize = 1 << 20;
 
