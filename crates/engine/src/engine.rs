@@ -139,7 +139,11 @@ impl Engine {
     pub async fn usage(&self, id: SandboxId) -> Result<Usage> {
         let living = self.living(id).await?;
         let _begun = living.begin().await?;
-        let usage = self.core.backend.usage(id).await;
+        let usage = match living.state() {
+            // Nobody waits for what has used nothing yet.
+            State::Creating => None,
+            _ => living.usage(&*self.core.backend).await,
+        };
         usage.ok_or_else(|| unavailable(format!("the usage of sandbox `{id}` is not known at the moment")))
     }
 

@@ -219,8 +219,10 @@ impl Backend for Native {
     }
 
     async fn usage(&self, id: SandboxId) -> Option<Usage> {
-        let progress = self.entry(id)?.progress.borrow().clone();
-        match progress {
+        let mut progress = self.entry(id)?.progress;
+        // The agent may have answered a moment before the launcher has told of it.
+        let told = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)).await.ok()?.clone();
+        match told {
             Progress::Launched(cgroup) => self.cgroups.usage(&cgroup),
             _ => None,
         }

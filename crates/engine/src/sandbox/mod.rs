@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason};
+use caisson_core::{
+    Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason, Usage,
+};
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -310,10 +312,14 @@ impl Living {
         matches!(*self.recorded.borrow(), Recorded::Done) && self.record.borrow().name.as_deref() == Some(name)
     }
 
+    /// What it has used, when the backend says so in time.
+    pub(crate) async fn usage(&self, backend: &dyn Backend) -> Option<Usage> {
+        tokio::time::timeout(USAGE_WITHIN, backend.usage(self.id)).await.ok().flatten()
+    }
+
     /// How often it has met its limits by now. A backend that does not say has counted nothing.
     pub(crate) async fn hits(&self, backend: &dyn Backend) -> Hits {
-        let usage = tokio::time::timeout(USAGE_WITHIN, backend.usage(self.id)).await;
-        let hits = usage.ok().flatten().map(Hits::from).unwrap_or_default();
+        let hits = self.usage(backend).await.map(Hits::from).unwrap_or_default();
         self.oom_kills.fetch_max(hits.oom_kills, Ordering::AcqRel);
         hits
     }
