@@ -152,7 +152,10 @@ fn serde_json_of(ran: &Ran) -> Value {
 /// A run whose program and daemon are there.
 fn begun(home: &Home, mark: &str) -> Child {
     let line = format!("trap '' INT TERM HUP; setsid sleep {mark} & echo on; while :; do sleep 0.1; done");
-    let mut child = home.start(&mut home.command(["run", "--timeout", "none", "-l", "bash", "-c", &line]));
+    // Also where whoever started the tests ignores signals, as `nohup` does: a run keeps to that.
+    let mut command = home.clean("env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(program()).args(["run", "--timeout", "none", "-l", "bash", "-c", &line]);
+    let mut child = home.start(&mut command);
     let mut on = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut on).unwrap();
     eventually("the daemon", Duration::from_secs(5), || Process::with_argument(mark));
