@@ -45,6 +45,9 @@ pub(crate) async fn serve((agent, stream): (Arc<Agent>, OwnedFd)) -> io::Result<
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
+        // The other side is the server, which gives up what its own clients give up, many at a time. It is trusted, and bounds them itself.
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+        .max_local_error_reset_streams(None)
         .max_send_buf_size(256 << 10)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
