@@ -231,7 +231,7 @@ fn output_is_addressed_by_offset_and_followed() {
     let part = output("?offset=4");
     assert_eq!((part.text().as_str(), part.figure("x-caisson-offset"), part.figure("x-caisson-total")), ("456789", 4, 10));
     assert_eq!(part.header("x-caisson-finished"), Some("false"));
-    assert_eq!(output("?stream=stderr").text(), "err\n");
+    eventually("the other stream", Duration::from_secs(10), || (output("?stream=stderr").body == b"err\n").then_some(()));
     let following = server.request("GET", &format!("/v1/executions/{id}/output?offset=8&follow=true")).open();
     let _released = sandbox.shell("echo > fifo");
     assert_eq!(following.whole().text(), "89abc", "to the end of the execution");

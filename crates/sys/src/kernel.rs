@@ -95,8 +95,10 @@ pub fn user_namespace(alone: SingleThreaded, map: &str, owner: Option<u32>) -> i
     use rustix::fs::{Mode, OFlags, open};
     let (mut to_parent, mut to_child) = (io::pipe()?, io::pipe()?);
     let Cloned::Parent { pidfd, .. } = clone_process(alone, 0, None)? else {
-        if enter_user_namespace_of(owner).is_err() {
-            exit_now(1);
+        if let Err(error) = enter_user_namespace_of(owner) {
+            // No pid begins so.
+            let told = write!(to_parent.1, "!{}", error.raw_os_error().unwrap_or(libc::EPERM));
+            exit_now(1 + i32::from(told.is_err()));
         }
         // The number by which the `/proc` that both see knows it.
         let pid = fs::read_link("/proc/self").unwrap_or_default();
@@ -111,8 +113,8 @@ pub fn user_namespace(alone: SingleThreaded, map: &str, owner: Option<u32>) -> i
     let mut pid = String::new();
     to_parent.0.read_to_string(&mut pid)?;
     let handle = (|| {
-        if pid.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the kernel makes no user namespace"));
+        if let Some(errno) = pid.strip_prefix('!') {
+            return Err(io::Error::from_raw_os_error(errno.parse().unwrap_or(libc::EPERM)));
         }
         fs::write(format!("/proc/{pid}/uid_map"), map)?;
         fs::write(format!("/proc/{pid}/gid_map"), map)?;
