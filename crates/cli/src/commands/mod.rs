@@ -3,6 +3,7 @@
 pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+mod listing;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod new;

@@ -3,20 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{ExecutionBody, PageBody};
+use caisson_server::native::types::ExecutionBody;
 use clap::Args;
-use http::Method;
 use jiff::Timestamp;
 
-use super::ls::span;
-use crate::{
-    client::{self, Client, ServerArgs, percent},
-    output, printable, status, table,
-    waiting::spinner,
-};
+use super::listing::{Listed, Listing, span};
+use crate::{client, waiting::spinner};
 
-/// The server's largest page.
-const PAGE: usize = 1000;
 /// Characters of a command in the table.
 const SHOWN: usize = 60;
 
@@ -29,74 +22,43 @@ pub(crate) struct PsArgs {
     /// Only those that run
     #[arg(short, long)]
     running: bool,
-    /// At most this many [default: 1000]
-    #[arg(long, value_name = "N", default_value_t = PAGE, hide_default_value = true)]
-    limit: usize,
-    /// Ids only
-    #[arg(short, long, conflicts_with = "json")]
-    quiet: bool,
     #[command(flatten)]
-    server: ServerArgs,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    listing: Listing,
 }
 
 pub(crate) fn run(args: PsArgs) -> Result<ExitCode> {
-    client::talk(&args.server, async |client| {
-        let page = spinner("asking the server", gather(&client, &args)).await?;
-        if args.json {
-            output::print_json(&page)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if args.quiet {
-            let ids: String = page.data.iter().map(|execution| format!("{}\n", printable::text(&execution.id))).collect();
-            output::print(&ids)?;
-        } else {
-            let now = Timestamp::now();
-            let rows: Vec<Vec<String>> = page.data.iter().map(|execution| row(execution, now)).collect();
-            output::print(&table::render(&["EXECUTION", "STATUS", "STARTED", "TOOK", "COMMAND"], &rows))?;
-        }
-        if page.next_cursor.is_some() {
-            status::complain(&format!("these are the newest {}, there are more; --limit shows them", page.data.len()));
-        }
-        Ok(ExitCode::SUCCESS)
+    client::talk(&args.listing.server, async |client| {
+        let keep: Option<fn(&ExecutionBody) -> bool> = args.running.then_some(|execution| execution.status == "running");
+        let page = async {
+            let sandbox = client.sandbox(&args.id).await?;
+            args.listing.gather(&client, &format!("{sandbox}/executions"), "", keep).await
+        };
+        args.listing.show(&spinner("asking the server", page).await?)
     })
 }
 
-/// As many pages as are needed.
-async fn gather(client: &Client, args: &PsArgs) -> Result<PageBody<ExecutionBody>> {
-    let sandbox = client.sandbox(&args.id).await?;
-    let mut all = PageBody { data: Vec::new(), next_cursor: None };
-    loop {
-        let cursor = all.next_cursor.take().map(|cursor: String| format!("&cursor={}", percent(cursor.as_bytes()))).unwrap_or_default();
-        let limit = if args.running { PAGE } else { (args.limit.max(1) - all.data.len()).min(PAGE) };
-        let page: PageBody<ExecutionBody> =
-            client.json(Method::GET, &format!("{sandbox}/executions?limit={limit}{cursor}"), None::<&()>).await?;
-        let nothing_came = page.data.is_empty();
-        all.data.extend(page.data.into_iter().filter(|execution| !args.running || execution.status == "running"));
-        all.next_cursor = page.next_cursor;
-        if all.next_cursor.is_none() || nothing_came || all.data.len() >= args.limit.max(1) {
-            all.data.truncate(args.limit.max(1));
-            return Ok(all);
-        }
-    }
-}
+impl Listed for ExecutionBody {
+    const COLUMNS: &[&str] = &["EXECUTION", "STATUS", "STARTED", "TOOK", "COMMAND"];
 
-fn row(execution: &ExecutionBody, now: Timestamp) -> Vec<String> {
-    let status = match (execution.exit_code, execution.signal) {
-        (Some(code), _) => format!("{} {code}", execution.status),
-        (None, Some(signal)) if execution.status == "signaled" => format!("{} {signal}", execution.status),
-        _ => execution.status.clone(),
-    };
-    let started: Option<Timestamp> = execution.started_at.parse().ok();
-    vec![
-        execution.id.clone(),
-        status,
-        started.map(|at| span(now.as_second() - at.as_second())).unwrap_or_default(),
-        execution.duration_ms.map(took).unwrap_or_default(),
-        shortened(&execution.cmd.join(" ")),
-    ]
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<String> {
+        let status = match (self.exit_code, self.signal) {
+            (Some(code), _) => format!("{} {code}", self.status),
+            (None, Some(signal)) if self.status == "signaled" => format!("{} {signal}", self.status),
+            _ => self.status.clone(),
+        };
+        let started: Option<Timestamp> = self.started_at.parse().ok();
+        vec![
+            self.id.clone(),
+            status,
+            started.map(|at| span(now.as_second() - at.as_second())).unwrap_or_default(),
+            self.duration_ms.map(took).unwrap_or_default(),
+            shortened(&self.cmd.join(" ")),
+        ]
+    }
 }
 
 fn took(milliseconds: f64) -> String {
