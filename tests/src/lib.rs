@@ -30,7 +30,7 @@ pub use descriptors::Descriptors;
 pub use events::{Event, Events};
 pub use home::{Home, Ran, meant_to_lack, needs, program};
 pub use host::{Host, may_set_the_order};
-pub use probe::{on_host, probe, probe_in};
+pub use probe::{UNTIL_REFUSED, on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
 pub use proxy::Proxy;
 pub use sandbox::Sandbox;

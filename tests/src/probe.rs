@@ -8,6 +8,9 @@ use crate::{home::needs, sandbox::Sandbox, server::Server};
 
 const PYTHON: &str = "/usr/bin/python3";
 
+/// `until_refused(attempt, most)` in Python, to go before a probe's own code.
+pub const UNTIL_REFUSED: &str = include_str!("../probes/until_refused.py");
+
 /// What a probe (Python that prints one JSON value) finds in a fresh sandbox.
 #[track_caller]
 #[must_use]

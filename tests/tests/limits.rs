@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Sandbox, Server, allowed, fewer, json, probe_in};
+use caisson_tests::{Sandbox, Server, UNTIL_REFUSED, allowed, fewer, json, probe_in};
 
 const MIB: u64 = 1 << 20;
 
@@ -118,39 +118,29 @@ fn r4_4_the_disk_is_capped_in_bytes_and_in_files() {
     let code = r#"
 import errno, json, os
 found = {}
-def until_refused(name, attempt, most):
-    n = 0
-    try:
-        while n < most:
-            attempt(n)
-            n += 1
-    except OSError as error:
-        found[name] = [n, errno.errorcode[error.errno]]
-        return
-    found[name] = [n, "worked"]
 f = open("big", "wb", buffering=0)
 def fill(n):
     if f.write(b"x" * 65536) < 65536: raise OSError(errno.ENOSPC, "")
 fd = os.open("sparse", os.O_CREAT | os.O_RDWR)
 os.ftruncate(fd, 1 << 40)
 found["sparse"] = os.stat("sparse").st_blocks
-until_refused("bytes", fill, 10000)
+found["bytes"] = until_refused(fill, 10000)
 f.close(); os.remove("big")
 os.makedirs("many")
-until_refused("files", lambda n: open(f"many/{n}", "w").close(), 1000000)
+found["files"] = until_refused(lambda n: open(f"many/{n}", "w").close(), 1000000)
 for n in os.listdir("many"): os.remove("many/" + n)
-until_refused("directories", lambda n: os.mkdir(f"many/{n}"), 1000000)
+found["directories"] = until_refused(lambda n: os.mkdir(f"many/{n}"), 1000000)
 for n in os.listdir("many"): os.rmdir("many/" + n)
 open("one", "w").close()
-until_refused("links", lambda n: os.link("one", f"many/{n}"), 1000000)
+found["links"] = until_refused(lambda n: os.link("one", f"many/{n}"), 1000000)
 for n in os.listdir("many"): os.remove("many/" + n)
 def deep(n):
     os.mkdir("d"); os.chdir("d")
-until_refused("depth", deep, 20000)
+found["depth"] = until_refused(deep, 20000)
 os.chdir("/workspace")
 print(json.dumps(found))
 "#;
-    let found = probe_in(&sandbox, code, &[]);
+    let found = probe_in(&sandbox, &[UNTIL_REFUSED, code].concat(), &[]);
     let count = |name: &str| found[name][0].as_u64().unwrap();
     assert_eq!(found["bytes"][1], "ENOSPC", "{found}");
     assert!((64..=128).contains(&count("bytes")), "{found}");
