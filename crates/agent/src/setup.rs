@@ -73,7 +73,6 @@ fn configuration(stream: OwnedFd) -> io::Result<(OwnedFd, AgentConfig)> {
     rustix::io::ioctl_fionbio(&stream, false)?;
     let mut stream = std::fs::File::from(stream);
     let config = AgentConfig::read_from(&mut stream)?;
-    rustix::io::ioctl_fionbio(&stream, true)?;
     Ok((stream.into(), config))
 }
 

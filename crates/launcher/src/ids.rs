@@ -2,7 +2,7 @@
 
 use std::io;
 
-use caisson_launcher::plan::{FEW_IDS, ID_COUNT};
+use caisson_launcher::plan::{FEW, FEW_IDS, ID_COUNT};
 use rustix::io::Errno;
 
 /// A sandbox's ids, inside and on the host.
@@ -27,10 +27,11 @@ impl Ids {
 
     /// Whether this id of the host is one of the sandbox.
     pub(crate) fn contain(self, host: u32) -> bool {
-        match self {
-            Self::Range(first) => host.checked_sub(first).is_some_and(|offset| offset < ID_COUNT),
-            Self::Few(first) => host.checked_sub(first).is_some_and(|offset| (offset as usize) < FEW_IDS.len()),
-        }
+        let (first, count) = match self {
+            Self::Range(first) => (first, ID_COUNT),
+            Self::Few(first) => (first, FEW),
+        };
+        host.checked_sub(first).is_some_and(|offset| offset < count)
     }
 
     /// For `uid_map` and `gid_map` (`user_namespaces(7)`).
