@@ -119,7 +119,9 @@ fn a_tracer_that_never_looks_does_not_keep_an_execution_alive() {
     let sandbox = server.sandbox(&json!({}));
     let traced =
         "import ctypes, os, time\nctypes.CDLL(None).prctl(0x59616d61, -1, 0, 0, 0)\nprint(os.getpid(), flush=True)\ntime.sleep(600)";
-    let traced = sandbox.background(json!({"language": "python", "code": traced, "timeout_s": 3}));
+    // Long enough for the other one to begin, on a slow machine too.
+    let limit = allowed(Duration::from_secs(3)).as_secs_f64();
+    let traced = sandbox.background(json!({"language": "python", "code": traced, "timeout_s": limit}));
     let pid = eventually("the program to trace", Duration::from_secs(10), || {
         let answer = server.get(&format!("/v1/executions/{traced}/output?stream=stdout")).expect(200);
         String::from_utf8_lossy(&answer.body).trim().parse::<u32>().ok()
