@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Execution, ExecutionFilter, ExecutionId, Outcome, Page, Sandbox, SandboxFilter, SandboxId, State, Store, StoreError, Tombstone,
+    Execution, ExecutionFilter, ExecutionId, Outcome, Page, Sandbox, SandboxFilter, SandboxId, State, Store, StoreError, Tenant, Tombstone,
 };
 use jiff::Timestamp;
 
@@ -55,11 +55,11 @@ impl Store for Records {
         Ok(())
     }
 
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+    async fn sandbox(&self, _: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
         Ok(lock(&self.sandboxes).get(&id).cloned())
     }
 
-    async fn sandboxes(&self, _: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+    async fn sandboxes(&self, _: &Tenant, _: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
         Ok(Page { data: lock(&self.sandboxes).values().cloned().collect(), next_cursor: None })
     }
 
@@ -75,11 +75,11 @@ impl Store for Records {
         Ok(())
     }
 
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+    async fn execution(&self, _: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
         Ok(lock(&self.executions).get(&id).cloned())
     }
 
-    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+    async fn executions(&self, _: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
         let of_it = lock(&self.executions).values().filter(|execution| execution.sandbox == filter.sandbox).cloned().collect();
         Ok(Page { data: of_it, next_cursor: None })
     }

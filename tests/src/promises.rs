@@ -67,13 +67,13 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     ("5.6", "patches execute nothing of the tree", Waits("patches")),
     // The API.
     ("6.1", "every route but the public ones needs a key", Proven),
-    ("6.2", "another tenant's ids are like unknown ones", Waits("tenants")),
+    ("6.2", "another tenant's ids are like unknown ones", Proven),
     ("6.3", "malformed, endless and slow requests end, and the server goes on", ProvenBut("multipart bodies")),
     ("6.4", "web pages get nothing, and output is never one", ProvenBut("the console")),
     ("6.5", "text is neither a line of a log, nor a header, nor a command", Proven),
-    ("6.6", "quotas for each tenant", Waits("tenants")),
+    ("6.6", "quotas for each tenant", Proven),
     ("6.7", "nobody listens to the network without a key, or believes a proxy", ProvenBut("TLS and proxies that are trusted")),
-    ("6.8", "figures, names and paths that cannot be right are refused", ProvenBut("keys that are revoked")),
+    ("6.8", "figures, names and paths that cannot be right are refused", Proven),
     // The course of things.
     ("7.1", "whoever is killed leaves nothing", ProvenBut("pulling, committing and syncing")),
     ("7.2", "after a restart the records tell the truth", Proven),

@@ -338,13 +338,3 @@ fn the_server_tells_about_itself() {
     assert_eq!(server.request("GET", "/healthz").header("x-request-id", "mine").send().header("x-request-id"), Some("mine"));
     server.finish();
 }
-
-/// What is not supported is refused, never ignored: a client that relies on it must not be misled.
-#[test]
-fn an_idempotency_key_is_refused_by_name() {
-    let server = Server::start();
-    let answer = server.request("POST", "/v1/sandboxes").header("idempotency-key", "1").json(&json!({})).send();
-    assert!(answer.refused(400, "unsupported").contains("Idempotency-Key"));
-    assert_eq!(server.get("/v1/sandboxes").expect(200).json()["data"], json!([]), "nothing was made");
-    server.finish();
-}

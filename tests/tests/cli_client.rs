@@ -129,3 +129,57 @@ fn the_version_is_told() {
     let _usage = caisson(&server, &["no-such-command"]).exited(2);
     server.finish();
 }
+
+#[test]
+fn keys_are_made_listed_and_revoked() {
+    let server = Server::start();
+    let made = caisson(&server, &["key", "add", "--tenant", "team", "--note", "robots"]).exited(0);
+    let key = made.out().trim().to_owned();
+    let id = made.err().split_whitespace().find(|word| word.starts_with("key0") || word.len() == 28).unwrap().to_owned();
+    assert!(key.starts_with("caisson_") && made.err().contains("team") && !made.err().contains(&key), "{}", made.err());
+    let client = caisson_tests::Client { key: Some(key.clone()), ..server.client.clone() };
+    assert_eq!(client.request("GET", "/v1/whoami").send().expect(200).json()["tenant"]["name"], "team");
+    let listed = caisson(&server, &["key", "ls"]).exited(0).out();
+    assert!(listed.contains(&id) && listed.contains("robots") && !listed.contains(&key), "{listed}");
+    let page: Value = caisson(&server, &["key", "ls", "--tenant", "other", "--json"]).exited(0).out().trim().parse().unwrap();
+    assert_eq!(page["data"], json!([]));
+
+    let set = caisson(&server, &["tenant", "set", "team", "--sandboxes", "5", "--memory", "2G"]).exited(0).out();
+    assert!(set.contains("0 / 5") && set.contains("0 bytes / 2 GiB"), "{set}");
+    assert!(caisson(&server, &["tenant", "ls"]).exited(0).out().contains("0 / 5"));
+
+    let ran = caisson(&server, &["key", "rm", &key]).exited(1);
+    assert!(!ran.err().contains(&key), "a key given by mistake is not shown: {}", ran.err());
+    assert_eq!(caisson(&server, &["key", "rm", &id]).exited(0).out().trim(), id);
+    client.request("GET", "/v1/whoami").send().refused(401, "unauthorized");
+    let ran = caisson(&server, &["key", "add", "--scope", "root"]).exited(1);
+    assert!(ran.err().contains("read, run, admin"), "{}", ran.err());
+    server.finish();
+}
+
+#[test]
+fn without_a_server_key_says_what_to_do() {
+    let home = caisson_tests::Home::new();
+    let mut command = home.command(["key", "ls"]);
+    let ran = Ran::from(command.env("CAISSON_SERVER", "http://127.0.0.1:1").output().unwrap()).exited(1);
+    assert!(ran.err().contains("caisson serve") && ran.err().contains("CAISSON_SERVER"), "{}", ran.err());
+    home.finish();
+}
+
+#[test]
+fn shells_can_complete_the_command_line() {
+    let home = caisson_tests::Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.caisson(["completion", shell]).exited(0).out();
+        for word in ["serve", "key", "memory"] {
+            assert!(script.contains(word), "no {word} for {shell}");
+        }
+    }
+    let script = home.path().join("caisson.bash");
+    fs::write(&script, home.caisson(["completion", "bash"]).exited(0).out()).unwrap();
+    let words = "source caisson.bash; COMP_WORDS=(caisson ke); COMP_CWORD=1; _caisson caisson ke caisson; echo ${COMPREPLY[@]}";
+    let ran = Ran::from(home.clean("bash").args(["-c", words]).output().unwrap()).exited(0);
+    assert_eq!(ran.out(), "key\n", "{}", ran.err());
+    fs::remove_file(script).unwrap();
+    home.finish();
+}

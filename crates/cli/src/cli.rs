@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs,
-        serve::ServeArgs, sh::ShArgs, version::VersionArgs,
+        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs,
+        ps::PsArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantArgs, version::VersionArgs,
     },
     printable, status,
 };
@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Key(KeyArgs),
+    Tenant(TenantArgs),
+    Completion(CompletionArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
 }
@@ -52,6 +55,11 @@ impl Command {
             _ => status::FAILURE,
         }
     }
+}
+
+/// The command line as a whole, for those who describe it.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Reads the command line. Otherwise help, version or the mistake has been printed, and this is the exit status.
@@ -86,8 +94,6 @@ fn read(arguments: &[OsString]) -> Result<Command, clap::Error> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Event, State, Tombstone};
+use crate::{Event, Exceeded, State, Tombstone};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -35,9 +35,12 @@ pub enum Error {
     /// [`Error::Invalid`] with the code `unsupported`.
     #[error("{message}")]
     Unsupported { message: String },
-    /// A quota of the caller is used up.
+    /// A limit of the sandbox is used up.
     #[error("{message}")]
     QuotaExceeded { message: String },
+    /// A quota of the caller's tenant is used up.
+    #[error("{0}")]
+    OverQuota(Exceeded),
     /// More bytes than allowed.
     #[error("{message}")]
     TooLarge { message: String },
@@ -74,6 +77,12 @@ impl Error {
         Self::Conflict { code, message: message.into() }
     }
 
+    /// A cursor that this kind of list has never handed out.
+    #[must_use]
+    pub fn foreign_cursor() -> Self {
+        Self::invalid("invalid_cursor", "parameter `cursor` is not one that this list has handed out; begin again without it")
+    }
+
     /// Something this server cannot do.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::Unsupported { message: message.into() }
@@ -92,7 +101,7 @@ impl Error {
             Self::NotFound { .. } => "not_found",
             Self::Gone { .. } => "gone",
             Self::Unsupported { .. } => "unsupported",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::QuotaExceeded { .. } | Self::OverQuota(_) => "quota_exceeded",
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable { .. } => "unavailable",
             Self::Internal { .. } => "internal",

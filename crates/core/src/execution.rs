@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::{ExecutionId, SandboxId, sandbox::UnknownName};
+use crate::{ExecutionId, SandboxId, Tenant, sandbox::UnknownName};
 
 /// How an execution stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +117,8 @@ pub struct Outcome {
 pub struct Execution {
     pub id: ExecutionId,
     pub sandbox: SandboxId,
+    /// That of its sandbox.
+    pub tenant: Tenant,
     /// What was run, as argv.
     pub argv: Vec<String>,
     pub started_at: Timestamp,

@@ -92,6 +92,11 @@ id!(
     ExecutionId,
     "exe"
 );
+id!(
+    /// Names one key for ever; says nothing about the key itself.
+    KeyId,
+    "key"
+);
 
 #[cfg(test)]
 mod tests {

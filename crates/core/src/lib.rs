@@ -3,22 +3,30 @@
 //! Nothing here performs I/O or knows how anything is serialised; each boundary (HTTP, agent stream, database)
 //! owns its own representation and converts to these types.
 
+mod answer;
 mod backend;
 mod error;
 mod execution;
 mod files;
 mod ids;
+mod key;
 mod limits;
+mod page;
 mod sandbox;
 mod spec;
 mod store;
+mod tenant;
 
+pub use answer::KeptAnswer;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
 pub use error::{Denied, Error, Result};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
-pub use ids::{ExecutionId, IdError, SandboxId};
+pub use ids::{ExecutionId, IdError, KeyId, SandboxId};
+pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
+pub use page::{Cursor, Page};
 pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName, next};
 pub use spec::{Image, Network, SandboxSpec, Storage, UserSpec};
-pub use store::{ExecutionFilter, Page, SandboxFilter, Store, StoreError};
+pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};
+pub use tenant::{Exceeded, Holdings, Quota, Quotas, Tenant};

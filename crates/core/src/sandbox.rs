@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
 
-use crate::{Denied, SandboxId, SandboxSpec, TimeLimits};
+use crate::{Denied, SandboxId, SandboxSpec, Tenant, TimeLimits};
 
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,7 +169,8 @@ impl fmt::Display for Tombstone {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     pub id: SandboxId,
-    /// Unique among living sandboxes when given.
+    pub tenant: Tenant,
+    /// Unique among the tenant's living sandboxes when given.
     pub name: Option<String>,
     pub state: State,
     pub spec: SandboxSpec,

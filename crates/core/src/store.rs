@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{Execution, ExecutionId, Outcome, Sandbox, SandboxId, State, Tombstone};
+use crate::{
+    Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox, SandboxId, State, Tenant, Tombstone,
+};
 
 /// The store did not do it. Nothing was written unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,9 @@ pub enum StoreError {
     /// A record cannot be read; it was written by another version or damaged.
     #[error("record {0} cannot be read")]
     Corrupt(String),
+    /// A cursor that no list of this kind has handed out.
+    #[error("the cursor is not one that a list of this kind has handed out")]
+    ForeignCursor,
 }
 
 /// Which sandboxes to list. Newest first.
@@ -36,41 +41,61 @@ pub struct SandboxFilter {
 #[derive(Debug, Clone)]
 pub struct ExecutionFilter {
     pub sandbox: SandboxId,
+    pub statuses: Vec<ExecutionStatus>,
     pub limit: u32,
     pub cursor: Option<String>,
 }
 
-/// One page of a list.
-#[derive(Debug, Clone)]
-pub struct Page<T> {
-    pub data: Vec<T>,
-    /// Give it back to get the next page; absent on the last.
-    pub next_cursor: Option<String>,
-}
-
-/// Records of sandboxes and executions. What a call has returned `Ok` for survives a `kill -9` of the server.
+/// Records. What a call has returned `Ok` for survives a `kill -9` of the server. Whoever looks for something names a tenant, and finds
+/// nothing of any other.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes a new sandbox. Fails with [`StoreError::NameTaken`] when a living one has its name.
+    /// Writes a new sandbox. Fails with [`StoreError::NameTaken`] when a living one of its tenant has its name.
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
     /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox. An ended one stays as it is: the first end
     /// counts, whoever comes later.
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
-    /// A cursor that is not ours is answered with an empty page.
-    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError>;
+    async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
+    async fn sandboxes(&self, tenant: &Tenant, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError>;
 
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError>;
     /// Writes how it ended. One that has ended stays as it is, likewise.
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError>;
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
-    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;
+    async fn execution(&self, tenant: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
+    async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;
 
     /// After a start: everything that was alive when the last server went is ended with `tombstone`, and every running execution is `lost`.
     /// Returns how many sandboxes and executions that were.
     async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError>;
     /// Removes ended sandboxes that ended before `before`, with their executions; returns the ids of the removed executions (their logs can go).
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What a server keeps beside the records; absent where there is no server.
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        None
+    }
+}
+
+/// What a server keeps beside the records: who may ask, and what they were told. Survives likewise.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Writes a new key. Its tenant comes into being with its first key.
+    async fn insert_key(&self, key: &Key) -> Result<(), StoreError>;
+    /// Whether there was one.
+    async fn remove_key(&self, id: KeyId) -> Result<bool, StoreError>;
+    /// All of them.
+    async fn keys(&self) -> Result<Vec<Key>, StoreError>;
+    /// Writes what a tenant may have. It comes into being when it was not there.
+    async fn save_tenant(&self, tenant: &Tenant, quotas: &Quotas) -> Result<(), StoreError>;
+    /// All of them.
+    async fn tenants(&self) -> Result<Vec<(Tenant, Quotas)>, StoreError>;
+
+    /// Writes an answer under a key of its tenant's. The first one stays.
+    async fn keep_answer(&self, tenant: &Tenant, key: &str, answer: &KeptAnswer, at: Timestamp) -> Result<(), StoreError>;
+    async fn kept_answer(&self, tenant: &Tenant, key: &str) -> Result<Option<KeptAnswer>, StoreError>;
+    /// Removes those that are older.
+    async fn forget_answers(&self, before: Timestamp) -> Result<(), StoreError>;
 }

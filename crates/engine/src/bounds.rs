@@ -8,5 +8,7 @@ pub const NAME_LENGTH: usize = 64;
 pub const HOSTNAME_LENGTH: usize = 63;
 /// Labels of one sandbox.
 pub const METADATA_PAIRS: usize = 64;
+/// Characters of what is noted about a key.
+pub const NOTE_LENGTH: usize = 200;
 /// What begins like this in an environment is for Caisson itself to say.
 pub const RESERVED_ENV: &str = "CAISSON_";

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use caisson_core::{Backend, BackendError, Error, Store, StoreError};
+use caisson_core::{Backend, BackendError, Error, Ledger, Store, StoreError};
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::EngineConfig, metrics::Metrics, output_log::LogConfig, registry::Registry};
+use crate::{config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, registry::Registry};
 
 /// When to come back after a refusal for want of something.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -16,6 +16,7 @@ pub(crate) struct Core {
     pub(crate) logs: LogConfig,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     /// Every task of the engine; shutdown waits for them.
@@ -28,6 +29,11 @@ impl Core {
     /// The limits that this host cannot enforce in full, by their names in the API.
     pub(crate) fn weaker_limits(&self) -> Vec<String> {
         self.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// What a server keeps beside the records.
+    pub(crate) fn ledger(&self) -> Result<&dyn Ledger, Error> {
+        self.store.ledger().ok_or_else(|| Error::unsupported("this is kept by a server alone; start one with `caisson serve`"))
     }
 
     /// Refuses when the engine is being shut down.
@@ -62,6 +68,7 @@ pub(crate) fn store_error(error: StoreError) -> Error {
         StoreError::Unavailable(cause) => {
             Error::Unavailable { message: "the database did not answer".to_owned(), retry_after: RETRY_AFTER, cause: Some(cause) }
         }
+        StoreError::ForeignCursor => Error::foreign_cursor(),
         StoreError::Corrupt(_) => Error::internal("a record cannot be read", error),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, TimeLimits, TombstoneReason};
+use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, Tenant, TimeLimits, TombstoneReason};
 
 use crate::{
     core::{Core, now, unavailable},
@@ -18,6 +18,7 @@ const ATTEMPTS: usize = 5;
 /// The record of a sandbox that is about to be made.
 pub(crate) fn record(
     core: &Core,
+    tenant: &Tenant,
     name: Option<String>,
     mut spec: SandboxSpec,
     time_limits: TimeLimits,
@@ -27,6 +28,7 @@ pub(crate) fn record(
     spec.weaker_limits = core.weaker_limits();
     Sandbox {
         id: SandboxId::random(),
+        tenant: tenant.clone(),
         name,
         state: State::Creating,
         spec,
@@ -39,13 +41,13 @@ pub(crate) fn record(
 }
 
 /// Makes or finds it, in a task of its own: a caller that goes away leaves a whole sandbox or none.
-pub(crate) async fn create(core: &Arc<Core>, request: CreateRequest) -> Result<Created> {
+pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateRequest) -> Result<Created> {
     validate::create(&request)?;
     core.accepting()?;
-    let task = Arc::clone(core);
+    let (task, tenant) = (Arc::clone(core), tenant.clone());
     let made = core.tasks.spawn(async move {
         for _ in 0..ATTEMPTS {
-            if let Some(created) = attempt(&task, &request).await? {
+            if let Some(created) = attempt(&task, &tenant, &request).await? {
                 return Ok(created);
             }
         }
@@ -56,17 +58,17 @@ pub(crate) async fn create(core: &Arc<Core>, request: CreateRequest) -> Result<C
 }
 
 /// `None`: the name was taken by a sandbox that is gone by now.
-async fn attempt(core: &Arc<Core>, request: &CreateRequest) -> Result<Option<Created>> {
-    if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(name)) {
-        return existing(core, living.id).await;
+async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> Result<Option<Created>> {
+    if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(tenant, name)) {
+        return existing(core, tenant, living.id).await;
     }
-    let record = record(core, request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
-    let living = Living::bring_up(core, record, Purpose::Kept)?;
+    let record = record(core, tenant, request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
+    let living = Living::bring_up(core, record, Purpose::Kept).await?;
     let begun = living.activity.begin();
     let (recorded, healthy) = tokio::join!(living.recorded(), prove(&living));
     let result = match (recorded, healthy) {
         (Err(error), _) => match &*error {
-            StoreError::NameTaken(holder) => return existing(core, *holder).await,
+            StoreError::NameTaken(holder) => return existing(core, tenant, *holder).await,
             _ => Err(not_recorded(error)),
         },
         (Ok(()), Err(error)) => Err(error),
@@ -94,8 +96,8 @@ async fn prove(living: &Living) -> Result<()> {
     }
 }
 
-async fn existing(core: &Arc<Core>, holder: SandboxId) -> Result<Option<Created>> {
-    let Some(living) = core.registry.sandbox(holder) else { return Ok(None) };
+async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {
+    let Some(living) = core.registry.sandbox(tenant, holder) else { return Ok(None) };
     if living.state() == State::Stopping {
         living.ended().await;
         return Ok(None);

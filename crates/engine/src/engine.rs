@@ -3,8 +3,8 @@
 use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 
 use caisson_core::{
-    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Listing, Page, Result, Sandbox, SandboxFilter,
-    SandboxId, State, Store, Stream, StreamTotals, Tombstone, TombstoneReason, Usage,
+    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Key, KeyHash, KeyId, Listing, Page, Quotas, Result,
+    Sandbox, SandboxFilter, SandboxId, State, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use futures::{StreamExt, future::join_all};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::{
     core::{Core, now, store_error, unavailable},
     create, execution,
     execution::Running,
+    keys::{Credential, Keys, NewKey, TenantUse},
     metrics::{Metrics, Snapshot},
     oneshot::{self, RunningOneShot},
     output_log::{self, LogConfig},
@@ -38,20 +39,26 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
 /// How long `destroy` waits for a sandbox that the kernel does not let go.
 const DESTROY_WITHIN: Duration = Duration::from_secs(30);
 
-/// The engine: a cheap handle. What it does it does in tasks of its own, so a caller that goes away half-creates nothing.
+/// The engine as one tenant sees it: a cheap handle. What it does it does in tasks of its own, so a caller that goes away half-creates
+/// nothing. Sandboxes and executions of other tenants are not there.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
+    pub(crate) tenant: Tenant,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("backend", &self.core.backend.name()).field("config", &self.core.config).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("tenant", &self.tenant)
+            .field("backend", &self.core.backend.name())
+            .field("config", &self.core.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl Engine {
-    /// Starts on what the last server left: its sandboxes are ended, what it left running is `lost`.
+    /// Starts on what the last server left: its sandboxes are ended, what it left running is `lost`. The default tenant's view.
     pub async fn open(config: EngineConfig, backend: Arc<dyn Backend>, store: Arc<dyn Store>) -> Result<Self> {
         let logs = LogConfig {
             logs: config.data_dir.join("executions"),
@@ -66,6 +73,7 @@ impl Engine {
             config,
             logs,
             backend,
+            keys: Keys::load(&*store).await?,
             store,
             registry: Registry::default(),
             metrics: Metrics::default(),
@@ -74,21 +82,33 @@ impl Engine {
         });
         bury(&core).await?;
         core.tasks.spawn(retention::keep_tidy(Arc::clone(&core)));
-        Ok(Self { core })
+        Ok(Self { core, tenant: Tenant::default() })
+    }
+
+    /// The same engine as this tenant sees it.
+    #[must_use]
+    pub fn of(&self, tenant: &Tenant) -> Self {
+        Self { core: Arc::clone(&self.core), tenant: tenant.clone() }
+    }
+
+    /// Whose view this is.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
 
     /// Makes a sandbox and returns when its agent answers; with a name, returns the living one of that name if there is one.
     pub async fn create(&self, request: CreateRequest) -> Result<Created> {
-        create::create(&self.core, request).await
+        create::create(&self.core, &self.tenant, request).await
     }
 
     /// A sandbox, living or ended.
     pub async fn sandbox(&self, id: SandboxId) -> Result<Sandbox> {
-        if let Some(living) = self.core.registry.sandbox(id) {
+        if let Some(living) = self.core.registry.sandbox(&self.tenant, id) {
             living.activity.touch();
             return Ok(living.now());
         }
-        self.core.store.sandbox(id).await.map_err(store_error)?.ok_or_else(|| unknown_sandbox(id))
+        self.core.store.sandbox(&self.tenant, id).await.map_err(store_error)?.ok_or_else(|| unknown_sandbox(id))
     }
 
     /// Sandboxes, newest first.
@@ -102,8 +122,11 @@ impl Engine {
         let mut data = Vec::new();
         loop {
             ask.limit = wanted - u32::try_from(data.len()).unwrap_or(wanted);
-            let page = self.core.store.sandboxes(&ask).await.map_err(store_error)?;
-            let now = page.data.into_iter().map(|recorded| self.core.registry.sandbox(recorded.id).map_or(recorded, |living| living.now()));
+            let page = self.core.store.sandboxes(&self.tenant, &ask).await.map_err(store_error)?;
+            let now = page
+                .data
+                .into_iter()
+                .map(|recorded| self.core.registry.sandbox(&self.tenant, recorded.id).map_or(recorded, |living| living.now()));
             data.extend(now.filter(|sandbox| filter.states.is_empty() || filter.states.contains(&sandbox.state)));
             if page.next_cursor.is_none() || data.len() >= wanted as usize {
                 return Ok(Page { data, next_cursor: page.next_cursor });
@@ -157,25 +180,25 @@ impl Engine {
 
     /// The same in a fresh sandbox that is destroyed afterwards.
     pub async fn run(&self, request: RunRequest) -> Result<RunningOneShot> {
-        oneshot::run(&self.core, request).await
+        oneshot::run(&self.core, &self.tenant, request).await
     }
 
     /// An execution, running or ended.
     pub async fn execution(&self, id: ExecutionId) -> Result<Execution> {
-        if let Some(running) = self.core.registry.execution(id) {
-            if let Some(living) = self.core.registry.sandbox(running.started.sandbox) {
+        if let Some(running) = self.core.registry.execution(&self.tenant, id) {
+            if let Some(living) = self.core.registry.sandbox(&self.tenant, running.started.sandbox) {
                 living.activity.touch();
             }
             return Ok(running.started.clone());
         }
-        self.core.store.execution(id).await.map_err(store_error)?.ok_or_else(|| unknown_execution(id))
+        self.core.store.execution(&self.tenant, id).await.map_err(store_error)?.ok_or_else(|| unknown_execution(id))
     }
 
     /// The executions of one sandbox, newest first.
     pub async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>> {
         self.sandbox(filter.sandbox).await?;
         let ask = ExecutionFilter { limit: filter.limit.clamp(1, MAX_PAGE), ..filter.clone() };
-        self.core.store.executions(&ask).await.map_err(store_error)
+        self.core.store.executions(&self.tenant, &ask).await.map_err(store_error)
     }
 
     /// A finished execution with its output, as far as that fits inline.
@@ -197,7 +220,7 @@ impl Engine {
 
     /// Sends a signal to the process group of a running program.
     pub async fn signal(&self, id: ExecutionId, signal: i32) -> Result<()> {
-        match self.core.registry.execution(id) {
+        match self.core.registry.execution(&self.tenant, id) {
             Some(running) => running.signal(signal).await,
             None => Err(self.not_running(id).await),
         }
@@ -205,7 +228,7 @@ impl Engine {
 
     /// Ends the whole process tree of a running program; returns when it is recorded.
     pub async fn kill(&self, id: ExecutionId) -> Result<()> {
-        let Some(running) = self.core.registry.execution(id) else { return Err(self.not_running(id).await) };
+        let Some(running) = self.core.registry.execution(&self.tenant, id) else { return Err(self.not_running(id).await) };
         running.kill();
         let mut progress = running.log.progress();
         // An error means that it has ended as well.
@@ -215,7 +238,7 @@ impl Engine {
 
     /// How far its output has come; for an execution that has ended, a receiver that holds the final value.
     pub async fn progress(&self, id: ExecutionId) -> Result<watch::Receiver<Progress>> {
-        if let Some(running) = self.core.registry.execution(id) {
+        if let Some(running) = self.core.registry.execution(&self.tenant, id) {
             return Ok(running.log.progress());
         }
         let execution = self.execution(id).await?;
@@ -232,7 +255,7 @@ impl Engine {
     /// Up to `max` bytes of a stream from the first kept one at or after `offset`; `None` when there is nothing there (yet).
     pub async fn output(&self, id: ExecutionId, stream: Stream, offset: u64, max: usize) -> Result<Option<OutputChunk>> {
         let unreadable = |error| Error::internal(format!("the log of execution `{id}` cannot be read"), error);
-        if let Some(running) = self.core.registry.execution(id) {
+        if let Some(running) = self.core.registry.execution(&self.tenant, id) {
             return running.log.read(stream, offset, max).await.map_err(unreadable);
         }
         let execution = self.execution(id).await?;
@@ -302,6 +325,55 @@ impl Engine {
         &*self.core.backend
     }
 
+    /// A new key.
+    pub async fn add_key(&self, new: NewKey) -> Result<Key> {
+        self.core.keys.add(self.core.ledger()?, new).await
+    }
+
+    /// Revokes a key: whoever uses it is shut out before this returns.
+    pub async fn remove_key(&self, id: KeyId) -> Result<()> {
+        self.core.keys.remove(self.core.ledger()?, id).await
+    }
+
+    /// The keys of all tenants or of one, newest first.
+    pub fn keys(&self, tenant: Option<&Tenant>, limit: u32, cursor: Option<&str>) -> Result<Page<Key>> {
+        self.core.keys.page(tenant, limit.clamp(1, MAX_PAGE), cursor)
+    }
+
+    /// The key that may have this hash. It is found by the begin of it; the whole has still to be compared.
+    #[must_use]
+    pub fn credential(&self, hash: &KeyHash) -> Option<Arc<Credential>> {
+        self.core.keys.find(hash)
+    }
+
+    /// Every tenant, in the order of their names.
+    pub fn tenants(&self, limit: u32, cursor: Option<&str>) -> Result<Page<TenantUse>> {
+        let Page { data, next_cursor } = self.core.keys.tenants(limit.clamp(1, MAX_PAGE), cursor)?;
+        let with_use = |(tenant, quotas)| TenantUse { holdings: self.core.registry.holdings(&tenant), tenant, quotas };
+        Ok(Page { data: data.into_iter().map(with_use).collect(), next_cursor })
+    }
+
+    /// This tenant with what it may have and what it has.
+    #[must_use]
+    pub fn tenant_use(&self) -> TenantUse {
+        TenantUse {
+            tenant: self.tenant.clone(),
+            quotas: self.core.keys.quotas(&self.tenant),
+            holdings: self.core.registry.holdings(&self.tenant),
+        }
+    }
+
+    /// Whether there is this tenant: one with a key, or with quotas.
+    #[must_use]
+    pub fn knows_tenant(&self, tenant: &Tenant) -> bool {
+        self.core.keys.knows(tenant)
+    }
+
+    /// Changes what this tenant may have; it comes into being when it was not there. What is in use beyond that stays in use.
+    pub async fn set_quotas(&self, quotas: Quotas) -> Result<()> {
+        self.core.keys.set_quotas(self.core.ledger()?, &self.tenant, quotas).await
+    }
+
     /// The engine in numbers.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
@@ -345,10 +417,10 @@ impl Engine {
 
     /// A sandbox that has not ended; an error says what became of it.
     async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
-        if let Some(living) = self.core.registry.sandbox(id) {
+        if let Some(living) = self.core.registry.sandbox(&self.tenant, id) {
             return Ok(living);
         }
-        match self.core.store.sandbox(id).await.map_err(store_error)? {
+        match self.core.store.sandbox(&self.tenant, id).await.map_err(store_error)? {
             Some(Sandbox { tombstone: Some(tombstone), .. }) => Err(Error::Gone { id: id.to_string(), tombstone }),
             // It ended between the two looks, or its last server is another.
             Some(_) => Err(unavailable(format!("sandbox `{id}` is just ending"))),

@@ -10,6 +10,7 @@
 
 mod activity;
 mod agent_client;
+mod answers;
 pub mod bounds;
 mod config;
 mod core;
@@ -19,10 +20,12 @@ mod engine;
 mod execution;
 mod figures;
 mod files;
+mod keys;
 mod languages;
 mod metrics;
 mod oneshot;
 mod output_log;
+mod quotas;
 mod registry;
 mod request;
 mod retention;
@@ -33,6 +36,7 @@ mod validate;
 pub use config::EngineConfig;
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
+pub use keys::{Credential, NewKey, TenantUse};
 pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;

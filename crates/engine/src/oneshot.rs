@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use caisson_core::{Execution, FileKind, FileStat, Result, TimeLimits, TombstoneReason};
+use caisson_core::{Execution, FileKind, FileStat, Result, Tenant, TimeLimits, TombstoneReason};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -39,12 +39,12 @@ impl RunningOneShot {
 }
 
 /// Runs it in a task of its own that outlives the caller.
-pub(crate) async fn run(core: &Arc<Core>, request: RunRequest) -> Result<RunningOneShot> {
+pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) -> Result<RunningOneShot> {
     validate::run(&request)?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
-    let sandbox = create::record(core, None, request.spec.clone(), time_limits, request.metadata.clone());
-    let living = Living::bring_up(core, sandbox, Purpose::OneShot)?;
+    let sandbox = create::record(core, tenant, None, request.spec.clone(), time_limits, request.metadata.clone());
+    let living = Living::bring_up(core, sandbox, Purpose::OneShot).await?;
     let (reply, running) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();
@@ -54,6 +54,7 @@ pub(crate) async fn run(core: &Arc<Core>, request: RunRequest) -> Result<Running
             Ok((agent, started, max_file_bytes)) => follow(&core, &living, &agent, started, max_file_bytes, reply).await,
             Err(error) => {
                 let end = End::new(TombstoneReason::Finished, format!("its program did not start: {error}"));
+                living.is_spent();
                 // Whoever asked may have gone; nothing ran.
                 drop(reply.send(Err(error)));
                 end
@@ -93,6 +94,7 @@ async fn follow(
     let Some(mut ended) = ended else { return End::new(TombstoneReason::Finished, "its execution could not be recorded") };
     let (changes, files_truncated) = take_changes(&mut ended);
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, agent, changes, max_file_bytes));
+    living.is_spent();
     // Likewise.
     drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits: core.weaker_limits() })));
     End::new(TombstoneReason::Finished, "its one execution has ended")

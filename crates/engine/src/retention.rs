@@ -6,6 +6,7 @@ use caisson_core::Result;
 use jiff::Timestamp;
 
 use crate::{
+    answers::KEPT_FOR,
     core::{Core, store_error},
     output_log,
 };
@@ -33,6 +34,11 @@ pub(crate) async fn keep_tidy(core: Arc<Core>) {
 
 async fn purge(core: &Core) -> Result<()> {
     let before = Timestamp::now().checked_sub(core.config.retention).unwrap_or(Timestamp::MIN);
+    if let Some(ledger) = core.store.ledger() {
+        core.keys.forget_expired(ledger, before).await?;
+        let old = Timestamp::now().checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN);
+        ledger.forget_answers(old).await.map_err(store_error)?;
+    }
     let removed = core.store.purge(before).await.map_err(store_error)?;
     if removed.is_empty() {
         return Ok(());

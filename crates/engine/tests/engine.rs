@@ -169,7 +169,7 @@ async fn programs_end_each_in_their_own_way() {
     world.engine.kill(execution).await.unwrap();
     assert_eq!(status(&running.wait().await.unwrap()), ExecutionStatus::Killed);
     refused(world.engine.kill(execution).await, "execution_finished");
-    let listed = world.engine.executions(&ExecutionFilter { sandbox: id, limit: 100, cursor: None }).await.unwrap();
+    let listed = world.engine.executions(&ExecutionFilter { sandbox: id, statuses: Vec::new(), limit: 100, cursor: None }).await.unwrap();
     assert_eq!(listed.data.len(), 10);
     assert_eq!(listed.data[0].id, execution);
 
@@ -212,7 +212,15 @@ async fn what_cannot_start_is_explained() {
     refused(world.engine.exec(id, ExecRequest { cwd: Some("/no/such".to_owned()), ..shell("true") }).await, "invalid_path");
     refused(world.engine.run(world.one_shot(code("brainfrog"))).await, "unknown_language");
     refused(world.engine.exec(SandboxId::random(), shell("true")).await, "not_found");
-    assert!(world.engine.executions(&ExecutionFilter { sandbox: id, limit: 10, cursor: None }).await.unwrap().data.is_empty());
+    assert!(
+        world
+            .engine
+            .executions(&ExecutionFilter { sandbox: id, statuses: Vec::new(), limit: 10, cursor: None })
+            .await
+            .unwrap()
+            .data
+            .is_empty()
+    );
     world.engine.shutdown().await;
     refused(world.engine.run(world.one_shot(shell("true"))).await, "unavailable");
     refused(world.engine.ready().await, "unavailable");

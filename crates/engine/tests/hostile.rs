@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use caisson_core::{
     AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Observed, Outcome, Page,
-    Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tombstone, TombstoneReason, Usage,
+    Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program, RunRequest, SandboxUpdate};
 use caisson_store::Sqlite;
@@ -145,11 +145,11 @@ impl Store for Slow {
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         self.0.update_sandbox(sandbox).await
     }
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
-        self.0.sandbox(id).await
+    async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        self.0.sandbox(tenant, id).await
     }
-    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
-        self.0.sandboxes(filter).await
+    async fn sandboxes(&self, tenant: &Tenant, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+        self.0.sandboxes(tenant, filter).await
     }
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
         self.0.insert_execution(execution).await
@@ -157,11 +157,11 @@ impl Store for Slow {
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError> {
         self.0.finish_execution(id, outcome).await
     }
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
-        self.0.execution(id).await
+    async fn execution(&self, tenant: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        self.0.execution(tenant, id).await
     }
-    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
-        self.0.executions(filter).await
+    async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+        self.0.executions(tenant, filter).await
     }
     async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
         self.0.bury_the_living(tombstone).await

@@ -7,6 +7,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
+use caisson_core::Tenant;
 use caisson_engine::Engine;
 use futures::FutureExt;
 use http::HeaderValue;
@@ -18,6 +19,7 @@ use tracing::Instrument;
 use crate::{
     config::Config,
     error::{ApiError, ApiResult},
+    idempotency::UnderWay,
     metrics::Metrics,
     request_id, routes,
 };
@@ -29,18 +31,20 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Characters of a path in the log.
 const SHOWN: usize = 300;
 
-/// On the answer to a request for which a key was needed and shown.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Admitted;
+/// On the answer to a request for which a key was needed and shown: whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted(pub(crate) Tenant);
 
 /// What handlers share.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) engine: Engine,
+    /// For what concerns the server as a whole. Handlers get their caller's from [`crate::caller::Caller`].
+    pub(crate) operator: Engine,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     /// Everything that goes on after its client has hung up.
     pub(crate) tasks: TaskTracker,
+    pub(crate) under_way: UnderWay,
     /// One examination at a time.
     pub(crate) doctor: Arc<Semaphore>,
 }
@@ -48,7 +52,14 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(engine: Engine, config: Config) -> Self {
         let metrics = Metrics::new(engine.clone());
-        Self { engine, config, metrics, tasks: TaskTracker::new(), doctor: Arc::new(Semaphore::new(1)) }
+        Self {
+            operator: engine,
+            config,
+            metrics,
+            tasks: TaskTracker::new(),
+            under_way: UnderWay::default(),
+            doctor: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Runs work that must not stop half-way when the client hangs up.
@@ -95,8 +106,8 @@ impl Service {
         response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let (status, duration_ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
         // Whoever has no key must not be able to fill the log.
-        if response.extensions().get::<Admitted>().is_some() {
-            tracing::info!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
+        if let Some(Admitted(tenant)) = response.extensions().get::<Admitted>() {
+            tracing::info!(%peer, %tenant, status, duration_ms, "{method} {path} was answered with {status}");
         } else {
             tracing::debug!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
         }

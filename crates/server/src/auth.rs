@@ -1,59 +1,58 @@
 //! Who may ask.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, header, request::Parts};
+use caisson_core::{KeyHash, Scope, Tenant};
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 use crate::{
     app::{Admitted, App, Peer},
+    caller::View,
     error::{ApiError, ApiResult},
+    idempotency,
     routes::Access,
 };
 
 /// Whom a server lets in.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// Whoever shows one of these keys.
+    /// Whoever shows a key: one of these, which are admin keys of the default tenant, or one that was made with them.
     Keys(Vec<KeyHash>),
-    /// Everybody on this machine, and no web page.
+    /// Everybody on this machine, as admin of the default tenant, and no web page.
     None,
 }
 
 /// What is kept of a key.
-#[derive(Clone)]
-pub struct KeyHash([u8; 32]);
-
-impl KeyHash {
-    /// The hash of a key.
-    #[must_use]
-    pub fn of(key: &[u8]) -> Self {
-        Self(Sha256::digest(key).into())
-    }
-}
-
-impl std::fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("KeyHash")
-    }
+#[must_use]
+pub fn hash(key: &[u8]) -> KeyHash {
+    KeyHash(Sha256::digest(key).into())
 }
 
 /// Stands before every route of the table: who asks, and how it went for the metrics.
-pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, request: Request, next: Next) -> Response {
-    let start = std::time::Instant::now();
+pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Access, bool)>, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = match admit(&app.config.auth, access, &request) {
-        Ok(()) => {
-            let mut response = next.run(request).await;
-            if access == Access::Key {
-                response.extensions_mut().insert(Admitted);
-            }
+    let once = request.headers().contains_key(idempotency::HEADER);
+    let response = match admit(&app, access, &request) {
+        Ok(Some(_)) if once && !(repeatable && request.method() == Method::POST) => {
+            let message = "`Idempotency-Key` is for requests that make sandboxes and executions; leave the header out";
+            ApiError::bad_request("unsupported", message).into_response()
+        }
+        Ok(None) => next.run(request).await,
+        Ok(Some(view)) => {
+            let view = Arc::new(view);
+            request.extensions_mut().insert(Arc::clone(&view));
+            let admitted = Admitted(view.engine.tenant().clone());
+            let answering = async { if once { idempotency::once(&view, request, next).await } else { next.run(request).await } };
+            let mut response = Arc::clone(&view).while_valid(answering).await;
+            response.extensions_mut().insert(admitted);
             response
         }
         Err(refusal) => refusal.into_response(),
@@ -62,46 +61,84 @@ pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, reque
     response
 }
 
-fn admit(auth: &Auth, access: Access, request: &Request) -> ApiResult<()> {
-    let headers = request.headers();
-    match auth {
+/// Who asks, where that matters.
+fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<View>> {
+    let everything = || View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None);
+    let view = match &app.config.auth {
         // Only what runs on this machine can ask, but a browser on this machine asks for any web page.
-        Auth::None => refuse_web_pages(request)?,
-        Auth::Keys(keys) => match access {
-            Access::Public => {}
-            Access::KeyUnlessLocal if is_local(request) => {}
-            Access::Key | Access::KeyUnlessLocal => check_key(keys, headers)?,
+        Auth::None => {
+            refuse_web_pages(request)?;
+            (access != Access::Public).then(everything)
+        }
+        Auth::Keys(configured) => match access {
+            Access::Public => None,
+            Access::AdminUnlessLocal if is_local(request) => None,
+            Access::Key | Access::Admin | Access::AdminUnlessLocal => {
+                let view = check_key(app, configured, request.headers())?;
+                check_scope(view.scope, needed(access, request))?;
+                Some(view)
+            }
         },
-    }
-    let coding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
+    };
+    let coding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
     if coding.is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
         let message = "the body is announced with a `Content-Encoding`, and none is supported; send it as it is";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    if access == Access::Key && headers.contains_key("idempotency-key") {
-        return Err(ApiError::unsupported("`Idempotency-Key` is not supported yet; leave the header out"));
-    }
-    Ok(())
+    Ok(view)
 }
 
-fn check_key(keys: &[KeyHash], headers: &HeaderMap) -> ApiResult<()> {
+fn check_key(app: &Arc<App>, configured: &[KeyHash], headers: &HeaderMap) -> ApiResult<View> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let plain = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
-    let mut valid = Choice::from(0);
     for shown in [bearer, plain].into_iter().flatten() {
-        let shown = KeyHash::of(shown);
-        for key in keys {
-            valid |= shown.0.ct_eq(&key.0);
+        let shown = hash(shown);
+        // All of them, whichever it is.
+        let is_configured = configured.iter().fold(false, |found, key| found | bool::from(shown.0.ct_eq(&key.0)));
+        if is_configured {
+            return Ok(View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None));
+        }
+        if let Some(credential) = app.operator.credential(&shown)
+            && bool::from(shown.0.ct_eq(&credential.key.hash.0))
+            && credential.is_valid()
+        {
+            return Ok(View::new(app, app.operator.of(&credential.key.tenant), credential.key.scope, Some(credential)));
         }
     }
-    if valid.into() {
+    match (bearer, plain) {
+        (None, None) => Err(unauthorized("a key is needed: send `Authorization: Bearer KEY` or `X-API-Key: KEY`")),
+        _ => Err(not_valid()),
+    }
+}
+
+fn unauthorized(message: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+}
+
+/// For a key that never was, was revoked, or has expired.
+pub(crate) fn not_valid() -> ApiError {
+    unauthorized("the key is not valid here")
+}
+
+/// The scope that a request needs.
+fn needed(access: Access, request: &Request) -> Scope {
+    match access {
+        Access::Admin | Access::AdminUnlessLocal => Scope::Admin,
+        // A connection that is taken over by another protocol can do more than look.
+        Access::Key | Access::Public if request.headers().contains_key(header::UPGRADE) => Scope::Run,
+        Access::Key | Access::Public => match *request.method() {
+            Method::GET | Method::HEAD => Scope::Read,
+            _ => Scope::Run,
+        },
+    }
+}
+
+fn check_scope(has: Scope, needed: Scope) -> ApiResult<()> {
+    if has >= needed {
         return Ok(());
     }
-    let message = match (bearer, plain) {
-        (None, None) => "a key is needed: send `Authorization: Bearer KEY` or `X-API-Key: KEY`",
-        _ => "the key is not valid here",
-    };
-    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
+    let message = format!("the key has the scope `{}`, and this needs `{}`; use another key", has.as_str(), needed.as_str());
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -189,21 +226,37 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use caisson_engine::NewKey;
 
     use super::*;
+    use crate::testing::Bench;
 
     fn request(headers: &[(&str, &str)]) -> Request {
-        let mut request = Request::builder().uri("/v1/sandboxes");
+        ask("GET", headers)
+    }
+
+    fn ask(method: &str, headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().method(method).uri("/v1/sandboxes");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         request.body(Body::empty()).unwrap()
     }
 
-    #[test]
-    fn r6_1_a_key_is_taken_from_either_header() {
-        let auth = Auth::Keys(vec![KeyHash::of(b"first"), KeyHash::of(b"second")]);
-        let status = |headers: &[(&str, &str)]| admit(&auth, Access::Key, &request(headers)).map_err(|e| e.parts().0);
+    async fn app(auth: Auth) -> (Bench, Arc<App>) {
+        let bench = Bench::new().await;
+        let app = bench.app(auth);
+        (bench, app)
+    }
+
+    fn keys(keys: &[&str]) -> Auth {
+        Auth::Keys(keys.iter().map(|key| hash(key.as_bytes())).collect())
+    }
+
+    #[tokio::test]
+    async fn r6_1_a_key_is_taken_from_either_header() {
+        let (_bench, app) = app(keys(&["first", "second"])).await;
+        let status = |headers: &[(&str, &str)]| admit(&app, Access::Key, &request(headers)).map(|_| ()).map_err(|e| e.parts().0);
         for good in [[("authorization", "Bearer first")], [("authorization", "bearer  second ")], [("x-api-key", "second")]] {
             assert_eq!(status(&good), Ok(()), "{good:?}");
         }
@@ -220,14 +273,56 @@ mod tests {
         assert_eq!(status(&[]), Err(401));
     }
 
-    #[test]
-    fn r6_1_no_key_at_all_never_matches() {
-        assert!(admit(&Auth::Keys(vec![]), Access::Key, &request(&[("x-api-key", "")])).is_err());
+    #[tokio::test]
+    async fn r6_1_no_key_at_all_never_matches() {
+        let (_bench, app) = app(keys(&[])).await;
+        assert!(admit(&app, Access::Key, &request(&[("x-api-key", "")])).is_err());
     }
 
-    #[test]
-    fn r6_4_without_keys_web_pages_stay_out() {
-        let status = |headers: &[(&str, &str)]| admit(&Auth::None, Access::Key, &request(headers)).map_err(|e| e.parts().0);
+    #[tokio::test]
+    async fn r6_1_a_scope_is_enough_or_not() {
+        let (bench, app) = app(keys(&["operator"])).await;
+        for (text, scope) in [("reads", Scope::Read), ("runs", Scope::Run), ("administers", Scope::Admin)] {
+            let new =
+                NewKey { hash: hash(text.as_bytes()), tenant: "other".parse().unwrap(), scope, note: String::new(), expires_at: None };
+            bench.engine().add_key(new).await.unwrap();
+        }
+        let status = |key: &str, access, method: &str, more: &[(&str, &str)]| {
+            let headers: Vec<_> = [("x-api-key", key)].iter().chain(more).copied().collect();
+            let seen = admit(&app, access, &ask(method, &headers)).map_err(|error| error.parts().0);
+            seen.map(|view| view.expect("it needs a key").engine.tenant().to_string())
+        };
+        let (theirs, forbidden) = (Ok("other".to_owned()), Err(403));
+        for (key, get, post, admin) in
+            [("reads", &theirs, &forbidden, &forbidden), ("runs", &theirs, &theirs, &forbidden), ("administers", &theirs, &theirs, &theirs)]
+        {
+            assert_eq!(&status(key, Access::Key, "GET", &[]), get, "{key}");
+            assert_eq!(&status(key, Access::Key, "GET", &[("upgrade", "websocket")]), post, "{key}: an upgrade is no mere look");
+            for method in ["POST", "PUT", "PATCH", "DELETE"] {
+                assert_eq!(&status(key, Access::Key, method, &[]), post, "{key} {method}");
+            }
+            for access in [Access::Admin, Access::AdminUnlessLocal] {
+                assert_eq!(&status(key, access, "GET", &[]), admin, "{key} {access:?}");
+            }
+        }
+        assert_eq!(status("operator", Access::Admin, "GET", &[]), Ok("default".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn r6_1_what_begins_like_a_key_is_none() {
+        let (bench, app) = app(keys(&[])).await;
+        let mut nearly = hash(b"secret");
+        nearly.0[31] ^= 1;
+        let new = NewKey { hash: nearly, tenant: Tenant::default(), scope: Scope::Admin, note: String::new(), expires_at: None };
+        bench.engine().add_key(new).await.unwrap();
+        assert!(bench.engine().credential(&hash(b"secret")).is_some(), "it is found by the begin of its hash");
+        assert!(admit(&app, Access::Key, &request(&[("x-api-key", "secret")])).is_err());
+    }
+
+    #[tokio::test]
+    async fn r6_4_without_keys_web_pages_stay_out() {
+        let (_bench, app) = app(Auth::None).await;
+        let status = |headers: &[(&str, &str)]| admit(&app, Access::Key, &request(headers)).map(|_| ()).map_err(|e| e.parts().0);
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]", "127.9.9.9", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(status(&[("host", host)]), Ok(()), "{host}");
         }
@@ -248,11 +343,11 @@ mod tests {
         assert_eq!(status(&[("host", "localhost"), ("host", "example.com")]), Err(403), "two hosts");
         let mut elsewhere = request(&[("host", "localhost")]);
         *elsewhere.uri_mut() = "http://example.com/v1/sandboxes".parse().unwrap();
-        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_err(), "the target names another host than the header");
+        assert!(admit(&app, Access::Key, &elsewhere).is_err(), "the target names another host than the header");
         *elsewhere.uri_mut() = "http://localhost/v1/sandboxes".parse().unwrap();
-        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_ok());
+        assert!(admit(&app, Access::Key, &elsewhere).is_ok());
         elsewhere.headers_mut().insert("host", "example.com".parse().unwrap());
-        assert!(admit(&Auth::None, Access::Key, &elsewhere).is_err(), "the header names another host than the target");
+        assert!(admit(&app, Access::Key, &elsewhere).is_err(), "the header names another host than the target");
         for (site, ok) in [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("same-site", true), ("none", true)] {
             assert_eq!(status(&[("host", "localhost"), ("sec-fetch-site", site)]).is_ok(), ok, "{site}");
         }
@@ -285,13 +380,13 @@ mod tests {
         assert!(refuse_other_sites(&two.into_parts().0).is_err());
     }
 
-    #[test]
-    fn r6_7_metrics_are_open_to_this_machine_alone() {
-        let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
+    #[tokio::test]
+    async fn r6_7_metrics_are_open_to_this_machine_alone() {
+        let (_bench, app) = app(keys(&["key"])).await;
         let ask = |peer: &str, headers: &[(&str, &str)]| {
             let mut request = request(headers);
             request.extensions_mut().insert(Peer(peer.parse().unwrap()));
-            admit(&auth, Access::KeyUnlessLocal, &request).is_ok()
+            admit(&app, Access::AdminUnlessLocal, &request).is_ok()
         };
         assert!(ask("127.0.0.1:5", &[("host", "localhost:8080")]));
         assert!(!ask("10.0.0.1:5", &[("host", "localhost:8080")]));
@@ -300,13 +395,11 @@ mod tests {
         assert!(ask("10.0.0.1:5", &[("x-api-key", "key")]));
     }
 
-    #[test]
-    fn what_is_not_supported_is_not_ignored() {
-        let auth = Auth::Keys(vec![KeyHash::of(b"key")]);
-        let coded = |coding| admit(&auth, Access::Key, &request(&[("x-api-key", "key"), ("content-encoding", coding)]));
+    #[tokio::test]
+    async fn what_is_not_supported_is_not_ignored() {
+        let (_bench, app) = app(keys(&["key"])).await;
+        let coded = |coding| admit(&app, Access::Key, &request(&[("x-api-key", "key"), ("content-encoding", coding)]));
         assert!(coded("identity").is_ok());
         assert_eq!(coded("gzip").unwrap_err().parts().0, 415);
-        let error = admit(&auth, Access::Key, &request(&[("x-api-key", "key"), ("idempotency-key", "1")])).unwrap_err();
-        assert_eq!((error.parts().0, error.parts().1), (400, "unsupported"));
     }
 }

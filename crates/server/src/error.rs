@@ -6,7 +6,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use caisson_core::{Error, Tombstone};
+use caisson_core::{Error, Exceeded, Tombstone};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ pub struct ErrorDetail {
     pub code: String,
     /// Says what to do; meant to be read.
     pub message: String,
-    /// More about some codes: `reason`, `message` and `at` of an ended sandbox (`gone`), `line` and `column` of bad JSON.
+    /// More about some codes: `reason`, `message` and `at` of an ended sandbox (`gone`), `line` and `column` of bad JSON, `quota`, `limit`
+    /// and `used` of a tenant's quota (`quota_exceeded`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub details: Option<Value>,
@@ -60,10 +61,6 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::bad_request("unsupported", message)
-    }
-
     /// A failure of ours that the log tells about already.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause beside this request's id")
@@ -89,7 +86,7 @@ impl From<Error> for ApiError {
             Error::NotFound { .. } => StatusCode::NOT_FOUND,
             Error::Gone { .. } => StatusCode::GONE,
             Error::Conflict { .. } => StatusCode::CONFLICT,
-            Error::QuotaExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::QuotaExceeded { .. } | Error::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -102,6 +99,11 @@ impl From<Error> for ApiError {
         let mut answer = Self::new(status, error.code(), error.to_string());
         match &error {
             Error::Gone { tombstone, .. } => answer.details = Some(epitaph(tombstone)),
+            Error::OverQuota(exceeded) => {
+                let Exceeded { quota, limit, used, .. } = exceeded;
+                answer.details = Some(json!({"quota": quota.as_str(), "limit": limit, "used": used}));
+                answer.retry_after = exceeded.retry_after;
+            }
             Error::Unavailable { retry_after, .. } => answer.retry_after = Some(*retry_after),
             _ => {}
         }
@@ -117,7 +119,7 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(after) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
         }
         response
     }
@@ -160,7 +162,7 @@ impl std::fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use caisson_core::TombstoneReason;
+    use caisson_core::{Quota, TombstoneReason};
     use jiff::Timestamp;
 
     use super::*;
@@ -168,6 +170,8 @@ mod tests {
     #[test]
     fn every_kind_of_failure_has_its_status_and_code() {
         let tombstone = Tombstone { reason: TombstoneReason::IdleTimeout, message: "idle for 15 min".into(), at: Timestamp::UNIX_EPOCH };
+        let retry_after = Some(Duration::from_secs(7));
+        let rate = Exceeded { quota: Quota::ExecutionsPerMinute, limit: 5, used: 5, asked: 1, retry_after };
         let table = [
             (Error::invalid("unknown_language", "m"), 400, "unknown_language"),
             (Error::invalid("unsupported", "m"), 400, "unsupported"),
@@ -176,6 +180,7 @@ mod tests {
             (Error::Gone { id: "x".into(), tombstone }, 410, "gone"),
             (Error::conflict("execution_running", "m"), 409, "execution_running"),
             (Error::QuotaExceeded { message: "m".into() }, 429, "quota_exceeded"),
+            (Error::OverQuota(rate), 429, "quota_exceeded"),
             (Error::TooLarge { message: "m".into() }, 413, "too_large"),
             (Error::Unavailable { message: "m".into(), retry_after: Duration::from_secs(3), cause: None }, 503, "unavailable"),
             (Error::internal("m", "secret cause"), 500, "internal"),

@@ -30,7 +30,7 @@ pub(crate) async fn healthz() -> Json<Health> {
     (status = 503, description = "It cannot; the message says why", body = crate::ErrorBody),
 ))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> ApiResult<Json<Health>> {
-    match app.engine.ready().await {
+    match app.operator.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),
         Err(error) => Err(ApiError::new(http::StatusCode::SERVICE_UNAVAILABLE, "not_ready", error.to_string())),
     }

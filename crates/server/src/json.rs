@@ -29,14 +29,17 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> ApiResult<Self> {
         check_type(request.headers())?;
-        // A body that trickles in is not for ever either.
-        let whole = app.config.body_stall * WHOLE_BODY;
-        let bytes = tokio::time::timeout(whole, read(request.into_body(), app)).await.map_err(|_| {
-            let message = format!("the body was not complete within {} s", whole.as_secs());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
-        })??;
-        parse(&bytes).map(Self)
+        parse(&whole(request.into_body(), app).await?).map(Self)
     }
+}
+
+/// The whole of a body, within the limits on size and time. One that trickles in is not for ever either.
+pub(crate) async fn whole(body: Body, app: &App) -> ApiResult<Bytes> {
+    let within = app.config.body_stall * WHOLE_BODY;
+    tokio::time::timeout(within, read(body, app)).await.map_err(|_| {
+        let message = format!("the body was not complete within {} s", within.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    })?
 }
 
 /// A body without a type is taken for JSON. One that is announced as something else is something else: browsers may post forms and

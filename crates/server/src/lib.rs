@@ -5,11 +5,13 @@
 
 mod app;
 mod auth;
+mod caller;
 mod config;
 mod error;
 mod extract;
 mod follow;
 mod health;
+mod idempotency;
 mod json;
 mod metrics;
 pub mod native;
@@ -25,7 +27,7 @@ mod sse;
 mod testing;
 mod websocket;
 
-pub use auth::{Auth, KeyHash};
+pub use auth::{Auth, hash};
 pub use config::Config;
 pub use error::{ErrorBody, ErrorDetail};
 pub use follow::Follow;

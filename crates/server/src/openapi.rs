@@ -10,14 +10,15 @@ use utoipa::{
     OpenApi as _, PartialSchema, ToSchema,
     openapi::{
         Object, OpenApi, Ref, RefOr, ResponseBuilder, Schema, SecurityRequirement,
-        path::Paths,
-        schema::SchemaType,
+        path::{Parameter, ParameterIn, Paths},
+        schema::{SchemaType, Type},
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
 use crate::{
     error::{ErrorBody, ErrorDetail},
+    idempotency,
     routes::{self, Access},
 };
 
@@ -37,6 +38,7 @@ use crate::{
         (name = "sandboxes", description = "Sandboxes that stay"),
         (name = "executions", description = "Programs and their output"),
         (name = "files", description = "Files inside a sandbox"),
+        (name = "keys", description = "Keys, tenants and their quotas"),
         (name = "server", description = "The server itself")
     )
 )]
@@ -64,12 +66,15 @@ pub(crate) fn frame() -> OpenApi {
 }
 
 /// Adds what all operations of a route have in common.
-pub(crate) fn complete(paths: &mut Paths, access: Access) {
+pub(crate) fn complete(paths: &mut Paths, access: Access, repeatable: bool) {
     let failure = ResponseBuilder::new()
         .description("What went wrong")
         .content("application/json", utoipa::openapi::Content::new(Some(RefOr::Ref(Ref::from_schema_name("ErrorBody")))))
         .build();
     for item in paths.paths.values_mut() {
+        if repeatable && let Some(post) = &mut item.post {
+            post.parameters.get_or_insert_default().push(idempotency_key().into());
+        }
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("default".into(), failure.clone().into());
@@ -77,12 +82,20 @@ pub(crate) fn complete(paths: &mut Paths, access: Access) {
             let either = vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)];
             operation.security = match access {
                 Access::Public => None,
-                Access::Key => Some(either),
+                Access::Key | Access::Admin => Some(either),
                 // Whether it is needed depends on where the request comes from, which OpenAPI can only call optional.
-                Access::KeyUnlessLocal => Some([either, vec![SecurityRequirement::default()]].concat()),
+                Access::AdminUnlessLocal => Some([either, vec![SecurityRequirement::default()]].concat()),
             };
         }
     }
+}
+
+fn idempotency_key() -> Parameter {
+    let about = "A name of the client's for this request, such as a UUID: repeated with the same key and body within 24 h, it is answered as the \
+                 first time (with `Idempotent-Replayed: true`) and not carried out again. Not for event streams.";
+    let key =
+        Object::builder().schema_type(Type::String).min_length(Some(1)).max_length(Some(idempotency::MAX_KEY)).pattern(Some("^[ -~]+$"));
+    Parameter::builder().name("Idempotency-Key").parameter_in(ParameterIn::Header).description(Some(about)).schema(Some(key)).build()
 }
 
 fn text() -> String {

@@ -22,31 +22,36 @@ use crate::{app::App, auth, error::ApiError, health, metrics, native, openapi};
 pub(crate) enum Access {
     /// Everybody.
     Public,
-    /// Whoever has a key.
+    /// Whoever has a key, for what is the tenant's own: to look (`GET`) a key of scope `read` is enough, for everything else it is `run`.
     Key,
-    /// Programs on this machine, and whoever has a key.
-    KeyUnlessLocal,
+    /// Whoever has an admin's key: for keys, quotas, and what concerns the server as a whole.
+    Admin,
+    /// Programs on this machine, and whoever has an admin's key.
+    AdminUnlessLocal,
 }
 
 /// One path with its methods.
 pub(crate) struct Route {
     pub(crate) access: Access,
+    /// Whether its POST makes something, and so may come with an `Idempotency-Key`.
+    pub(crate) repeatable: bool,
     pub(crate) handlers: UtoipaMethodRouter<Arc<App>>,
 }
 
 /// Every route there is.
 pub(crate) fn table() -> Vec<Route> {
-    let route = |access, handlers| Route { access, handlers };
+    let route = |access, handlers| Route { access, repeatable: false, handlers };
+    let makes = |access, handlers| Route { access, repeatable: true, handlers };
     vec![
         route(Access::Public, routes!(health::healthz)),
         route(Access::Public, routes!(health::readyz)),
         route(Access::Public, routes!(openapi::document)),
-        route(Access::KeyUnlessLocal, routes!(metrics::metrics)),
-        route(Access::Key, routes!(native::doctor::doctor)),
-        route(Access::Key, routes!(native::run::run)),
-        route(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
+        route(Access::AdminUnlessLocal, routes!(metrics::metrics)),
+        route(Access::Admin, routes!(native::doctor::doctor)),
+        makes(Access::Key, routes!(native::run::run)),
+        makes(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),
-        route(Access::Key, routes!(native::exec::exec)),
+        makes(Access::Key, routes!(native::exec::exec)),
         route(Access::Key, routes!(native::files::read, native::files::write, native::files::delete)),
         route(Access::Key, routes!(native::files::stat)),
         route(Access::Key, routes!(native::files::list)),
@@ -66,14 +71,19 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::stream::pty)),
         route(Access::Key, routes!(native::executions::signal)),
         route(Access::Key, routes!(native::executions::kill)),
+        route(Access::Admin, routes!(native::keys::create, native::keys::list)),
+        route(Access::Admin, routes!(native::keys::delete)),
+        route(Access::Admin, routes!(native::tenants::list)),
+        route(Access::Admin, routes!(native::tenants::get, native::tenants::update)),
+        route(Access::Key, routes!(native::tenants::whoami)),
     ]
 }
 
 /// The table as a router.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = OpenApiRouter::<Arc<App>>::new();
-    for Route { access, handlers: (schemas, paths, methods) } in table() {
-        let guarded = methods.route_layer(from_fn_with_state((Arc::clone(app), access), auth::guard));
+    for Route { access, repeatable, handlers: (schemas, paths, methods) } in table() {
+        let guarded = methods.route_layer(from_fn_with_state((Arc::clone(app), access, repeatable), auth::guard));
         router = router.routes((schemas, paths, guarded));
     }
     let (router, _) = router.split_for_parts();
@@ -83,8 +93,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 /// The table as an OpenAPI document.
 pub(crate) fn document() -> OpenApi {
     let mut router = OpenApiRouter::<Arc<App>>::with_openapi(openapi::frame());
-    for Route { access, handlers: (schemas, mut paths, methods) } in table() {
-        openapi::complete(&mut paths, access);
+    for Route { access, repeatable, handlers: (schemas, mut paths, methods) } in table() {
+        openapi::complete(&mut paths, access, repeatable);
         router = router.routes((schemas, paths, methods));
     }
     router.into_openapi()
@@ -119,7 +129,7 @@ mod tests {
     async fn r6_1_every_route_but_the_public_ones_needs_a_key() {
         let bench = Bench::new().await;
         let (mut keyed, mut public) = (0, Vec::new());
-        for Route { access, handlers: (_, paths, _) } in table() {
+        for Route { access, handlers: (_, paths, _), .. } in table() {
             for (path, item) in &paths.paths {
                 let target = path.replace("{id}", "sbx0000000000000000000000000");
                 for method in methods(item) {
@@ -210,6 +220,17 @@ mod tests {
             ("POST", "/v1/sandboxes".to_owned(), r#"{"limits": {"pids": -1}}"#.to_owned(), 400, "limit_out_of_range"),
             ("GET", "/v1/sandboxes?limit=0".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", "/v1/sandboxes?state=dead".to_owned(), String::new(), 400, "invalid_parameter"),
+            ("GET", "/v1/sandboxes?cursor=nonsense".to_owned(), String::new(), 400, "invalid_cursor"),
+            ("GET", format!("/v1/sandboxes?cursor={}", "ab".repeat(36)), String::new(), 400, "invalid_cursor"),
+            ("GET", "/v1/keys?cursor=nonsense".to_owned(), String::new(), 400, "invalid_cursor"),
+            ("GET", "/v1/tenants?cursor=nonsense".to_owned(), String::new(), 400, "invalid_cursor"),
+            ("GET", "/v1/keys?tenant=A%20B".to_owned(), String::new(), 400, "invalid_tenant"),
+            ("POST", "/v1/keys".to_owned(), r#"{"tenant": "../x"}"#.to_owned(), 400, "invalid_tenant"),
+            ("POST", "/v1/keys".to_owned(), r#"{"scope": "root"}"#.to_owned(), 400, "invalid_scope"),
+            ("POST", "/v1/keys".to_owned(), r#"{"expires_in_s": 0}"#.to_owned(), 400, "limit_out_of_range"),
+            ("PATCH", "/v1/tenants/x".to_owned(), r#"{"sandboxes": -1}"#.to_owned(), 400, "limit_out_of_range"),
+            ("PATCH", "/v1/tenants/x".to_owned(), r#"{"pids": 1}"#.to_owned(), 400, "invalid_request"),
+            ("GET", "/v1/tenants/nobody".to_owned(), String::new(), 404, "not_found"),
             ("GET", "/v1/sandboxes?nope=1".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/sandboxes/{id}/files"), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/sandboxes/{id}/pty"), String::new(), 400, "websocket_required"),

@@ -117,7 +117,7 @@ impl Server {
         if timeout(app.config.drain, drained).await.is_err() {
             tracing::info!("Ending requests that still run after {} s", app.config.drain.as_secs());
         }
-        app.engine.shutdown().await;
+        app.operator.shutdown().await;
         connections.tasks.close();
         app.tasks.close();
         let rest = async { tokio::join!(connections.tasks.wait(), app.tasks.wait()) };

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     app::{App, Service},
-    auth::{Auth, KeyHash},
+    auth::{Auth, hash},
     config::Config,
     server::{BindError, Server},
 };
@@ -82,10 +82,17 @@ impl Bench {
         let store = Sqlite::open(&data.path().join("caisson.db")).await.expect("a database can be made");
         let config = EngineConfig::new(data.path().to_owned());
         let engine = Engine::open(config, Arc::new(Bare), Arc::new(store)).await.expect("an engine starts on nothing");
-        let mut config = Config::new(Vec::new(), Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
-        config.body_limit = body_limit;
-        let app = App::new(engine.clone(), config);
-        Self { service: Service::new(Arc::new(app)), engine, _data: data }
+        let service = Service::new(app(&engine, Auth::Keys(vec![hash(KEY.as_bytes())]), body_limit));
+        Self { service, engine, _data: data }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The same engine behind another door.
+    pub(crate) fn app(&self, auth: Auth) -> Arc<App> {
+        app(&self.engine, auth, 1000)
     }
 
     /// Listens on a real socket, with short times, until the bench is dropped.
@@ -95,7 +102,7 @@ impl Bench {
 
     /// The same with other figures.
     pub(crate) async fn listen_with(&self, change: impl FnOnce(&mut Config)) -> SocketAddr {
-        let mut config = Config::new(vec![(Ipv4Addr::LOCALHOST, 0).into()], Auth::Keys(vec![KeyHash::of(KEY.as_bytes())]));
+        let mut config = Config::new(vec![(Ipv4Addr::LOCALHOST, 0).into()], Auth::Keys(vec![hash(KEY.as_bytes())]));
         config.body_limit = 1000;
         config.head_within = Duration::from_millis(500);
         config.body_stall = Duration::from_millis(300);
@@ -130,6 +137,12 @@ impl Bench {
         let request = Request::builder().method(method).uri(target).header("x-api-key", KEY);
         self.send(request.body(Body::from(body.to_owned())).expect("it is a request")).await
     }
+}
+
+fn app(engine: &Engine, auth: Auth, body_limit: usize) -> Arc<App> {
+    let mut config = Config::new(Vec::new(), auth);
+    config.body_limit = body_limit;
+    Arc::new(App::new(engine.clone(), config))
 }
 
 pub(crate) struct Answer {

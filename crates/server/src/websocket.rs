@@ -10,12 +10,13 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use futures::{Sink, SinkExt, Stream, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt, future::BoxFuture};
 use http::StatusCode;
 
 use crate::{
     app::App,
     auth::refuse_other_sites,
+    caller::View,
     error::{ApiError, ApiResult},
     socket::{Connection, Held},
 };
@@ -49,6 +50,11 @@ impl Closing {
 
     pub(crate) fn too_long() -> Self {
         Self { code: 1009, reason: format!("a message may have {MAX_MESSAGE} bytes; send several") }
+    }
+
+    /// The client has no right to it any more.
+    fn shut_out() -> Self {
+        Self { code: 1008, reason: "the key is not valid any more".to_owned() }
     }
 
     /// We failed; the message before says how.
@@ -112,15 +118,25 @@ fn refusal(rejection: &WebSocketUpgradeRejection) -> ApiError {
 
 impl Upgrade {
     /// Answers with the upgrade. Afterwards `work` goes on over it, however long it takes, and then it is closed for the reason that `work`
-    /// gives; none when there is nobody to be told.
-    pub(crate) fn serve<F>(self, app: &App, work: impl FnOnce(WebSocket) -> F + Send + 'static) -> Response
+    /// gives; none when there is nobody to be told. What `work` gets beside the connection becomes ready when the caller's key is not valid
+    /// any more, and says how to close then.
+    pub(crate) fn serve<F>(
+        self,
+        caller: &Arc<View>,
+        work: impl FnOnce(WebSocket, BoxFuture<'static, Closing>) -> F + Send + 'static,
+    ) -> Response
     where
         F: Future<Output = Option<(WebSocket, Closing)>> + Send + 'static,
     {
         let Self { upgrade, held } = self;
-        let running = app.tasks.token();
+        let running = caller.tasks.token();
+        let caller = Arc::clone(caller);
+        let shut_out = Box::pin(async move {
+            caller.shut_out().await;
+            Closing::shut_out()
+        });
         upgrade.on_upgrade(async move |socket| {
-            if let Some((mut socket, closing)) = work(socket).await {
+            if let Some((mut socket, closing)) = work(socket, shut_out).await {
                 close(&mut socket, closing).await;
             }
             drop((held, running));

@@ -4,7 +4,7 @@ mod suite;
 
 use std::os::unix::fs::PermissionsExt;
 
-use caisson_core::{Store, TombstoneReason};
+use caisson_core::{Store, Tenant, TombstoneReason};
 use caisson_store::Sqlite;
 
 macro_rules! suite {
@@ -30,6 +30,10 @@ suite!(
     the_living_are_buried,
     an_end_is_final,
     what_is_old_is_purged,
+    tenants_see_their_own_alone,
+    names_are_unique_per_tenant,
+    keys_and_quotas_come_back,
+    answers_are_kept_for_their_tenant,
 );
 
 #[tokio::test]
@@ -57,7 +61,7 @@ async fn records_outlive_the_store() {
     let id = suite::insert_one(&Sqlite::open(&path).await.unwrap()).await;
     // The first writer may still be closing; both may have the file.
     let again = Sqlite::open(&path).await.unwrap();
-    assert!(again.sandbox(id).await.unwrap().is_some());
+    assert!(again.sandbox(&Tenant::default(), id).await.unwrap().is_some());
     assert_eq!(again.bury_the_living(&tombstone).await.unwrap(), (1, 0));
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Bytes as people read them: the largest unit that keeps the figure short.
-pub(super) fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
             return format!("{} {unit}", bytes >> shift);

@@ -3,6 +3,7 @@
 mod connect;
 mod encode;
 mod events;
+mod pages;
 mod sandbox;
 mod socket;
 

@@ -1,8 +1,10 @@
 //! One file per command.
 
+pub(crate) mod completion;
 pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod key;
 mod listing;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -12,4 +14,5 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod sh;
+pub(crate) mod tenant;
 pub(crate) mod version;

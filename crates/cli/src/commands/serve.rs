@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context, Result, anyhow};
 use caisson_engine::{Engine, EngineConfig};
 use caisson_native::{Native, NativeConfig};
-use caisson_server::{Auth, BindError, KeyHash, Server};
+use caisson_server::{Auth, BindError, Server};
 use caisson_store::Sqlite;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -129,7 +129,7 @@ fn raise_open_files() -> io::Result<()> {
 
 /// Whom to let in. Tells the key that it has made.
 fn auth(config: &Config, data_dir: &DataDir) -> Result<Auth> {
-    let keys = |key: &key::Key| Auth::Keys(vec![KeyHash::of(key.reveal().as_bytes())]);
+    let keys = |key: &key::Key| Auth::Keys(vec![caisson_server::hash(key.reveal().as_bytes())]);
     Ok(match &config.access {
         Access::Everybody => {
             status::complain("WARNING: CAISSON_AUTH=none: EVERY program and every user of this machine can run code here without a key");

@@ -8,11 +8,11 @@ use std::{
 use async_trait::async_trait;
 use caisson_core::{
     Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Outcome, Page, Sandbox, SandboxFilter, SandboxId, State, Store, StoreError,
-    Tombstone,
+    Tenant, Tombstone,
 };
 use jiff::Timestamp;
 
-/// A store in memory. Lists come in one page.
+/// A store in memory for one tenant without keys. Lists come in one page.
 #[derive(Debug, Default)]
 pub(crate) struct Records(Mutex<Tables>);
 
@@ -49,11 +49,11 @@ impl Store for Records {
         Ok(())
     }
 
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+    async fn sandbox(&self, _: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
         Ok(self.tables().sandboxes.get(&id).cloned())
     }
 
-    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+    async fn sandboxes(&self, _: &Tenant, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
         let wanted = |sandbox: &&Sandbox| {
             (filter.states.is_empty() || filter.states.contains(&sandbox.state))
                 && filter.name.as_ref().is_none_or(|name| sandbox.name.as_ref() == Some(name))
@@ -76,12 +76,15 @@ impl Store for Records {
         Ok(())
     }
 
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+    async fn execution(&self, _: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
         Ok(self.tables().executions.get(&id).cloned())
     }
 
-    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
-        let mut data: Vec<Execution> = self.tables().executions.values().filter(|e| e.sandbox == filter.sandbox).cloned().collect();
+    async fn executions(&self, _: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+        let wanted = |execution: &&Execution| {
+            execution.sandbox == filter.sandbox && (filter.statuses.is_empty() || filter.statuses.contains(&execution.status()))
+        };
+        let mut data: Vec<Execution> = self.tables().executions.values().filter(wanted).cloned().collect();
         data.sort_by_key(|execution| std::cmp::Reverse((execution.started_at, execution.id)));
         Ok(Page { data, next_cursor: None })
     }

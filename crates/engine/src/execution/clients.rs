@@ -44,7 +44,7 @@ impl Drop for Attachment {
 impl Engine {
     /// Begins to follow these streams of an execution, running or ended, each from an offset.
     pub async fn attach(&self, id: ExecutionId, wanted: &[(Stream, u64)]) -> Result<Attachment> {
-        let Some(running) = self.core.registry.execution(id) else {
+        let Some(running) = self.core.registry.execution(&self.tenant, id) else {
             self.execution(id).await?;
             return Ok(Attachment { running: None, streams: Vec::new(), _in_use: None });
         };
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     async fn running(&self, id: ExecutionId) -> Result<Arc<RunningExecution>> {
-        match self.core.registry.execution(id) {
+        match self.core.registry.execution(&self.tenant, id) {
             Some(running) => Ok(running),
             None => Err(self.not_running(id).await),
         }

@@ -104,6 +104,7 @@ impl Running {
 /// Starts an execution in a living sandbox, in a task of its own that outlives the caller.
 pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecRequest) -> Result<Running> {
     let mut begun = living.begin_inside().await?;
+    core.registry.admit_execution(&living.tenant, &core.keys.quotas(&living.tenant))?;
     let (reply, started) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();

@@ -114,7 +114,8 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         Err(error) => return Err(living.failed(error).await),
     };
     let id = ExecutionId::random();
-    let execution = Execution { id, sandbox: living.id, argv: prepared.shown(&found), started_at: now(), outcome: None };
+    let execution =
+        Execution { id, sandbox: living.id, tenant: living.tenant.clone(), argv: prepared.shown(&found), started_at: now(), outcome: None };
     let lead = match (prepared.wait_for_readers, core.config.output_lead_bytes) {
         (true, _) => Lead::Attended(READERS_MAY_BE_BEHIND),
         (false, Some(bytes)) => Lead::Bounded(bytes),

@@ -9,15 +9,15 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use caisson_core::{
-    Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason, Usage,
+    Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
-use futures::FutureExt;
+use futures::{FutureExt, future::select_all};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,7 @@ use crate::{
     agent_client::{AgentClient, AgentError},
     core::{Core, launch_error, store_error, unavailable, unrecorded},
     figures,
+    quotas::Share,
     registry::unknown_sandbox,
     request::SandboxUpdate,
 };
@@ -37,6 +38,8 @@ const MAX_INSIDE: u16 = 400;
 /// How long its task may take to find out why a sandbox does not answer any more.
 const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a new sandbox waits for others of its tenant that are just ending, where they have what it needs.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How long an agent may take to show that it is still there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long the backend may take to say what was used.
@@ -85,6 +88,9 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Living {
     pub(crate) id: SandboxId,
+    pub(crate) tenant: Tenant,
+    /// What it takes of its tenant's quotas.
+    pub(crate) share: Share,
     pub(crate) work_dir: String,
     pub(crate) limits: Limits,
     pub(crate) activity: Arc<Activity>,
@@ -92,6 +98,8 @@ pub(crate) struct Living {
     pub(crate) executions: TaskTracker,
     /// The last count of processes killed for want of memory that anybody asked for.
     oom_kills: Arc<AtomicU64>,
+    /// Whether it has done all that it is there for.
+    spent: AtomicBool,
     commands: mpsc::Sender<Command>,
     record: watch::Receiver<Sandbox>,
     agent: watch::Receiver<Option<AgentClient>>,
@@ -100,8 +108,25 @@ pub(crate) struct Living {
 }
 
 impl Living {
-    /// Admits the sandbox and starts its task, which begins with recording and launching it.
-    pub(crate) fn bring_up(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
+    /// Admits the sandbox and starts its task, which begins with recording and launching it. A one-shot is answered before its sandbox
+    /// is gone, and whoever then comes at once with the next one must not be refused for it. Cancel-safe: there is all or nothing of it.
+    pub(crate) async fn bring_up(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
+        let deadline = tokio::time::Instant::now() + ROOM_WITHIN;
+        loop {
+            match Self::admit(core, sandbox.clone(), purpose) {
+                Err(Error::OverQuota(exceeded)) if exceeded.retry_after.is_none() => {
+                    let ending = core.registry.ending(&sandbox.tenant);
+                    let ended = ending.iter().map(|living| Box::pin(living.ended()));
+                    if ending.is_empty() || tokio::time::timeout_at(deadline, select_all(ended)).await.is_err() {
+                        return Err(Error::OverQuota(exceeded));
+                    }
+                }
+                admitted => return admitted,
+            }
+        }
+    }
+
+    fn admit(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
         core.accepting()?;
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
         let record = watch::Sender::new(sandbox.clone());
@@ -111,18 +136,21 @@ impl Living {
         let (launch_error, oom_kills) = (Arc::default(), Arc::default());
         let living = Arc::new(Self {
             id: sandbox.id,
+            tenant: sandbox.tenant.clone(),
+            share: Share::of(&sandbox),
             work_dir: sandbox.spec.work_dir.clone(),
             limits: sandbox.spec.limits,
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
             oom_kills: Arc::clone(&oom_kills),
+            spent: AtomicBool::new(false),
             commands,
             record: record.subscribe(),
             agent: agent.subscribe(),
             recorded: recorded.subscribe(),
             launch_error: Arc::clone(&launch_error),
         });
-        core.registry.admit(Arc::clone(&living), core.config.max_sandboxes)?;
+        core.registry.admit(Arc::clone(&living), purpose, core.config.max_sandboxes, &core.keys.quotas(&living.tenant))?;
         let executions = living.executions.clone();
         let (keeper, guarded) = (Arc::clone(core), Arc::clone(&living));
         let life =
@@ -133,6 +161,16 @@ impl Living {
             }
         });
         Ok(living)
+    }
+
+    /// Whoever waits for what it is there for is about to be answered.
+    pub(crate) fn is_spent(&self) {
+        self.spent.store(true, Ordering::Release);
+    }
+
+    /// Whether it is ending, or will at once.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.spent.load(Ordering::Acquire) || self.state() == State::Stopping
     }
 
     pub(crate) fn state(&self) -> State {

@@ -17,7 +17,7 @@ use async_compression::{
 use axum::{
     Json as Reply,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use super::{
     id::Id,
     types::UnpackedBody,
 };
-use crate::{app::App, error::ApiResult, openapi::Octets, params::Params};
+use crate::{caller::Caller, error::ApiResult, openapi::Octets, params::Params};
 
 /// Bytes that are compressed or taken apart in one go.
 const PIECE: usize = 64 << 10;
@@ -94,7 +94,7 @@ impl Format {
     ),
     responses((status = 200, description = "The archive", content(
         (inline(Octets) = "application/x-tar"), (inline(Octets) = "application/gzip"), (inline(Octets) = "application/zstd")))))]
-pub(crate) async fn download(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
+pub(crate) async fn download(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
     let (path, format) = (path(&mut params)?, Format::given(&mut params)?);
     params.finish()?;
     let archive = app.engine.pack_files(id, &path).await?;
@@ -116,7 +116,7 @@ pub(crate) async fn download(State(app): State<Arc<App>>, Id(id): Id<SandboxId>,
     request_body(content_type = "application/octet-stream", description = "The archive, compressed as `format` says"),
     responses((status = 200, description = "What was made", body = UnpackedBody)))]
 pub(crate) async fn upload(
-    State(app): State<Arc<App>>,
+    Caller(app): Caller,
     Id(id): Id<SandboxId>,
     mut params: Params,
     request: Request,

@@ -1,10 +1,7 @@
 //! Making directories, moving and copying inside a sandbox.
 
-use std::sync::Arc;
-
 use axum::{
     Json as Reply,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use caisson_core::SandboxId;
@@ -15,7 +12,7 @@ use super::{
     id::Id,
     types::{CopiedBody, FileBody},
 };
-use crate::{app::App, error::ApiResult, params::Params};
+use crate::{caller::Caller, error::ApiResult, params::Params};
 
 /// Makes a directory.
 #[utoipa::path(post, path = "/v1/sandboxes/{id}/files/mkdir", operation_id = "make_directory", tag = "files",
@@ -29,7 +26,7 @@ use crate::{app::App, error::ApiResult, params::Params};
         (status = 201, description = "The new directory", body = FileBody),
         (status = 200, description = "The directory that was there, with `parents`", body = FileBody),
     ))]
-pub(crate) async fn mkdir(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
+pub(crate) async fn mkdir(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
     let (path, parents, mode) = (path(&mut params)?, params.flag("parents")?, mode(&mut params)?);
     params.finish()?;
     let (stat, existed) = app.engine.make_directory(id, &path, parents, mode).await?;
@@ -46,7 +43,7 @@ pub(crate) async fn mkdir(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mu
         ("replace" = Option<bool>, Query, description = "Take the place of what is there: a file, a link, an empty directory"),
     ),
     responses((status = 200, description = "It, as it is now", body = FileBody)))]
-pub(crate) async fn rename(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<FileBody>> {
+pub(crate) async fn rename(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<FileBody>> {
     let (from, to, replace) = ends(&mut params)?;
     params.finish()?;
     let engine = app.engine.clone();
@@ -66,7 +63,7 @@ pub(crate) async fn rename(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, m
         ("replace" = Option<bool>, Query, description = "Take the place of what is there: a file, a link, an empty directory"),
     ),
     responses((status = 200, description = "The copy, and what it is made of", body = CopiedBody)))]
-pub(crate) async fn copy(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<CopiedBody>> {
+pub(crate) async fn copy(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<CopiedBody>> {
     let (from, to, replace) = ends(&mut params)?;
     params.finish()?;
     let engine = app.engine.clone();

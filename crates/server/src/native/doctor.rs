@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::{Json as Reply, extract::State};
+use axum::Json as Reply;
 use caisson_core::Error;
 
-use crate::{app::App, error::ApiResult, native::types::DoctorBody, params::Params};
+use crate::{caller::Caller, error::ApiResult, native::types::DoctorBody, params::Params};
 
 /// Attacks sandboxes from inside and says of each guarantee whether it held. Takes some seconds; one at a time.
 #[utoipa::path(get, path = "/v1/doctor", operation_id = "doctor", tag = "server",
     responses((status = 200, description = "What was found, whether good or bad", body = DoctorBody)))]
-pub(crate) async fn doctor(State(app): State<Arc<App>>, params: Params) -> ApiResult<Reply<DoctorBody>> {
+pub(crate) async fn doctor(Caller(app): Caller, params: Params) -> ApiResult<Reply<DoctorBody>> {
     params.finish()?;
     let Ok(turn) = Arc::clone(&app.doctor).try_acquire_owned() else {
         return Err(Error::conflict("doctor_runs", "the doctor is busy already; ask again in some seconds").into());

@@ -1,10 +1,7 @@
 //! Programs in living sandboxes.
 
-use std::sync::Arc;
-
 use axum::{
     Json as Reply,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use caisson_core::SandboxId;
@@ -14,7 +11,7 @@ use tracing::Instrument;
 
 use super::id::Id;
 use crate::{
-    app::App,
+    caller::Caller,
     error::{ApiError, ApiResult},
     follow::Follow,
     json::Json,
@@ -36,7 +33,7 @@ use crate::{
     (status = 202, description = "It has started in the background", body = ExecutionBody),
 ))]
 pub(crate) async fn exec(
-    State(app): State<Arc<App>>,
+    Caller(app): Caller,
     Id(id): Id<SandboxId>,
     headers: HeaderMap,
     Json(body): Json<ExecBody>,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::{
     Json as Reply,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use caisson_core::{ExecutionFilter, ExecutionId, SandboxId, Stream, StreamTotals};
+use caisson_core::{ExecutionFilter, ExecutionId, ExecutionStatus, SandboxId, Stream, StreamTotals};
 use caisson_engine::OutputChunk;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::{id::Id, sandboxes::limit};
 use crate::{
-    app::App,
+    caller::{Caller, View},
     error::{ApiError, ApiResult},
     follow::{Follow, total},
     json::Json,
@@ -40,16 +40,14 @@ const FINISHED: HeaderName = HeaderName::from_static("x-caisson-finished");
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/executions", operation_id = "list_executions", tag = "executions",
     params(
         ("id" = String, Path, description = "The sandbox"),
+        ("status" = Option<Vec<String>>, Query, description = "Only those that stand like this, such as `running`; may repeat"),
         ("limit" = Option<u32>, Query, description = "Entries on the page: 1 to 1000, 100 when absent"),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page of executions", body = PageBody<ExecutionBody>)))]
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Id(sandbox): Id<SandboxId>,
-    mut params: Params,
-) -> ApiResult<Reply<PageBody<ExecutionBody>>> {
-    let filter = ExecutionFilter { sandbox, limit: limit(&mut params)?, cursor: params.text("cursor")? };
+pub(crate) async fn list(Caller(app): Caller, Id(sandbox): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<PageBody<ExecutionBody>>> {
+    let statuses = params.texts("status")?.iter().map(|text| status(text)).collect::<ApiResult<_>>()?;
+    let filter = ExecutionFilter { sandbox, statuses, limit: limit(&mut params)?, cursor: params.text("cursor")? };
     params.finish()?;
     // Records outlive their sandbox; only one that never was is unknown.
     app.engine.sandbox(sandbox).await?;
@@ -57,10 +55,17 @@ pub(crate) async fn list(
     Ok(Reply(PageBody::new(&page)))
 }
 
+fn status(text: &str) -> ApiResult<ExecutionStatus> {
+    text.parse().map_err(|_| {
+        let known = ExecutionStatus::ALL.map(ExecutionStatus::as_str).join(", ");
+        ApiError::bad_request("invalid_parameter", format!("parameter `status` is `{text}`, expected one of {known}"))
+    })
+}
+
 /// The record of an execution.
 #[utoipa::path(get, path = "/v1/executions/{id}", operation_id = "get_execution", tag = "executions",
     params(("id" = String, Path)), responses((status = 200, description = "The record", body = ExecutionBody)))]
-pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<Reply<ExecutionBody>> {
+pub(crate) async fn get(Caller(app): Caller, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<Reply<ExecutionBody>> {
     params.finish()?;
     Ok(Reply(ExecutionBody::from(&app.engine.execution(id).await?)))
 }
@@ -83,12 +88,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, pa
         ("last-event-id" = Option<u64>, Header, description = "Where an event stream is to go on"),
     ),
     responses((status = 200, description = "The output", content((inline(Octets) = "application/octet-stream"), (String = "text/event-stream")))))]
-pub(crate) async fn output(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ExecutionId>,
-    headers: HeaderMap,
-    mut params: Params,
-) -> ApiResult<Response> {
+pub(crate) async fn output(Caller(app): Caller, Id(id): Id<ExecutionId>, headers: HeaderMap, mut params: Params) -> ApiResult<Response> {
     let stream: Stream = params.parsed("stream", "`stdout` or `stderr`")?.unwrap_or(Stream::Stdout);
     let mut offset: u64 = params.parsed("offset", "a whole number")?.unwrap_or(0);
     let follow = params.flag("follow")?;
@@ -113,7 +113,7 @@ pub(crate) async fn output(
     raw(&app, id, stream, offset, follow).await
 }
 
-async fn tell(app: &App, id: ExecutionId, mut reader: Follow, follow: bool, events: Events) -> Result<(), HungUp> {
+async fn tell(app: &View, id: ExecutionId, mut reader: Follow, follow: bool, events: Events) -> Result<(), HungUp> {
     told::tell(&mut reader, &events, follow).await?;
     match app.engine.execution(id).await {
         Ok(execution) => told::end(&events, &ExecutionBody::from(&execution)).await,
@@ -121,7 +121,7 @@ async fn tell(app: &App, id: ExecutionId, mut reader: Follow, follow: bool, even
     }
 }
 
-async fn raw(app: &App, id: ExecutionId, stream: Stream, offset: u64, follow: bool) -> ApiResult<Response> {
+async fn raw(app: &View, id: ExecutionId, stream: Stream, offset: u64, follow: bool) -> ApiResult<Response> {
     let progress = *app.engine.progress(id).await?.borrow();
     let record = app.engine.execution(id).await?;
     let mut reader = Follow::new(&app.engine, id, vec![(stream, offset)]).await?;
@@ -187,7 +187,7 @@ impl Raw {
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "How much was accepted", body = StdinBody)))]
 pub(crate) async fn stdin(
-    State(app): State<Arc<App>>,
+    Caller(app): Caller,
     Id(id): Id<ExecutionId>,
     mut params: Params,
     request: Request,
@@ -206,7 +206,7 @@ pub(crate) async fn stdin(
     Ok(Reply(StdinBody { stdin_bytes }))
 }
 
-async fn feed(app: &App, id: ExecutionId, mut offset: Option<u64>, close: bool, mut body: Body) -> ApiResult<u64> {
+async fn feed(app: &View, id: ExecutionId, mut offset: Option<u64>, close: bool, mut body: Body) -> ApiResult<u64> {
     // Whether anything can be sent at all is said before it is.
     let mut accepted = app.engine.write_stdin(id, offset, Bytes::new()).await?;
     while let Some(frame) = body.frame().await {
@@ -225,7 +225,7 @@ async fn feed(app: &App, id: ExecutionId, mut offset: Option<u64>, close: bool, 
 /// Gives the terminal of a program another size.
 #[utoipa::path(post, path = "/v1/executions/{id}/resize", operation_id = "resize_terminal", tag = "executions",
     params(("id" = String, Path)), request_body = ResizeBody, responses((status = 204, description = "It has the size")))]
-pub(crate) async fn resize(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, Json(body): Json<ResizeBody>) -> ApiResult<StatusCode> {
+pub(crate) async fn resize(Caller(app): Caller, Id(id): Id<ExecutionId>, Json(body): Json<ResizeBody>) -> ApiResult<StatusCode> {
     let size = TerminalBody { cols: body.cols, rows: body.rows }.size()?;
     app.engine.resize(id, size).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -234,7 +234,7 @@ pub(crate) async fn resize(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>,
 /// Sends a signal to the program.
 #[utoipa::path(post, path = "/v1/executions/{id}/signal", operation_id = "signal_execution", tag = "executions",
     params(("id" = String, Path)), request_body = SignalBody, responses((status = 204, description = "It was sent")))]
-pub(crate) async fn signal(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, Json(body): Json<SignalBody>) -> ApiResult<StatusCode> {
+pub(crate) async fn signal(Caller(app): Caller, Id(id): Id<ExecutionId>, Json(body): Json<SignalBody>) -> ApiResult<StatusCode> {
     app.engine.signal(id, body.signal.number()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -242,7 +242,7 @@ pub(crate) async fn signal(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>,
 /// Kills the program with all its descendants.
 #[utoipa::path(post, path = "/v1/executions/{id}/kill", operation_id = "kill_execution", tag = "executions",
     params(("id" = String, Path)), responses((status = 204, description = "It is being killed; its status will be `killed`")))]
-pub(crate) async fn kill(State(app): State<Arc<App>>, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<StatusCode> {
+pub(crate) async fn kill(Caller(app): Caller, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<StatusCode> {
     params.finish()?;
     let engine = app.engine.clone();
     app.owned(async move { engine.kill(id).await }).await??;

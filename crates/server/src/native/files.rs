@@ -1,11 +1,11 @@
 //! Files inside a sandbox, streamed.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use axum::{
     Json as Reply,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::{
     types::{FileBody, ListingBody, Mode, printable_path},
 };
 use crate::{
-    app::App,
+    caller::Caller,
     error::{ApiError, ApiResult},
     params::Params,
 };
@@ -60,12 +60,7 @@ pub(super) fn mode(params: &mut Params) -> ApiResult<Option<u32>> {
     ),
     request_body(content_type = "application/octet-stream", description = "The content"),
     responses((status = 200, description = "The file as it is now", body = FileBody)))]
-pub(crate) async fn write(
-    State(app): State<Arc<App>>,
-    Id(id): Id<SandboxId>,
-    mut params: Params,
-    request: Request,
-) -> ApiResult<Reply<FileBody>> {
+pub(crate) async fn write(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params, request: Request) -> ApiResult<Reply<FileBody>> {
     let path = path(&mut params)?;
     let modified_at: Option<Timestamp> = params.parsed("modified_at", "a moment such as 2026-01-31T12:00:00Z")?;
     let attributes = FileAttributes { mode: mode(&mut params)?, modified_at };
@@ -98,12 +93,7 @@ pub(super) fn content(body: Body, stall: Duration) -> ByteStream {
         (status = 200, description = "The content; `x-caisson-mode` has the permission bits, and `ETag` changes with the content", content_type = "application/octet-stream"),
         (status = 206, description = "The range", content_type = "application/octet-stream"),
     ))]
-pub(crate) async fn read(
-    State(app): State<Arc<App>>,
-    Id(id): Id<SandboxId>,
-    mut params: Params,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
+pub(crate) async fn read(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params, headers: HeaderMap) -> ApiResult<Response> {
     let path = path(&mut params)?;
     params.finish()?;
     let mut part = None;
@@ -192,7 +182,7 @@ fn exactly(content: ByteStream, length: u64) -> impl futures::Stream<Item = io::
         ("recursive" = Option<bool>, Query, description = "Whether a directory goes with everything in it"),
     ),
     responses((status = 204, description = "It is gone")))]
-pub(crate) async fn delete(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<StatusCode> {
+pub(crate) async fn delete(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<StatusCode> {
     let (path, recursive) = (path(&mut params)?, params.flag("recursive")?);
     params.finish()?;
     app.engine.delete_file(id, &path, recursive).await?;
@@ -206,7 +196,7 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, m
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
     ),
     responses((status = 200, description = "The entry", body = FileBody)))]
-pub(crate) async fn stat(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<FileBody>> {
+pub(crate) async fn stat(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<FileBody>> {
     let path = path(&mut params)?;
     params.finish()?;
     Ok(Reply(FileBody::from(&app.engine.stat_file(id, &path).await?)))
@@ -222,7 +212,7 @@ pub(crate) async fn stat(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses((status = 200, description = "The entries", body = ListingBody)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<ListingBody>> {
+pub(crate) async fn list(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<ListingBody>> {
     let path = path(&mut params)?;
     let depth = bounded(&mut params, "depth", DEPTH, MAX_DEPTH)?;
     let limit = bounded(&mut params, "limit", ENTRIES, MAX_ENTRIES)?;

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
-use caisson_core::{Error, ExecutionId, SandboxId};
+use caisson_core::{Error, ExecutionId, KeyId, SandboxId, Tenant};
 
 use crate::error::ApiError;
 
@@ -24,6 +24,14 @@ impl Kind for SandboxId {
 
 impl Kind for ExecutionId {
     const NAME: &str = "execution";
+}
+
+impl Kind for KeyId {
+    const NAME: &str = "key";
+}
+
+impl Kind for Tenant {
+    const NAME: &str = "tenant";
 }
 
 impl<T: Kind, S: Send + Sync> FromRequestParts<S> for Id<T> {

@@ -1,10 +1,7 @@
 //! One-shots.
 
-use std::sync::Arc;
-
 use axum::{
     Json as Reply,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use caisson_engine::RunningOneShot;
@@ -12,7 +9,7 @@ use http::HeaderMap;
 use tracing::Instrument;
 
 use crate::{
-    app::App,
+    caller::Caller,
     error::ApiResult,
     follow::Follow,
     json::Json,
@@ -31,7 +28,7 @@ use crate::{
 #[utoipa::path(post, path = "/v1/run", operation_id = "run", tag = "run", request_body = RunBody, responses(
     (status = 200, description = "How it ended", content((RunResultBody = "application/json"), (String = "text/event-stream"))),
 ))]
-pub(crate) async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Json(body): Json<RunBody>) -> ApiResult<Response> {
+pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(body): Json<RunBody>) -> ApiResult<Response> {
     let request = body.into_request()?;
     let engine = app.engine.clone();
     if !sse::wanted(&headers) {

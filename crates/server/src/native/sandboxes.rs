@@ -1,10 +1,7 @@
 //! Sandboxes: make, find, change, end.
 
-use std::sync::Arc;
-
 use axum::{
     Json as Reply,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use caisson_core::{Error, SandboxFilter, SandboxId, State as Stage};
@@ -13,7 +10,7 @@ use http::StatusCode;
 
 use super::id::Id;
 use crate::{
-    app::App,
+    caller::Caller,
     error::{ApiError, ApiResult},
     json::Json,
     native::types::{CreateBody, PageBody, SandboxBody, UpdateBody, UsageBody},
@@ -29,7 +26,7 @@ pub(crate) const MAX_PAGE: u32 = 1000;
     (status = 201, description = "A new sandbox", body = SandboxBody),
     (status = 200, description = "The living sandbox of that name", body = SandboxBody),
 ))]
-pub(crate) async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateBody>) -> ApiResult<Response> {
+pub(crate) async fn create(Caller(app): Caller, Json(body): Json<CreateBody>) -> ApiResult<Response> {
     let request = body.into_request()?;
     let engine = app.engine.clone();
     let (status, sandbox) = match app.owned(async move { engine.create(request).await }).await?? {
@@ -49,7 +46,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateB
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page of sandboxes", body = PageBody<SandboxBody>)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, mut params: Params) -> ApiResult<Reply<PageBody<SandboxBody>>> {
+pub(crate) async fn list(Caller(app): Caller, mut params: Params) -> ApiResult<Reply<PageBody<SandboxBody>>> {
     let states = params.texts("state")?;
     let filter = SandboxFilter {
         states: states.iter().map(|state| stage(state)).collect::<ApiResult<_>>()?,
@@ -83,7 +80,7 @@ pub(super) fn limit(params: &mut Params) -> ApiResult<u32> {
 /// A sandbox with what it has used. An ended one is 410 with its tombstone.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}", operation_id = "get_sandbox", tag = "sandboxes",
     params(("id" = String, Path)), responses((status = 200, description = "The sandbox", body = SandboxBody)))]
-pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, params: Params) -> ApiResult<Reply<SandboxBody>> {
+pub(crate) async fn get(Caller(app): Caller, Id(id): Id<SandboxId>, params: Params) -> ApiResult<Reply<SandboxBody>> {
     params.finish()?;
     let sandbox = app.engine.sandbox(id).await?;
     let mut body = SandboxBody::from(&sandbox);
@@ -99,11 +96,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, para
 /// Changes time limits and labels of a living sandbox.
 #[utoipa::path(patch, path = "/v1/sandboxes/{id}", operation_id = "update_sandbox", tag = "sandboxes",
     params(("id" = String, Path)), request_body = UpdateBody, responses((status = 200, description = "The sandbox", body = SandboxBody)))]
-pub(crate) async fn update(
-    State(app): State<Arc<App>>,
-    Id(id): Id<SandboxId>,
-    Json(body): Json<UpdateBody>,
-) -> ApiResult<Reply<SandboxBody>> {
+pub(crate) async fn update(Caller(app): Caller, Id(id): Id<SandboxId>, Json(body): Json<UpdateBody>) -> ApiResult<Reply<SandboxBody>> {
     let update = body.into_update()?;
     let engine = app.engine.clone();
     let sandbox = app.owned(async move { engine.update(id, update).await }).await??;
@@ -113,7 +106,7 @@ pub(crate) async fn update(
 /// Ends a sandbox and everything in it. Answers when that is done.
 #[utoipa::path(delete, path = "/v1/sandboxes/{id}", operation_id = "delete_sandbox", tag = "sandboxes",
     params(("id" = String, Path)), responses((status = 200, description = "The ended sandbox with its tombstone", body = SandboxBody)))]
-pub(crate) async fn delete(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, params: Params) -> ApiResult<Reply<SandboxBody>> {
+pub(crate) async fn delete(Caller(app): Caller, Id(id): Id<SandboxId>, params: Params) -> ApiResult<Reply<SandboxBody>> {
     params.finish()?;
     let engine = app.engine.clone();
     let sandbox = app.owned(async move { engine.destroy(id).await }).await??;

@@ -1,8 +1,8 @@
 //! Finding files by their names and by their contents.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use axum::{Json as Reply, extract::State};
+use axum::Json as Reply;
 use caisson_core::SandboxId;
 use caisson_engine::GrepRequest;
 
@@ -13,7 +13,7 @@ use super::{
     types::{GrepBody, ListingBody},
 };
 use crate::{
-    app::App,
+    caller::Caller,
     error::{ApiError, ApiResult},
     params::Params,
 };
@@ -36,7 +36,7 @@ const SECONDS: f64 = 10.0;
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before"),
     ),
     responses((status = 200, description = "The entries, in the order of their paths", body = ListingBody)))]
-pub(crate) async fn glob(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<ListingBody>> {
+pub(crate) async fn glob(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<ListingBody>> {
     let path = root(&mut params)?;
     let pattern = params.bytes("pattern")?.ok_or_else(missing_pattern)?;
     let limit = bounded(&mut params, "limit", ENTRIES, MAX_ENTRIES)?;
@@ -65,7 +65,7 @@ pub(crate) async fn glob(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut
         ("max_seconds" = Option<f64>, Query, description = "More than 0 to 50, 10 when absent"),
     ),
     responses((status = 200, description = "What was found", body = GrepBody)))]
-pub(crate) async fn grep(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<GrepBody>> {
+pub(crate) async fn grep(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<GrepBody>> {
     let path = root(&mut params)?;
     let request = GrepRequest {
         pattern: params.text("pattern")?.ok_or_else(missing_pattern)?,

@@ -9,10 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{
-        State,
-        ws::{Message, WebSocket},
-    },
+    extract::ws::{Message, WebSocket},
     response::Response,
 };
 use bytes::Bytes;
@@ -20,6 +17,7 @@ use caisson_core::{ExecutionId, SandboxId, Stream};
 use caisson_engine::Engine;
 use futures::{
     SinkExt, StreamExt,
+    future::BoxFuture,
     stream::{SplitSink, SplitStream},
 };
 use tokio::sync::mpsc;
@@ -29,7 +27,7 @@ use super::{
     types::{ClientMessage, ExecBody, ExecutionBody, Number, ServerMessage, TerminalBody, encode_output},
 };
 use crate::{
-    app::App,
+    caller::{Caller, View},
     error::{ApiError, ApiResult},
     follow::Follow,
     json,
@@ -65,12 +63,7 @@ const SILENCE: Duration = KEEP_ALIVE.saturating_mul(4);
         ("stderr_offset" = Option<u64>, Query, description = "Begin here in standard error; 0 when absent"),
     ),
     responses((status = 101, description = "The WebSocket; text messages of the server", body = ServerMessage)))]
-pub(crate) async fn stream(
-    State(app): State<Arc<App>>,
-    Id(id): Id<ExecutionId>,
-    mut params: Params,
-    wanted: Wanted,
-) -> ApiResult<Response> {
+pub(crate) async fn stream(Caller(app): Caller, Id(id): Id<ExecutionId>, mut params: Params, wanted: Wanted) -> ApiResult<Response> {
     let mut offset = |name| ApiResult::Ok(params.parsed::<u64>(name, "a whole number")?.unwrap_or(0));
     let streams = vec![(Stream::Stdout, offset("stdout_offset")?), (Stream::Stderr, offset("stderr_offset")?)];
     params.finish()?;
@@ -94,7 +87,7 @@ pub(crate) async fn stream(
         ("wait_for_readers" = Option<bool>, Query, description = "The program waits when everybody who follows is far behind"),
     ),
     responses((status = 101, description = "The WebSocket; text messages of the client", body = ClientMessage)))]
-pub(crate) async fn pty(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params, wanted: Wanted) -> ApiResult<Response> {
+pub(crate) async fn pty(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params, wanted: Wanted) -> ApiResult<Response> {
     let cmd = params.texts("cmd")?;
     let mut env = std::collections::BTreeMap::new();
     for (name, value) in params.prefixed("env.")? {
@@ -122,11 +115,11 @@ pub(crate) async fn pty(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut 
     begin(&app, running.execution.id, vec![(Stream::Stdout, 0)], upgrade).await
 }
 
-async fn begin(app: &App, id: ExecutionId, streams: Vec<(Stream, u64)>, upgrade: Upgrade) -> ApiResult<Response> {
+async fn begin(app: &Arc<View>, id: ExecutionId, streams: Vec<(Stream, u64)>, upgrade: Upgrade) -> ApiResult<Response> {
     let follow = Follow::new(&app.engine, id, streams).await?;
     let sandbox = app.engine.execution(id).await?.sandbox;
     let engine = app.engine.clone();
-    Ok(upgrade.serve(app, move |socket| Talk { engine, id, sandbox }.carry_on(socket, follow)))
+    Ok(upgrade.serve(app, move |socket, shut_out| Talk { engine, id, sandbox }.carry_on(socket, follow, shut_out)))
 }
 
 /// One client's conversation with one execution.
@@ -137,14 +130,15 @@ struct Talk {
 }
 
 impl Talk {
-    /// Until the execution has ended or the client has gone; says how to close.
-    async fn carry_on(self, socket: WebSocket, mut follow: Follow) -> Option<(WebSocket, Closing)> {
+    /// Until the execution has ended, the client has gone or is shut out; says how to close.
+    async fn carry_on(self, socket: WebSocket, mut follow: Follow, shut_out: BoxFuture<'static, Closing>) -> Option<(WebSocket, Closing)> {
         let (mut sink, mut stream) = socket.split();
         let (refuse, refusals) = mpsc::channel(REFUSALS);
         let closing = tokio::select! {
             // Whichever ends decides; the other has nothing more to do. A message that is half sent is sent on with the close.
             closing = self.tell(&mut sink, &mut follow, refusals) => closing?,
             closing = self.listen(&mut stream, refuse) => closing?,
+            closing = shut_out => closing,
         };
         Some((sink.reunite(stream).ok()?, closing))
     }

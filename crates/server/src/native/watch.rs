@@ -1,8 +1,6 @@
 //! What happens to files in a sandbox, as it happens.
 
-use std::sync::Arc;
-
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use caisson_core::{SandboxId, Watched};
 use caisson_engine::FileEvents;
 use futures::StreamExt;
@@ -10,7 +8,7 @@ use tracing::Instrument;
 
 use super::{files::path, id::Id, output, types::FileEventBody};
 use crate::{
-    app::App,
+    caller::Caller,
     error::ApiResult,
     params::Params,
     sse::{self, Events, HungUp},
@@ -29,7 +27,7 @@ use crate::{
         ("recursive" = Option<bool>, Query, description = "Whether directories below it are watched too"),
     ),
     responses((status = 200, description = "Events", body = FileEventBody, content_type = "text/event-stream")))]
-pub(crate) async fn watch(State(app): State<Arc<App>>, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
+pub(crate) async fn watch(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
     let (path, recursive) = (path(&mut params)?, params.flag("recursive")?);
     params.finish()?;
     let happening = app.engine.watch_files(id, &path, recursive).await?;

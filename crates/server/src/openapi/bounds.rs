@@ -1,9 +1,12 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
-use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
+use caisson_core::{
+    ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream, Tenant, TimeLimits,
+    UserSpec,
+};
 use caisson_engine::{
     GrepRequest, WindowSize,
-    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
+    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV},
 };
 use serde_json::{Value, json};
 use utoipa::{
@@ -46,6 +49,7 @@ pub(super) fn tell(document: &mut OpenApi) {
     texts(document);
     choices(document);
     labels_and_variables(document);
+    tenants(document);
     parameters(document);
 }
 
@@ -148,6 +152,18 @@ fn labels_and_variables(document: &mut OpenApi) {
     }
 }
 
+fn tenants(document: &mut OpenApi) {
+    matching(property(document, "CreateKey", "tenant"), 1, Tenant::MAX_LENGTH, Tenant::PATTERN);
+    one_of(property(document, "CreateKey", "scope"), &Scope::ALL.map(Scope::as_str));
+    let expiry = property(document, "CreateKey", "expires_in_s");
+    within(expiry, SHORTEST_TIME.as_secs_f64().into(), TimeLimits::MAX.as_secs_f64().into(), Value::Null);
+    let note = property(document, "CreateKey", "note");
+    (note.max_length, note.pattern) = (Some(NOTE_LENGTH), Some(NO_NUL.to_owned()));
+    for quota in ["sandboxes", "executions_per_minute", "memory_bytes", "disk_bytes"] {
+        within(property(document, "UpdateQuotas", quota), 0u64.into(), Quotas::MAX.into(), Value::Null);
+    }
+}
+
 fn parameters(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
@@ -158,6 +174,12 @@ fn parameters(document: &mut OpenApi) {
                 ("id", path) if path.starts_with("/v1/sandboxes/") => {
                     figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
                 }
+                ("id", path) if path.starts_with("/v1/keys/") => figure_or_text(parameter).pattern = Some(KeyId::PATTERN.to_owned()),
+                ("id", path) if path.starts_with("/v1/tenants/") => {
+                    matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN)
+                }
+                ("tenant", _) => matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN),
+                ("status", _) => one_of(item_of(parameter), &ExecutionStatus::ALL.map(ExecutionStatus::as_str)),
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),

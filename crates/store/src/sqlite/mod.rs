@@ -1,9 +1,11 @@
 //! [`Sqlite`]: one file, one writer, a few readers.
 
+mod answers;
 mod migrations;
 mod read;
 mod rows;
 mod statements;
+mod tenants;
 mod writer;
 
 use std::{
@@ -15,7 +17,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Execution, ExecutionFilter, ExecutionId, Outcome, Page, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tombstone,
+    Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId,
+    Store, StoreError, Tenant, Tombstone,
 };
 use jiff::Timestamp;
 use sqlx::{
@@ -24,6 +27,7 @@ use sqlx::{
 };
 
 use self::{
+    answers::AnswerRow,
     rows::{ExecutionRow, OutcomeRow, SandboxRow},
     writer::{Done, Operation, Writer},
 };
@@ -83,12 +87,12 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
-        read::sandbox(&self.readers, id).await
+    async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        read::sandbox(&self.readers, tenant, id).await
     }
 
-    async fn sandboxes(&self, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
-        read::sandboxes(&self.readers, filter).await
+    async fn sandboxes(&self, tenant: &Tenant, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError> {
+        read::sandboxes(&self.readers, tenant, filter).await
     }
 
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
@@ -101,12 +105,12 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
-        read::execution(&self.readers, id).await
+    async fn execution(&self, tenant: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        read::execution(&self.readers, tenant, id).await
     }
 
-    async fn executions(&self, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
-        read::executions(&self.readers, filter).await
+    async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
+        read::executions(&self.readers, tenant, filter).await
     }
 
     async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
@@ -131,6 +135,50 @@ impl Store for Sqlite {
     async fn ping(&self) -> Result<(), StoreError> {
         self.writer.submit(Operation::Ping).await?;
         read::ping(&self.readers).await
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Ledger for Sqlite {
+    async fn insert_key(&self, key: &Key) -> Result<(), StoreError> {
+        self.writer.submit(Operation::InsertKey(Box::new(key.clone()))).await?;
+        Ok(())
+    }
+
+    async fn remove_key(&self, id: KeyId) -> Result<bool, StoreError> {
+        Ok(matches!(self.writer.submit(Operation::RemoveKey(id)).await?, Done::Removed(true)))
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        tenants::keys(&self.readers).await
+    }
+
+    async fn save_tenant(&self, tenant: &Tenant, quotas: &Quotas) -> Result<(), StoreError> {
+        self.writer.submit(Operation::SaveTenant(tenant.clone(), *quotas)).await?;
+        Ok(())
+    }
+
+    async fn tenants(&self) -> Result<Vec<(Tenant, Quotas)>, StoreError> {
+        tenants::all(&self.readers).await
+    }
+
+    async fn keep_answer(&self, tenant: &Tenant, key: &str, answer: &KeptAnswer, at: Timestamp) -> Result<(), StoreError> {
+        let row = AnswerRow { tenant: tenant.to_string(), key: key.to_owned(), answer: answer.clone(), at: at.as_microsecond() };
+        self.writer.submit(Operation::KeepAnswer(Box::new(row))).await?;
+        Ok(())
+    }
+
+    async fn kept_answer(&self, tenant: &Tenant, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+        answers::kept(&self.readers, tenant, key).await
+    }
+
+    async fn forget_answers(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.writer.submit(Operation::ForgetAnswers { before_us: before.as_microsecond() }).await?;
+        Ok(())
     }
 }
 

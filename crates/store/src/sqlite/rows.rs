@@ -13,6 +13,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 #[derive(Debug, Clone)]
 pub(super) struct SandboxRow {
     pub(super) id: String,
+    pub(super) tenant: String,
     pub(super) name: Option<String>,
     pub(super) state: &'static str,
     pub(super) spec: String,
@@ -31,6 +32,7 @@ pub(super) struct SandboxRow {
 pub(super) struct ExecutionRow {
     pub(super) id: String,
     pub(super) sandbox: String,
+    pub(super) tenant: String,
     pub(super) argv: String,
     pub(super) started_at: i64,
 }
@@ -86,6 +88,7 @@ impl From<&Sandbox> for SandboxRow {
         let tombstone = sandbox.tombstone.as_ref();
         Self {
             id: sandbox.id.to_string(),
+            tenant: sandbox.tenant.to_string(),
             name: sandbox.name.clone(),
             state: sandbox.state.as_str(),
             spec: json(&SpecColumn::from(&sandbox.spec)),
@@ -106,6 +109,7 @@ impl From<&Execution> for ExecutionRow {
         Self {
             id: execution.id.to_string(),
             sandbox: execution.sandbox.to_string(),
+            tenant: execution.tenant.to_string(),
             argv: json(&execution.argv),
             started_at: execution.started_at.as_microsecond(),
         }
@@ -200,6 +204,7 @@ fn read_sandbox(row: &SqliteRow) -> Option<Sandbox> {
     };
     Some(Sandbox {
         id: parsed(row, "id")?,
+        tenant: parsed(row, "tenant")?,
         name: text(row, "name")?,
         state: parsed(row, "state")?,
         spec: serde_json::from_str::<SpecColumn>(&text(row, "spec")??).ok()?.into_spec()?,
@@ -236,21 +241,22 @@ fn read_execution(row: &SqliteRow) -> Option<Execution> {
     Some(Execution {
         id: parsed(row, "id")?,
         sandbox: parsed(row, "sandbox")?,
+        tenant: parsed(row, "tenant")?,
         argv: serde_json::from_str(&text(row, "argv")??).ok()?,
         started_at: timestamp(integer(row, "started_at")??)?,
         outcome,
     })
 }
 
-fn text(row: &SqliteRow, column: &str) -> Option<Option<String>> {
+pub(super) fn text(row: &SqliteRow, column: &str) -> Option<Option<String>> {
     row.try_get(column).ok()
 }
 
-fn integer(row: &SqliteRow, column: &str) -> Option<Option<i64>> {
+pub(super) fn integer(row: &SqliteRow, column: &str) -> Option<Option<i64>> {
     row.try_get(column).ok()
 }
 
-fn parsed<T: FromStr>(row: &SqliteRow, column: &str) -> Option<T> {
+pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &str) -> Option<T> {
     text(row, column)??.parse().ok()
 }
 
@@ -261,7 +267,7 @@ fn optional_duration(row: &SqliteRow, column: &str) -> Option<Option<Duration>> 
     }
 }
 
-fn timestamp(us: i64) -> Option<Timestamp> {
+pub(super) fn timestamp(us: i64) -> Option<Timestamp> {
     Timestamp::from_microsecond(us).ok()
 }
 
@@ -270,7 +276,7 @@ fn duration_us(duration: Duration) -> i64 {
 }
 
 /// SQLite has no unsigned 64 bits; nothing real is larger than what it has.
-fn clamp(value: u64) -> i64 {
+pub(super) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

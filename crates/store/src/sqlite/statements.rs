@@ -24,10 +24,11 @@ impl From<sqlx::Error> for Failure {
 
 pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     let inserted = sqlx::query(
-        "insert into sandboxes (id, name, state, spec, lifetime_us, idle_timeout_us, metadata, created_at, last_active_at, \
-         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert into sandboxes (id, tenant, name, state, spec, lifetime_us, idle_timeout_us, metadata, created_at, last_active_at, \
+         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(row.id.clone())
+    .bind(row.tenant.clone())
     .bind(row.name.clone())
     .bind(row.state)
     .bind(row.spec.clone())
@@ -43,7 +44,10 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
     .await;
     let Err(error) = inserted else { return Ok(()) };
     if error.as_database_error().is_some_and(|e| e.is_unique_violation()) && row.name.is_some() {
-        let holder = sqlx::query("select id from sandboxes where name = ? and state <> 'ended'").bind(row.name.clone()).fetch_optional(db);
+        let holder = sqlx::query("select id from sandboxes where tenant = ? and name = ? and state <> 'ended'")
+            .bind(row.tenant.clone())
+            .bind(row.name.clone())
+            .fetch_optional(db);
         if let Some(found) = holder.await? {
             let id: String = found.try_get("id")?;
             return Err(Failure::Own(id.parse().map_or(StoreError::Corrupt(id), StoreError::NameTaken)));
@@ -73,9 +77,10 @@ pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
 }
 
 pub(super) async fn insert_execution(db: &mut SqliteConnection, row: &ExecutionRow) -> Result<(), Failure> {
-    sqlx::query("insert into executions (id, sandbox, argv, started_at, status) values (?, ?, ?, ?, 'running')")
+    sqlx::query("insert into executions (id, sandbox, tenant, argv, started_at, status) values (?, ?, ?, ?, ?, 'running')")
         .bind(row.id.clone())
         .bind(row.sandbox.clone())
+        .bind(row.tenant.clone())
         .bind(row.argv.clone())
         .bind(row.started_at)
         .execute(db)

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use caisson_core::{ExecutionId, StoreError, Tombstone};
+use caisson_core::{ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
+    answers::{self, AnswerRow},
     rows::{ExecutionRow, OutcomeRow, SandboxRow},
     statements::{self, Failure},
-    unavailable,
+    tenants, unavailable,
 };
 
 /// Operations in one transaction.
@@ -27,6 +28,11 @@ pub(super) enum Operation {
     UpdateSandbox(Box<SandboxRow>),
     InsertExecution(Box<ExecutionRow>),
     FinishExecution(ExecutionId, Box<OutcomeRow>),
+    InsertKey(Box<Key>),
+    RemoveKey(KeyId),
+    SaveTenant(Tenant, Quotas),
+    KeepAnswer(Box<AnswerRow>),
+    ForgetAnswers { before_us: i64 },
     Bury(Tombstone),
     Purge { before_us: i64, limit: u32 },
     Ping,
@@ -36,8 +42,16 @@ pub(super) enum Operation {
 #[derive(Debug)]
 pub(super) enum Done {
     Written,
-    Buried { sandboxes: u64, executions: u64 },
-    Purged { sandboxes: u64, executions: Vec<ExecutionId> },
+    /// Whether there was something to remove.
+    Removed(bool),
+    Buried {
+        sandboxes: u64,
+        executions: u64,
+    },
+    Purged {
+        sandboxes: u64,
+        executions: Vec<ExecutionId>,
+    },
 }
 
 type Reply = Result<Done, StoreError>;
@@ -168,6 +182,11 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::UpdateSandbox(row) => statements::update_sandbox(db, row).await?,
         Operation::InsertExecution(row) => statements::insert_execution(db, row).await?,
         Operation::FinishExecution(id, row) => statements::finish_execution(db, *id, row).await?,
+        Operation::InsertKey(key) => tenants::insert_key(db, key).await?,
+        Operation::RemoveKey(id) => return Ok(Done::Removed(tenants::remove_key(db, *id).await?)),
+        Operation::SaveTenant(tenant, quotas) => tenants::save(db, tenant, quotas).await?,
+        Operation::KeepAnswer(row) => answers::keep(db, row).await?,
+        Operation::ForgetAnswers { before_us } => answers::forget(db, *before_us).await?,
         Operation::Bury(tombstone) => {
             let (sandboxes, executions) = statements::bury(db, tombstone).await?;
             return Ok(Done::Buried { sandboxes, executions });
@@ -185,6 +204,6 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
 
 impl Operation {
     fn is_one_statement(&self) -> bool {
-        !matches!(self, Self::Bury(_) | Self::Purge { .. })
+        !matches!(self, Self::InsertKey(_) | Self::Bury(_) | Self::Purge { .. })
     }
 }

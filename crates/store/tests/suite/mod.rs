@@ -1,22 +1,32 @@
 //! What every store must do, whatever is behind it. Each test gets an empty store.
 
+mod tenants;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
     Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Limits, Outcome, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State,
-    Store, StoreError, StreamTotals, TimeLimits, Tombstone, TombstoneReason, UserSpec,
+    Store, StoreError, StreamTotals, Tenant, TimeLimits, Tombstone, TombstoneReason, UserSpec,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
+
+pub(crate) use self::tenants::*;
 
 /// A moment `seconds` after some fixed one.
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microsecond(1_760_000_000_123_456 + seconds * 1_000_000).unwrap()
 }
 
+/// Whose everything is where it does not matter.
+fn mine() -> Tenant {
+    Tenant::default()
+}
+
 fn sandbox(seconds: i64) -> Sandbox {
     Sandbox {
         id: SandboxId::random(),
+        tenant: mine(),
         name: None,
         state: State::Creating,
         spec: SandboxSpec::default(),
@@ -40,7 +50,14 @@ fn ended(mut sandbox: Sandbox, seconds: i64) -> Sandbox {
 
 fn execution(sandbox: &Sandbox, seconds: i64) -> Execution {
     let argv = vec!["sh".to_owned(), "-c".to_owned(), "echo 'ä \" \u{1f980}'".to_owned()];
-    Execution { id: ExecutionId::random(), sandbox: sandbox.id, argv, started_at: at(seconds), outcome: None }
+    Execution {
+        id: ExecutionId::random(),
+        sandbox: sandbox.id,
+        tenant: sandbox.tenant.clone(),
+        argv,
+        started_at: at(seconds),
+        outcome: None,
+    }
 }
 
 fn outcome() -> Outcome {
@@ -62,7 +79,7 @@ fn filter(limit: u32) -> SandboxFilter {
 }
 
 async fn ids(store: &dyn Store, filter: &SandboxFilter) -> Vec<SandboxId> {
-    store.sandboxes(filter).await.unwrap().data.iter().map(|s| s.id).collect()
+    store.sandboxes(&mine(), filter).await.unwrap().data.iter().map(|s| s.id).collect()
 }
 
 pub(crate) async fn every_field_comes_back(store: &dyn Store) {
@@ -78,28 +95,28 @@ pub(crate) async fn every_field_comes_back(store: &dyn Store) {
     made.time_limits = TimeLimits { lifetime: None, idle_timeout: Some(Duration::from_millis(1500)) };
     made.metadata = BTreeMap::from([("k.$[0]\"".to_owned(), "v'".to_owned()), (String::new(), String::new())]);
     store.insert_sandbox(&made).await.unwrap();
-    assert_eq!(store.sandbox(made.id).await.unwrap(), Some(made.clone()));
+    assert_eq!(store.sandbox(&mine(), made.id).await.unwrap(), Some(made.clone()));
 
     made.state = State::Running;
     made.time_limits = TimeLimits { lifetime: Some(Duration::from_secs(1)), idle_timeout: None };
     made.metadata = BTreeMap::from([("new".to_owned(), "yes".to_owned())]);
     made.last_active_at = at(100);
     store.update_sandbox(&made).await.unwrap();
-    assert_eq!(store.sandbox(made.id).await.unwrap(), Some(made.clone()));
+    assert_eq!(store.sandbox(&mine(), made.id).await.unwrap(), Some(made.clone()));
 
     let made = ended(made, 200);
     store.update_sandbox(&made).await.unwrap();
-    assert_eq!(store.sandbox(made.id).await.unwrap(), Some(made.clone()));
+    assert_eq!(store.sandbox(&mine(), made.id).await.unwrap(), Some(made.clone()));
 
     let mut run = execution(&made, 5);
     store.insert_execution(&run).await.unwrap();
-    assert_eq!(store.execution(run.id).await.unwrap(), Some(run.clone()));
+    assert_eq!(store.execution(&mine(), run.id).await.unwrap(), Some(run.clone()));
     run.outcome = Some(outcome());
     store.finish_execution(run.id, &outcome()).await.unwrap();
-    assert_eq!(store.execution(run.id).await.unwrap(), Some(run));
+    assert_eq!(store.execution(&mine(), run.id).await.unwrap(), Some(run));
 
-    assert_eq!(store.sandbox(SandboxId::random()).await.unwrap(), None);
-    assert_eq!(store.execution(ExecutionId::random()).await.unwrap(), None);
+    assert_eq!(store.sandbox(&mine(), SandboxId::random()).await.unwrap(), None);
+    assert_eq!(store.execution(&mine(), ExecutionId::random()).await.unwrap(), None);
     store.ping().await.unwrap();
 }
 
@@ -110,18 +127,18 @@ pub(crate) async fn every_status_state_and_reason_comes_back(store: &dyn Store) 
         let run = execution(&home, 1);
         store.insert_execution(&run).await.unwrap();
         store.finish_execution(run.id, &Outcome { status, ..outcome() }).await.unwrap();
-        assert_eq!(store.execution(run.id).await.unwrap().unwrap().status(), status);
+        assert_eq!(store.execution(&mine(), run.id).await.unwrap().unwrap().status(), status);
     }
     for reason in TombstoneReason::ALL {
         let mut gone = ended(sandbox(0), 1);
         gone.tombstone.as_mut().unwrap().reason = reason;
         store.insert_sandbox(&gone).await.unwrap();
-        assert_eq!(store.sandbox(gone.id).await.unwrap().unwrap().tombstone.unwrap().reason, reason);
+        assert_eq!(store.sandbox(&mine(), gone.id).await.unwrap().unwrap().tombstone.unwrap().reason, reason);
     }
     for state in State::ALL {
         let made = Sandbox { state, ..sandbox(0) };
         store.insert_sandbox(&made).await.unwrap();
-        assert_eq!(store.sandbox(made.id).await.unwrap().unwrap().state, state);
+        assert_eq!(store.sandbox(&mine(), made.id).await.unwrap().unwrap().state, state);
     }
 }
 
@@ -145,7 +162,7 @@ pub(crate) async fn one_refusal_in_a_burst_fails_no_other(store: &dyn Store) {
     let results = join_all(burst.iter().map(|s| store.insert_sandbox(s))).await;
     let mut winners = 0;
     for (made, result) in burst.iter().zip(results) {
-        let stored = store.sandbox(made.id).await.unwrap();
+        let stored = store.sandbox(&mine(), made.id).await.unwrap();
         match result {
             Ok(()) => {
                 winners += u32::from(made.name.is_some());
@@ -163,7 +180,7 @@ pub(crate) async fn one_refusal_in_a_burst_fails_no_other(store: &dyn Store) {
     let (refused, written) = tokio::join!(store.insert_execution(&stranger), store.insert_execution(&known));
     assert!(refused.is_err(), "an execution belongs to a sandbox");
     written.unwrap();
-    assert!(store.execution(known.id).await.unwrap().is_some());
+    assert!(store.execution(&mine(), known.id).await.unwrap().is_some());
 }
 
 pub(crate) async fn pages_are_stable_while_rows_come(store: &dyn Store) {
@@ -176,7 +193,7 @@ pub(crate) async fn pages_are_stable_while_rows_come(store: &dyn Store) {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let page = store.sandboxes(&SandboxFilter { cursor, ..filter(4) }).await.unwrap();
+        let page = store.sandboxes(&mine(), &SandboxFilter { cursor, ..filter(4) }).await.unwrap();
         assert!(page.data.len() <= 4);
         seen.extend(page.data.iter().map(|s| s.id));
         store.insert_sandbox(&sandbox(1000)).await.unwrap();
@@ -186,11 +203,11 @@ pub(crate) async fn pages_are_stable_while_rows_come(store: &dyn Store) {
         }
     }
     assert_eq!(seen, all.iter().map(|s| s.id).collect::<Vec<_>>());
-    let exact = store.sandboxes(&SandboxFilter { states: vec![State::Creating], ..filter(25 + 7) }).await.unwrap();
+    let exact = store.sandboxes(&mine(), &SandboxFilter { states: vec![State::Creating], ..filter(25 + 7) }).await.unwrap();
     assert_eq!((exact.data.len(), exact.next_cursor), (32, None), "a full last page has no next");
     for foreign in ["", "nonsense", "1.sbx", "'; drop table sandboxes"] {
-        let page = store.sandboxes(&SandboxFilter { cursor: Some(foreign.to_owned()), ..filter(4) }).await.unwrap();
-        assert!(page.data.is_empty() && page.next_cursor.is_none(), "{foreign}");
+        let refused = store.sandboxes(&mine(), &SandboxFilter { cursor: Some(foreign.to_owned()), ..filter(4) }).await.unwrap_err();
+        assert!(matches!(refused, StoreError::ForeignCursor), "{foreign}: {refused:?}");
     }
 
     let home = &all[0];
@@ -199,11 +216,23 @@ pub(crate) async fn pages_are_stable_while_rows_come(store: &dyn Store) {
         store.insert_execution(run).await.unwrap();
     }
     store.insert_execution(&execution(&all[1], 3)).await.unwrap();
-    let first = store.executions(&ExecutionFilter { sandbox: home.id, limit: 5, cursor: None }).await.unwrap();
-    let second = store.executions(&ExecutionFilter { sandbox: home.id, limit: 5, cursor: first.next_cursor }).await.unwrap();
+    let first =
+        store.executions(&mine(), &ExecutionFilter { sandbox: home.id, statuses: Vec::new(), limit: 5, cursor: None }).await.unwrap();
+    let second = store
+        .executions(&mine(), &ExecutionFilter { sandbox: home.id, statuses: Vec::new(), limit: 5, cursor: first.next_cursor })
+        .await
+        .unwrap();
     assert_eq!(second.next_cursor, None);
     let listed: Vec<ExecutionId> = first.data.iter().chain(&second.data).map(|e| e.id).collect();
     assert_eq!(listed, runs.iter().rev().map(|e| e.id).collect::<Vec<_>>());
+
+    store.finish_execution(runs[3].id, &outcome()).await.unwrap();
+    let with = async |statuses: &[ExecutionStatus]| {
+        let filter = ExecutionFilter { sandbox: home.id, statuses: statuses.to_vec(), limit: 10, cursor: None };
+        store.executions(&mine(), &filter).await.unwrap().data.len()
+    };
+    assert_eq!(with(&[ExecutionStatus::OutOfMemory]).await, 1);
+    assert_eq!(with(&[ExecutionStatus::Running, ExecutionStatus::Lost]).await, 6);
 }
 
 pub(crate) async fn filters_hold_together(store: &dyn Store) {
@@ -236,15 +265,15 @@ pub(crate) async fn the_living_are_buried(store: &dyn Store) {
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
     assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (1, 1));
     assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (0, 0));
-    let buried = store.sandbox(living.id).await.unwrap().unwrap();
+    let buried = store.sandbox(&mine(), living.id).await.unwrap().unwrap();
     assert_eq!((buried.state, buried.tombstone), (State::Ended, Some(tombstone)));
-    assert_eq!(store.sandbox(gone.id).await.unwrap(), Some(gone));
-    let lost = store.execution(running.id).await.unwrap().unwrap().outcome.unwrap();
+    assert_eq!(store.sandbox(&mine(), gone.id).await.unwrap(), Some(gone));
+    let lost = store.execution(&mine(), running.id).await.unwrap().unwrap().outcome.unwrap();
     assert_eq!(
         (lost.status, lost.message.as_deref(), lost.duration),
         (ExecutionStatus::Lost, Some("the server went"), Duration::from_secs(60))
     );
-    assert_eq!(store.execution(finished.id).await.unwrap().unwrap().outcome, Some(outcome()));
+    assert_eq!(store.execution(&mine(), finished.id).await.unwrap().unwrap().outcome, Some(outcome()));
     store.insert_sandbox(&named("n", 61)).await.unwrap();
 }
 
@@ -259,7 +288,7 @@ pub(crate) async fn an_end_is_final(store: &dyn Store) {
     store.finish_execution(timed_out.id, &first).await.unwrap();
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
     assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (1, 1));
-    let buried = store.sandbox(living.id).await.unwrap().unwrap();
+    let buried = store.sandbox(&mine(), living.id).await.unwrap().unwrap();
 
     // Whoever comes late: an exit after the time-out, an exit after the burial, a destroyer, and one who thinks that it still runs.
     for run in [&lost, &timed_out] {
@@ -267,18 +296,18 @@ pub(crate) async fn an_end_is_final(store: &dyn Store) {
     }
     store.update_sandbox(&ended(living.clone(), 90)).await.unwrap();
     store.update_sandbox(&Sandbox { state: State::Running, ..living.clone() }).await.unwrap();
-    assert_eq!(store.execution(timed_out.id).await.unwrap().unwrap().outcome, Some(first));
-    assert_eq!(store.execution(lost.id).await.unwrap().unwrap().status(), ExecutionStatus::Lost);
-    assert_eq!(store.sandbox(living.id).await.unwrap(), Some(buried));
+    assert_eq!(store.execution(&mine(), timed_out.id).await.unwrap().unwrap().outcome, Some(first));
+    assert_eq!(store.execution(&mine(), lost.id).await.unwrap().unwrap().status(), ExecutionStatus::Lost);
+    assert_eq!(store.sandbox(&mine(), living.id).await.unwrap(), Some(buried));
 
     // Many at once: exactly one of them counts, and it goes on counting.
     let raced = execution(&living, 2);
     store.insert_execution(&raced).await.unwrap();
     let ends = [ExecutionStatus::Exited, ExecutionStatus::TimedOut, ExecutionStatus::Killed].map(|status| Outcome { status, ..outcome() });
     join_all(ends.iter().map(|end| store.finish_execution(raced.id, end))).await;
-    let winner = store.execution(raced.id).await.unwrap();
+    let winner = store.execution(&mine(), raced.id).await.unwrap();
     join_all(ends.iter().map(|end| store.finish_execution(raced.id, end))).await;
-    assert_eq!(store.execution(raced.id).await.unwrap(), winner);
+    assert_eq!(store.execution(&mine(), raced.id).await.unwrap(), winner);
 }
 
 pub(crate) async fn what_is_old_is_purged(store: &dyn Store) {
@@ -301,9 +330,9 @@ pub(crate) async fn what_is_old_is_purged(store: &dyn Store) {
     gone.sort();
     assert_eq!(removed, gone);
     assert_eq!(ids(store, &filter(10)).await.len(), 2);
-    assert!(store.execution(gone[0]).await.unwrap().is_none());
-    assert!(store.execution(kept.id).await.unwrap().is_some());
-    assert!(store.execution(kept_too.id).await.unwrap().is_some());
+    assert!(store.execution(&mine(), gone[0]).await.unwrap().is_none());
+    assert!(store.execution(&mine(), kept.id).await.unwrap().is_some());
+    assert!(store.execution(&mine(), kept_too.id).await.unwrap().is_some());
     assert!(store.purge(at(5000)).await.unwrap().is_empty());
 }
 

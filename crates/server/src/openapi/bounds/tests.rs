@@ -100,6 +100,8 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
         ("UpdateSandbox", "PATCH", sandbox.to_owned(), json!({}), None),
         ("ExecRequest", "POST", format!("{sandbox}/exec"), program.clone(), None),
         ("RunRequest", "POST", "/v1/run".to_owned(), program.clone(), None),
+        ("CreateKey", "POST", "/v1/keys".to_owned(), json!({}), None),
+        ("UpdateQuotas", "PATCH", "/v1/tenants/x".to_owned(), json!({}), None),
         ("SignalRequest", "POST", format!("{execution}/signal"), json!({}), None),
         ("ResizeRequest", "POST", format!("{execution}/resize"), json!({"cols": 1, "rows": 1}), None),
         ("Terminal", "POST", format!("{sandbox}/exec"), json!({}), Some("terminal")),

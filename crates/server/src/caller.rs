@@ -1,0 +1,126 @@
+//! Whoever asks, and what of the server they see.
+
+use std::{
+    ops::Deref,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    extract::FromRequestParts,
+    http::request::Parts,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use caisson_core::{KeyId, Scope};
+use caisson_engine::{Credential, Engine};
+use futures::future::BoxFuture;
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::{
+    app::App,
+    auth,
+    error::{ApiError, ApiResult},
+};
+
+/// What a handler works with: the application, and the engine as the caller's tenant sees it. There is no other way to an engine from
+/// a handler, so none can forget whose request it answers.
+#[derive(Debug)]
+pub(crate) struct View {
+    app: Arc<App>,
+    pub(crate) engine: Engine,
+    pub(crate) scope: Scope,
+    /// Absent for the configured key, and where none is needed.
+    credential: Option<Arc<Credential>>,
+}
+
+impl View {
+    pub(crate) fn new(app: &Arc<App>, engine: Engine, scope: Scope, credential: Option<Arc<Credential>>) -> Self {
+        Self { app: Arc::clone(app), engine, scope, credential }
+    }
+
+    /// The key that was shown, when it is one of those that can be revoked.
+    pub(crate) fn key(&self) -> Option<KeyId> {
+        self.credential.as_ref().map(|credential| credential.key.id)
+    }
+
+    /// Returns when the caller's key is not valid any more. Whatever goes on behind an answer for the caller has to end then; the bodies
+    /// of answers do so by themselves.
+    pub(crate) async fn shut_out(&self) {
+        match &self.credential {
+            Some(credential) => credential.invalid().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Answers for as long as the caller's key is valid; then the wait or the stream breaks off.
+    pub(crate) async fn while_valid(self: Arc<Self>, answering: impl Future<Output = Response>) -> Response {
+        if self.credential.is_none() {
+            return answering.await;
+        }
+        let response = tokio::select! {
+            biased;
+            // First, so that whoever revokes the own key hears of it.
+            response = answering => response,
+            // What has begun goes on in tasks of its own.
+            () = self.shut_out() => return auth::not_valid().into_response(),
+        };
+        response.map(|body| {
+            if body.size_hint().exact().is_some() {
+                return body;
+            }
+            Body::new(Revocable { body, invalid: Box::pin(async move { self.shut_out().await }) })
+        })
+    }
+}
+
+impl Deref for View {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.app
+    }
+}
+
+/// The caller of a route that needs a key.
+pub(crate) struct Caller(pub(crate) Arc<View>);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
+        let view = parts.extensions.get::<Arc<View>>().cloned();
+        view.map(Self).ok_or_else(|| {
+            tracing::error!("A route that anybody may use asked whose request it answers");
+            ApiError::internal()
+        })
+    }
+}
+
+/// A body that breaks off when it is not for its reader any more.
+struct Revocable {
+    body: Body,
+    invalid: BoxFuture<'static, ()>,
+}
+
+impl http_body::Body for Revocable {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.invalid.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new("the key is not valid any more"))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

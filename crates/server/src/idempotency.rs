@@ -1,0 +1,167 @@
+//! `Idempotency-Key`: a request that can be repeated without doing again what it has done.
+//!
+//! The first request with a key is carried out to its end, whether its client stays or not, and when it has succeeded its answer is kept. The
+//! same request with the same key gets that answer; while the first one is under way, it waits. What has failed has left nothing behind and
+//! is tried again.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use caisson_core::{KeptAnswer, Tenant};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    caller::View,
+    error::{ApiError, ApiResult},
+    json, sse,
+};
+
+/// The request header (draft-ietf-httpapi-idempotency-key-header).
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// On an answer that was kept.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// The longest key.
+pub(crate) const MAX_KEY: usize = 255;
+
+/// Whose key.
+type Name = (Tenant, String);
+
+/// Keys of requests that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    names: Mutex<HashMap<Name, Waiting>>,
+}
+
+/// One key, and how many requests want or have their turn.
+#[derive(Debug, Default)]
+struct Waiting {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    requests: usize,
+}
+
+/// One request's place among those with its key.
+struct Place {
+    caller: Arc<View>,
+    name: Name,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Place {
+    fn take(caller: &Arc<View>, key: String) -> Self {
+        let name = (caller.engine.tenant().clone(), key);
+        let mut names = lock(&caller.under_way);
+        let waiting = names.entry(name.clone()).or_default();
+        waiting.requests += 1;
+        let turn = Arc::clone(&waiting.turn);
+        drop(names);
+        Self { caller: Arc::clone(caller), name, turn }
+    }
+
+    async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut waiting) = lock(&self.caller.under_way).entry(self.name.clone()) {
+            waiting.get_mut().requests -= 1;
+            if waiting.get().requests == 0 {
+                waiting.remove();
+            }
+        }
+    }
+}
+
+fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<Name, Waiting>> {
+    under_way.names.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers a request that has the header.
+pub(crate) async fn once(caller: &Arc<View>, request: Request, next: Next) -> Response {
+    match answer(caller, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn answer(caller: &Arc<View>, request: Request, next: Next) -> ApiResult<Response> {
+    let key = key(&request)?;
+    if sse::wanted(request.headers()) {
+        let message = "an event stream is not kept, so it cannot be repeated; leave out `Idempotency-Key`, or ask for JSON";
+        return Err(ApiError::bad_request("invalid_request", message));
+    }
+    let (head, body) = request.into_parts();
+    let body = json::whole(body, caller).await?;
+    let mut fingerprint = Sha256::new();
+    for part in [head.method.as_str().as_bytes(), head.uri.to_string().as_bytes(), &body] {
+        fingerprint.update((part.len() as u64).to_be_bytes());
+        fingerprint.update(part);
+    }
+    let fingerprint: [u8; 32] = fingerprint.finalize().into();
+
+    let place = Place::take(caller, key);
+    let turn = place.turn().await;
+    if let Some(kept) = caller.engine.kept_answer(&place.name.1).await? {
+        return replay(kept, fingerprint);
+    }
+    let request = Request::from_parts(head, Body::from(body));
+    let work = async move {
+        let response = keep(&place, fingerprint, next.run(request).await).await;
+        drop(turn);
+        response
+    };
+    caller.owned(work).await?
+}
+
+fn key(request: &Request) -> ApiResult<String> {
+    let mut values = request.headers().get_all(&HEADER).iter();
+    let value = values.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let fine = (1..=MAX_KEY).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if !fine || values.next().is_some() {
+        let message = format!("`Idempotency-Key` is given once and has 1 to {MAX_KEY} printable ASCII characters, such as a UUID");
+        return Err(ApiError::bad_request("invalid_idempotency_key", message));
+    }
+    Ok(value.to_owned())
+}
+
+async fn keep(place: &Place, fingerprint: [u8; 32], response: Response) -> ApiResult<Response> {
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| {
+        tracing::error!(error = %error, "An answer that was to be kept broke off");
+        ApiError::internal()
+    })?;
+    let kept = KeptAnswer { fingerprint, status: head.status.as_u16(), body: body.to_bytes().to_vec() };
+    if let Err(error) = place.caller.engine.keep_answer(&place.name.1, &kept).await {
+        // It has been done, and that is the more important message.
+        tracing::warn!(error = %error, "An answer is not kept: if the request is repeated, it is carried out again");
+    }
+    Ok(Response::from_parts(head, Body::from(kept.body)))
+}
+
+fn replay(kept: KeptAnswer, fingerprint: [u8; 32]) -> ApiResult<Response> {
+    if kept.fingerprint != fingerprint {
+        let message =
+            "this `Idempotency-Key` was used for another request; take a new key for each request, and the same body for a repetition";
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message));
+    }
+    let mut response = Response::new(Body::from(kept.body));
+    *response.status_mut() = StatusCode::from_u16(kept.status).map_err(|_| ApiError::internal())?;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}

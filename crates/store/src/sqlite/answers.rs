@@ -1,0 +1,49 @@
+//! Answers that are kept for requests that come again.
+
+use caisson_core::{KeptAnswer, StoreError, Tenant};
+use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+
+use super::{statements::Failure, unavailable};
+
+/// An answer with where it belongs.
+#[derive(Debug)]
+pub(super) struct AnswerRow {
+    pub(super) tenant: String,
+    pub(super) key: String,
+    pub(super) answer: KeptAnswer,
+    pub(super) at: i64,
+}
+
+pub(super) async fn keep(db: &mut SqliteConnection, row: &AnswerRow) -> Result<(), Failure> {
+    sqlx::query("insert into answers (tenant, key, fingerprint, status, body, at) values (?, ?, ?, ?, ?, ?) on conflict do nothing")
+        .bind(row.tenant.clone())
+        .bind(row.key.clone())
+        .bind(row.answer.fingerprint.to_vec())
+        .bind(i64::from(row.answer.status))
+        .bind(row.answer.body.clone())
+        .bind(row.at)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64) -> Result<(), Failure> {
+    sqlx::query("delete from answers where at < ?").bind(before_us).execute(db).await?;
+    Ok(())
+}
+
+pub(super) async fn kept(pool: &SqlitePool, tenant: &Tenant, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+    let found = sqlx::query("select fingerprint, status, body from answers where tenant = ? and key = ?")
+        .bind(tenant.to_string())
+        .bind(key.to_owned())
+        .fetch_optional(pool)
+        .await
+        .map_err(unavailable)?;
+    found.map(|row| read(&row).ok_or_else(|| StoreError::Corrupt(format!("answer {key}")))).transpose()
+}
+
+fn read(row: &SqliteRow) -> Option<KeptAnswer> {
+    let fingerprint: Vec<u8> = row.try_get("fingerprint").ok()?;
+    let status: i64 = row.try_get("status").ok()?;
+    Some(KeptAnswer { fingerprint: fingerprint.try_into().ok()?, status: u16::try_from(status).ok()?, body: row.try_get("body").ok()? })
+}
