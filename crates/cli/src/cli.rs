@@ -6,8 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs,
-        ps::PsArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantArgs, version::VersionArgs,
+        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs,
+        ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantArgs,
+        version::VersionArgs,
     },
     printable, status,
 };
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Events(EventsArgs),
     Key(KeyArgs),
     Tenant(TenantArgs),
     Completion(CompletionArgs),

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),
         Command::Logs(args) => commands::logs::run(args),
+        Command::Events(args) => commands::events::run(args),
         Command::Key(args) => commands::key::run(args),
         Command::Tenant(args) => commands::tenant::run(args),
         Command::Completion(args) => commands::completion::run(args),

@@ -6,6 +6,7 @@
 mod answer;
 mod backend;
 mod error;
+mod event;
 mod execution;
 mod files;
 mod ids;
@@ -20,6 +21,7 @@ mod tenant;
 pub use answer::KeptAnswer;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
 pub use error::{Denied, Error, Result};
+pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
 pub use ids::{ExecutionId, IdError, KeyId, SandboxId};

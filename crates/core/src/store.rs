@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::{
-    Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox, SandboxId, State, Tenant, Tombstone,
+    EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox, SandboxId, State,
+    Tenant, Tombstone,
 };
 
 /// The store did not do it. Nothing was written unless said otherwise.
@@ -98,4 +100,11 @@ pub trait Ledger: Send + Sync {
     async fn kept_answer(&self, tenant: &Tenant, key: &str) -> Result<Option<KeptAnswer>, StoreError>;
     /// Removes those that are older.
     async fn forget_answers(&self, before: Timestamp) -> Result<(), StoreError>;
+
+    /// What has happened to this tenant's, as of one moment. A change and its event are written together.
+    async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError>;
+    /// Removes those that are older.
+    async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError>;
+    /// Changes whenever something has been written, by whomever.
+    fn written(&self) -> watch::Receiver<()>;
 }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Rows on one page of a list.
-const MAX_PAGE: u32 = 1000;
+pub(crate) const MAX_PAGE: u32 = 1000;
 /// Depth of one listing.
 const MAX_DEPTH: u32 = 64;
 /// How long `shutdown` waits for sandboxes to end.

@@ -17,6 +17,7 @@ mod core;
 mod create;
 pub mod doctor;
 mod engine;
+mod events;
 mod execution;
 mod figures;
 mod files;

@@ -38,6 +38,7 @@ use crate::{
         (name = "sandboxes", description = "Sandboxes that stay"),
         (name = "executions", description = "Programs and their output"),
         (name = "files", description = "Files inside a sandbox"),
+        (name = "events", description = "What happens to sandboxes and executions"),
         (name = "keys", description = "Keys, tenants and their quotas"),
         (name = "server", description = "The server itself")
     )

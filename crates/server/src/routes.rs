@@ -62,6 +62,7 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::search::glob)),
         route(Access::Key, routes!(native::search::grep)),
         route(Access::Key, routes!(native::watch::watch)),
+        route(Access::Key, routes!(native::events::list)),
         route(Access::Key, routes!(native::executions::list)),
         route(Access::Key, routes!(native::executions::get)),
         route(Access::Key, routes!(native::executions::output)),

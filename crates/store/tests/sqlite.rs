@@ -34,6 +34,8 @@ suite!(
     names_are_unique_per_tenant,
     keys_and_quotas_come_back,
     answers_are_kept_for_their_tenant,
+    every_change_has_its_event,
+    events_come_in_pieces_and_go,
 );
 
 #[tokio::test]

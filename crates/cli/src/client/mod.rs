@@ -82,6 +82,12 @@ impl Client {
         Ok(Events::new(answer.into_body()))
     }
 
+    /// Asks for a stream of events.
+    pub(crate) async fn follow(&self, target: &str) -> Result<Events> {
+        let answer = self.request(Method::GET, target, Some("text/event-stream"), None::<&()>).await?;
+        Ok(Events::new(answer.into_body()))
+    }
+
     /// Sends bytes and reads the JSON answer.
     pub(crate) async fn post_bytes<T: DeserializeOwned>(&self, target: &str, bytes: Bytes) -> Result<T> {
         let mut request = self.target.request(Method::POST, target)?;

@@ -3,6 +3,7 @@
 pub(crate) mod completion;
 pub(crate) mod cp;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod key;
 mod listing;

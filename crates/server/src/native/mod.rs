@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod changes;
 mod cursor;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod executions;
 pub(crate) mod files;

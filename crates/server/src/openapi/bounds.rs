@@ -1,8 +1,8 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{
-    ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream, Tenant, TimeLimits,
-    UserSpec,
+    EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream, Tenant,
+    TimeLimits, UserSpec,
 };
 use caisson_engine::{
     GrepRequest, WindowSize,
@@ -40,6 +40,8 @@ fn begins_plainly(more: &str) -> String {
 const NO_NUL: &str = "^[^\\u0000]*$";
 /// `chmod`'s octal digits for 0 to 0777.
 const MODE: &str = "^(0o)?0*[0-7]{1,3}$";
+/// The number of an event, as text.
+const NUMBER: &str = "^[0-9]{1,19}$";
 /// RFC 4648 §4, with padding and without stray bits.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
@@ -179,6 +181,9 @@ fn parameters(document: &mut OpenApi) {
                     matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN)
                 }
                 ("tenant", _) => matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN),
+                ("type", "/v1/events") => one_of(item_of(parameter), &EventKind::ALL.map(EventKind::as_str)),
+                ("cursor" | "last-event-id", "/v1/events") => figure_or_text(parameter).pattern = Some(NUMBER.to_owned()),
+                ("sandbox_id", _) => figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned()),
                 ("status", _) => one_of(item_of(parameter), &ExecutionStatus::ALL.map(ExecutionStatus::as_str)),
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),

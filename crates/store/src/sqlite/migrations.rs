@@ -5,8 +5,11 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-const HISTORY: &[(i64, &str, &str)] =
-    &[(1, "records", include_str!("../../migrations/0001_records.sql")), (2, "tenants", include_str!("../../migrations/0002_tenants.sql"))];
+const HISTORY: &[(i64, &str, &str)] = &[
+    (1, "records", include_str!("../../migrations/0001_records.sql")),
+    (2, "tenants", include_str!("../../migrations/0002_tenants.sql")),
+    (3, "events", include_str!("../../migrations/0003_events.sql")),
+];
 
 /// Everything that brings an empty file to the present schema.
 pub(super) fn migrator() -> Migrator {

@@ -1,6 +1,7 @@
 //! [`Sqlite`]: one file, one writer, a few readers.
 
 mod answers;
+mod events;
 mod migrations;
 mod read;
 mod rows;
@@ -17,14 +18,15 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId,
-    Store, StoreError, Tenant, Tombstone,
+    EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox,
+    SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone,
 };
 use jiff::Timestamp;
 use sqlx::{
     ConnectOptions, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::watch;
 
 use self::{
     answers::AnswerRow,
@@ -179,6 +181,19 @@ impl Ledger for Sqlite {
     async fn forget_answers(&self, before: Timestamp) -> Result<(), StoreError> {
         self.writer.submit(Operation::ForgetAnswers { before_us: before.as_microsecond() }).await?;
         Ok(())
+    }
+
+    async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError> {
+        events::events(&self.readers, tenant, filter).await
+    }
+
+    async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.writer.submit(Operation::ForgetEvents { before_us: before.as_microsecond() }).await?;
+        Ok(())
+    }
+
+    fn written(&self) -> watch::Receiver<()> {
+        self.writer.written()
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn executions(pool: &SqlitePool, tenant: &Tenant, filter: &Exec
 }
 
 /// Nothing in the list means everything.
-fn one_of(query: &mut QueryBuilder<Sqlite>, column: &str, values: impl ExactSizeIterator<Item = &'static str>) {
+pub(super) fn one_of(query: &mut QueryBuilder<Sqlite>, column: &str, values: impl ExactSizeIterator<Item = &'static str>) {
     if values.len() == 0 {
         return;
     }

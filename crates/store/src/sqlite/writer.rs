@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use caisson_core::{ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone};
 use sqlx::SqliteConnection;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     answers::{self, AnswerRow},
+    events,
     rows::{ExecutionRow, OutcomeRow, SandboxRow},
     statements::{self, Failure},
     tenants, unavailable,
@@ -33,6 +34,7 @@ pub(super) enum Operation {
     SaveTenant(Tenant, Quotas),
     KeepAnswer(Box<AnswerRow>),
     ForgetAnswers { before_us: i64 },
+    ForgetEvents { before_us: i64 },
     Bury(Tombstone),
     Purge { before_us: i64, limit: u32 },
     Ping,
@@ -66,19 +68,26 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
+    written: watch::Receiver<()>,
 }
 
 impl Writer {
     pub(super) fn start(connection: SqliteConnection, checkpointer: SqliteConnection) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
+        let (committed, written) = watch::channel(());
         let due = Arc::new(Notify::new());
         let checkpoints = tokio::spawn(checkpoint(checkpointer, Arc::clone(&due)));
         tokio::spawn(async move {
-            write(connection, jobs, &due).await;
+            write(connection, jobs, &committed, &due).await;
             // Between two checkpoints nothing is half done: the log stays and the next opening uses it.
             checkpoints.abort();
         });
-        Self { queue }
+        Self { queue, written }
+    }
+
+    /// Changes with every commit.
+    pub(super) fn written(&self) -> watch::Receiver<()> {
+        self.written.clone()
     }
 
     /// Returns when the operation is committed. A caller that goes away changes nothing: the operation is done all the same.
@@ -89,7 +98,7 @@ impl Writer {
     }
 }
 
-async fn write(mut db: SqliteConnection, mut jobs: mpsc::Receiver<Job>, checkpoint_due: &Notify) {
+async fn write(mut db: SqliteConnection, mut jobs: mpsc::Receiver<Job>, committed: &watch::Sender<()>, checkpoint_due: &Notify) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut since_checkpoint = 0;
     while jobs.recv_many(&mut batch, BATCH).await > 0 {
@@ -102,6 +111,7 @@ async fn write(mut db: SqliteConnection, mut jobs: mpsc::Receiver<Job>, checkpoi
         } else {
             together(&mut db, &batch).await
         };
+        committed.send_replace(());
         for (job, reply) in batch.drain(..).zip(replies) {
             // Whoever asked may have gone; what was asked is done all the same.
             job.reply.send(reply).ok();
@@ -187,6 +197,7 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::SaveTenant(tenant, quotas) => tenants::save(db, tenant, quotas).await?,
         Operation::KeepAnswer(row) => answers::keep(db, row).await?,
         Operation::ForgetAnswers { before_us } => answers::forget(db, *before_us).await?,
+        Operation::ForgetEvents { before_us } => events::forget(db, *before_us).await?,
         Operation::Bury(tombstone) => {
             let (sandboxes, executions) = statements::bury(db, tombstone).await?;
             return Ok(Done::Buried { sandboxes, executions });

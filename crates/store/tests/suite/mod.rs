@@ -1,5 +1,6 @@
 //! What every store must do, whatever is behind it. Each test gets an empty store.
 
+mod events;
 mod tenants;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -11,7 +12,7 @@ use caisson_core::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-pub(crate) use self::tenants::*;
+pub(crate) use self::{events::*, tenants::*};
 
 /// A moment `seconds` after some fixed one.
 fn at(seconds: i64) -> Timestamp {

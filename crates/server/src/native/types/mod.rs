@@ -2,6 +2,7 @@
 
 mod archive;
 mod doctor;
+mod event;
 mod execution;
 mod field;
 mod file;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
+pub use event::{EventBody, LostBody, ReadyBody};
 pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use key::{CreateKeyBody, KeyBody};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One page of a list, newest first.
+/// One page of a list, newest first where nothing else is said.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Page)]
 pub struct PageBody<T> {

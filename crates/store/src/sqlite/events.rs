@@ -1,0 +1,78 @@
+//! What has happened, as the triggers of the schema have written it.
+
+use caisson_core::{EventFilter, EventKind, Events, Happened, LifecycleEvent, StoreError, Tenant};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+
+use super::{
+    read::one_of,
+    rows::{clamp, integer, parsed, text, timestamp},
+    statements::Failure,
+    unavailable,
+};
+
+pub(super) async fn events(pool: &SqlitePool, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError> {
+    // One view of all that is asked.
+    let mut view = pool.begin().await.map_err(unavailable)?;
+    let (last, kept_from) = range(&mut view, tenant).await?;
+    let mut query = QueryBuilder::<Sqlite>::new("select * from events where tenant = ");
+    query.push_bind(tenant.to_string()).push(" and number > ").push_bind(clamp(filter.after));
+    one_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));
+    if let Some(sandbox) = filter.sandbox {
+        query.push(" and sandbox = ").push_bind(sandbox.to_string());
+    }
+    query.push(" order by number limit ").push_bind(i64::from(filter.limit));
+    let found = query.build().fetch_all(&mut *view).await.map_err(unavailable)?;
+    let data: Vec<_> = found.iter().map(|row| read(row).ok_or_else(|| corrupt(tenant, row))).collect::<Result<_, _>>()?;
+    let until = match data.last() {
+        Some(event) if data.len() == filter.limit as usize => event.number,
+        _ => last.max(filter.after),
+    };
+    Ok(Events { data, until, kept_from })
+}
+
+pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64) -> Result<(), Failure> {
+    sqlx::query("delete from events where at < ?").bind(before_us).execute(db).await?;
+    Ok(())
+}
+
+/// The last number of all, and the first one that is kept.
+async fn range(db: &mut SqliteConnection, tenant: &Tenant) -> Result<(u64, u64), StoreError> {
+    let row = sqlx::query(
+        "select last_event, coalesce((select min(number) from events where tenant = tenants.name), last_event + 1) as kept_from \
+         from tenants where name = ?",
+    )
+    .bind(tenant.to_string())
+    .fetch_optional(db)
+    .await
+    .map_err(unavailable)?;
+    let Some(row) = row else { return Ok((0, 1)) };
+    let figure = |column| integer(&row, column).flatten().and_then(|figure| u64::try_from(figure).ok());
+    figure("last_event").zip(figure("kept_from")).ok_or_else(|| StoreError::Corrupt(format!("tenant {tenant}")))
+}
+
+fn corrupt(tenant: &Tenant, row: &SqliteRow) -> StoreError {
+    StoreError::Corrupt(format!("event {} of {tenant}", integer(row, "number").flatten().unwrap_or_default()))
+}
+
+fn read(row: &SqliteRow) -> Option<LifecycleEvent> {
+    let small = |column| row.try_get::<Option<i32>, _>(column).ok();
+    let kind: EventKind = parsed(row, "kind")?;
+    let what = match kind {
+        EventKind::SandboxCreated => Happened::Created { name: text(row, "name")? },
+        EventKind::SandboxUpdated => Happened::Updated,
+        EventKind::SandboxEnded => Happened::Ended { reason: parsed(row, "reason")?, message: text(row, "message")?.unwrap_or_default() },
+        EventKind::ExecutionStarted => Happened::Started { execution: parsed(row, "execution")? },
+        EventKind::ExecutionEnded => Happened::Finished {
+            execution: parsed(row, "execution")?,
+            status: parsed(row, "status")?,
+            exit_code: small("exit_code")?,
+            signal: small("signal")?,
+        },
+    };
+    Some(LifecycleEvent {
+        number: u64::try_from(integer(row, "number")??).ok()?,
+        at: timestamp(integer(row, "at")??)?,
+        sandbox: parsed(row, "sandbox")?,
+        what,
+    })
+}

@@ -1,0 +1,82 @@
+//! Events: one for each change, none without, numbered for each tenant.
+
+use caisson_core::{
+    EventFilter, EventKind, ExecutionStatus, Happened, LifecycleEvent, Sandbox, Store, TimeLimits, Tombstone, TombstoneReason,
+};
+
+use super::{at, ended, execution, mine, outcome, sandbox};
+
+fn after(number: u64, limit: u32) -> EventFilter {
+    EventFilter { after: number, limit, ..EventFilter::default() }
+}
+
+async fn all(store: &dyn Store) -> Vec<LifecycleEvent> {
+    store.ledger().unwrap().events(&mine(), &after(0, 1000)).await.unwrap().data
+}
+
+pub(crate) async fn every_change_has_its_event(store: &dyn Store) {
+    let made = Sandbox { name: Some("box".to_owned()), ..sandbox(0) };
+    let (first, second) = (execution(&made, 1), execution(&made, 2));
+    store.insert_sandbox(&made).await.unwrap();
+    store.insert_sandbox(&Sandbox { tenant: "other".parse().unwrap(), ..sandbox(1) }).await.unwrap();
+    store.insert_execution(&first).await.unwrap();
+    store.insert_execution(&second).await.unwrap();
+    let done = outcome();
+    store.finish_execution(first.id, &done).await.unwrap();
+    // Neither of these changes anything that is told.
+    store.finish_execution(first.id, &done).await.unwrap();
+    store.update_sandbox(&Sandbox { last_active_at: at(99), ..made.clone() }).await.unwrap();
+    let longer = Sandbox { time_limits: TimeLimits { lifetime: None, ..made.time_limits }, ..made.clone() };
+    store.update_sandbox(&longer).await.unwrap();
+    let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "gone".to_owned(), at: at(5) };
+    store.bury_the_living(&tombstone).await.unwrap();
+    store.update_sandbox(&ended(made.clone(), 6)).await.unwrap();
+
+    let told = all(store).await;
+    assert_eq!(told.iter().map(|event| event.number).collect::<Vec<_>>(), (1..=told.len() as u64).collect::<Vec<_>>());
+    assert!(told.iter().all(|event| event.sandbox == made.id));
+    let what: Vec<Happened> = told.into_iter().map(|event| event.what).collect();
+    let lost = Happened::Finished { execution: second.id, status: ExecutionStatus::Lost, exit_code: None, signal: None };
+    let over = Happened::Ended { reason: TombstoneReason::ServerLost, message: "gone".to_owned() };
+    assert_eq!(
+        what[..5],
+        [
+            Happened::Created { name: Some("box".to_owned()) },
+            Happened::Started { execution: first.id },
+            Happened::Started { execution: second.id },
+            Happened::Finished { execution: first.id, status: done.status, exit_code: done.exit_code, signal: done.signal },
+            Happened::Updated,
+        ]
+    );
+    assert!(what.len() == 7 && what.contains(&lost) && what.contains(&over), "{what:?}");
+}
+
+pub(crate) async fn events_come_in_pieces_and_go(store: &dyn Store) {
+    let ledger = store.ledger().unwrap();
+    let mut written = ledger.written();
+    written.borrow_and_update();
+    let made: Vec<Sandbox> = (0..5).map(sandbox).collect();
+    for sandbox in &made {
+        store.insert_sandbox(sandbox).await.unwrap();
+    }
+    assert!(written.has_changed().unwrap(), "whoever waits is woken");
+    let page = ledger.events(&mine(), &after(1, 2)).await.unwrap();
+    assert_eq!((page.data.iter().map(|e| e.number).collect::<Vec<_>>(), page.until, page.kept_from), (vec![2, 3], 3, 1));
+    let rest = ledger.events(&mine(), &after(3, 10)).await.unwrap();
+    assert_eq!((rest.data.len(), rest.until), (2, 5));
+    // A choice that finds nothing says how far it has looked.
+    let none = EventFilter { kinds: vec![EventKind::SandboxEnded], ..after(0, 10) };
+    let none = ledger.events(&mine(), &none).await.unwrap();
+    assert_eq!((none.data.len(), none.until), (0, 5));
+    let one = EventFilter { sandbox: Some(made[3].id), kinds: vec![EventKind::SandboxCreated], ..after(0, 10) };
+    assert_eq!(ledger.events(&mine(), &one).await.unwrap().data[0].number, 4);
+    let other = ledger.events(&"other".parse().unwrap(), &after(0, 10)).await.unwrap();
+    assert_eq!((other.data.len(), other.until, other.kept_from), (0, 0, 1));
+
+    ledger.forget_events(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(1)).unwrap()).await.unwrap();
+    let gone = ledger.events(&mine(), &after(0, 10)).await.unwrap();
+    assert_eq!((gone.data.len(), gone.until, gone.kept_from), (0, 5, 6), "numbers go on where they were");
+    store.insert_sandbox(&sandbox(9)).await.unwrap();
+    let next = ledger.events(&mine(), &after(5, 10)).await.unwrap();
+    assert_eq!((next.data[0].number, next.kept_from), (6, 6));
+}
