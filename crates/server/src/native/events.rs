@@ -37,13 +37,18 @@ const AT_ONCE: u32 = 100;
         ("type" = Option<Vec<String>>, Query, description = "Only those of this type, such as `sandbox.ended`; may repeat"),
         ("sandbox_id" = Option<String>, Query, description = "Only what happens to this sandbox and in it"),
         ("limit" = Option<u32>, Query, description = "Entries on the page: 1 to 1000, 100 when absent; not for streams"),
-        ("last-event-id" = Option<String>, Header, description = "Where a stream is to go on"),
+        ("last-event-id" = Option<String>, Header, description = "The same as `cursor`, over which it goes"),
     ),
     responses((status = 200, description = "Events", content((PageBody<EventBody> = "application/json"), (EventBody = "text/event-stream")))))]
 pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Params) -> ApiResult<Response> {
     let kinds = params.texts("type")?.iter().map(|text| kind(text)).collect::<ApiResult<_>>()?;
     let sandbox = params.parsed("sandbox_id", "the id of a sandbox")?;
     let mut cursor = params.parsed::<u64>("cursor", "the id of an event")?;
+    if let Some(last) = headers.get("last-event-id") {
+        let number = last.to_str().ok().and_then(|text| text.parse().ok());
+        cursor =
+            Some(number.ok_or_else(|| ApiError::bad_request("invalid_parameter", "header `Last-Event-ID` is not the id of an event"))?);
+    }
     if !sse::wanted(&headers) {
         let filter = EventFilter { after: cursor.unwrap_or(0), sandbox, kinds, limit: limit(&mut params)? };
         params.finish()?;
@@ -53,11 +58,6 @@ pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Pa
         return Ok(Reply(PageBody { data, next_cursor: is_full.then(|| events.until.to_string()) }).into_response());
     }
     params.finish()?;
-    if let Some(last) = headers.get("last-event-id") {
-        let number = last.to_str().ok().and_then(|text| text.parse().ok());
-        cursor =
-            Some(number.ok_or_else(|| ApiError::bad_request("invalid_parameter", "header `Last-Event-ID` is not the id of an event"))?);
-    }
     let after = match cursor {
         Some(after) => after,
         None => app.engine.last_event().await?,

@@ -129,7 +129,7 @@ pub struct SignalBody {
 #[serde(untagged)]
 pub enum SignalName {
     Name(String),
-    Number(i64),
+    Number(Whole),
 }
 
 /// Signals that have a name; numbers as on x86 and ARM.
@@ -178,7 +178,7 @@ impl SignalName {
     /// The number.
     pub fn number(&self) -> Result<i32> {
         let found = match self {
-            Self::Number(number) => i32::try_from(*number).ok().filter(|n| (1..=Self::MAX).contains(n)),
+            Self::Number(number) => i32::try_from(number.0).ok().filter(|n| (1..=Self::MAX).contains(n)),
             Self::Name(text) => {
                 let upper = text.to_ascii_uppercase();
                 let name = upper.strip_prefix("SIG").unwrap_or(&upper);
