@@ -1,7 +1,7 @@
 //! Whatever dies, nothing of it is left, and afterwards the records tell the truth.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -69,6 +69,31 @@ fn r7_1_kill_nine_of_the_server_with_fifty_busy_sandboxes_leaves_nothing() {
     assert_eq!(alive["data"], json!([]), "nothing is said to run that does not");
     assert_eq!(server.python("print(1)"), "1\n");
     server.finish();
+}
+
+/// Whoever kills launcher and server at once leaves control groups, which are empty. The next start says so.
+#[test]
+fn r7_1_the_next_start_removes_what_is_left_and_says_so() {
+    let before = Host::now();
+    // Makes the directories in which these are.
+    Server::start().finish();
+    let parents = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join("caisson"));
+    let parents: Vec<_> =
+        parents.chain(["/sys/fs/cgroup/caisson".into()]).filter(|parent| parent.is_dir() && !parent.is_symlink()).collect();
+    let mut left = Vec::new();
+    for (parent, number) in parents.iter().flat_map(|parent| (31_000..31_003).map(move |number| (parent, number))) {
+        let group = parent.join(number.to_string());
+        // Two names of one hierarchy have the same directories.
+        if !group.exists() {
+            fs::create_dir(&group).unwrap();
+            left.push(group);
+        }
+    }
+    let server = Server::start();
+    assert!(server.log().contains("Removing 3 control groups that an earlier run has left"), "{}", server.log());
+    eventually("them to go", Duration::from_secs(20), || left.iter().all(|group| !group.exists()).then_some(()));
+    server.finish();
+    nothing_survives(&[], &before);
 }
 
 /// At whatever moment: the server is killed again and again while sandboxes come and go.

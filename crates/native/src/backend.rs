@@ -69,6 +69,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Native {
     cgroups: Cgroups,
+    left_behind: usize,
     host: HostImage,
     machine: Machine,
     disks: Disks,
@@ -104,9 +105,12 @@ impl Native {
             weakness: config.weakness,
             fault: config.fault,
         };
+        // Before this launcher makes its own.
+        let left_behind = cgroups.left_behind();
         let link = Arc::new(Link::start(&setup, rootless.as_ref())?);
         Ok(Self {
             cgroups,
+            left_behind,
             host: HostImage::find(),
             machine: Machine::find()?,
             disks: Disks::in_directory(config.data_dir),
@@ -115,6 +119,12 @@ impl Native {
             link: Mutex::new(link),
             entries: Mutex::default(),
         })
+    }
+
+    /// Control groups that earlier runs had left when this one started. The launcher removes them.
+    #[must_use]
+    pub fn left_behind(&self) -> usize {
+        self.left_behind
     }
 
     /// The launcher, started again if it has died.

@@ -124,6 +124,15 @@ impl Cgroups {
         mounts.into_iter().map(|mount| format!("{mount}/{PARENT}")).collect()
     }
 
+    /// How many directories of sandboxes have no process: what launchers that are gone have left. Another one that is alive may be about to
+    /// enter one of them.
+    pub(crate) fn left_behind(&self) -> usize {
+        let first = self.hierarchies().into_iter().next();
+        let entries = first.into_iter().flat_map(|hierarchy| fs::read_dir(hierarchy).into_iter().flatten().flatten());
+        let of_sandboxes = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
+        of_sandboxes.filter(|entry| fs::read_to_string(entry.path().join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())).count()
+    }
+
     fn index(&self, controller_mount: &str) -> u8 {
         let wanted = format!("{controller_mount}/{PARENT}");
         let index = self.hierarchies().iter().position(|hierarchy| *hierarchy == wanted);

@@ -107,6 +107,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
     let backend =
         Native::start(NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) })?;
     logging::begin(&config.log, config.log_format)?;
+    if backend.left_behind() > 0 {
+        tracing::info!("Removing {} control groups that an earlier run has left", backend.left_behind());
+    }
     let auth = auth(&config, &data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
