@@ -60,6 +60,8 @@ boot() {
     local name=$1
     shift
     echo "Booting $name for $*"
+    # There before anybody looks for it.
+    : >"$work/$name"
     # What is written to the disk is kept beside it, and goes with the machine. The kernel hands `suites` to the first process.
     timeout "$limit_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 -nographic -no-reboot -nic none \
         -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" -append "console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1 suites=$(IFS=,; echo "$*")" \
