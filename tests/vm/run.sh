@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
-# Boots Debian's kernel, which has cgroup v2, in QEMU without KVM, and runs suites in it. Two machines share them: a suite looks at the whole of
-# its machine, so in each they run one after the other.
+# Boots Debian's kernel, which has cgroup v2, in QEMU without KVM, and runs suites in it, one after the other.
 # usage: run.sh [SUITE…]    without a name: all that are about what the kernel does
 set -euo pipefail
 self=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 top=$(realpath "$self/../..")
 cache=$top/target/vm
 limit_s=3600
-# What another kernel and other control groups can change, those that take longest first. The rest is about the API and the command line, on
-# the same sandboxes.
-suites=(weakened storms faults doctor rootless machine limits exec afterwards isolation crash guarantees disk exhausted attacks shared root_inside)
+# What another kernel and other control groups can change. The rest is about the API and the command line, on the same sandboxes.
+suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees isolation limits machine root_inside rootless shared storms weakened)
 [ "$#" -eq 0 ] || suites=("$@")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 
@@ -29,11 +27,9 @@ program_of() {
 }
 
 work=$(mktemp -d)
-machines=()
+qemu=
 clean() {
-    for machine in "${machines[@]}"; do
-        kill "$machine"
-    done
+    [ -z "$qemu" ] || kill "$qemu"
     rm -rf "$work"
 }
 trap clean EXIT
@@ -55,44 +51,20 @@ truncate -s 6G "$work/disk"
 mkfs.ext4 -q -F -O ^has_journal -d "$root" "$work/disk"
 rm -rf "$root"
 
-# usage: boot NAME SUITE…
-boot() {
-    local name=$1
-    shift
-    echo "Booting $name for $*"
-    # There before anybody looks for it.
-    : >"$work/$name"
-    # What is written to the disk is kept beside it, and goes with the machine. The kernel hands `suites` to the first process.
-    timeout "$limit_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 -nographic -no-reboot -nic none \
-        -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" -append "console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1 suites=$(IFS=,; echo "$*")" \
-        -drive "file=$work/disk,format=raw,if=virtio,cache=unsafe,snapshot=on" </dev/null >"$work/$name" 2>&1 &
-    machines+=($!)
-}
-first=() second=()
-for index in "${!suites[@]}"; do
-    if [ $((index % 2)) -eq 0 ]; then first+=("${suites[index]}"); else second+=("${suites[index]}"); fi
-done
-names=(first)
-boot first "${first[@]}"
-if [ "${#second[@]}" -gt 0 ]; then
-    names+=(second)
-    boot second "${second[@]}"
+echo "Booting"
+timeout "$limit_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 -nographic -no-reboot -nic none \
+    -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" -append "console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1" \
+    -drive "file=$work/disk,format=raw,if=virtio,cache=unsafe" </dev/null > >(tee "$work/console") 2>&1 &
+qemu=$!
+status=0
+wait "$qemu" || status=$?
+qemu=
+if [ "$status" -ne 0 ]; then
+    echo "tests/vm/run.sh: the virtual machine ended with $status (124: after $limit_s s)" >&2
+    exit 1
 fi
-
-failed=0
-for index in "${!names[@]}"; do
-    name=${names[index]} status=0
-    # What it says is shown as it comes.
-    tail -n +1 -f --pid="${machines[index]}" "$work/$name"
-    wait "${machines[index]}" || status=$?
-    unset "machines[index]"
-    if [ "$status" -ne 0 ]; then
-        echo "tests/vm/run.sh: the $name virtual machine ended with $status (124: after $limit_s s)" >&2
-        failed=1
-    # The console ends lines with a carriage return.
-    elif ! tr -d '\r' <"$work/$name" | grep -qx "VM: all suites passed"; then
-        echo "tests/vm/run.sh: not all suites passed in the $name virtual machine" >&2
-        failed=1
-    fi
-done
-exit "$failed"
+# The console ends lines with a carriage return.
+if ! tr -d '\r' <"$work/console" | grep -qx "VM: all suites passed"; then
+    echo "tests/vm/run.sh: not all suites passed" >&2
+    exit 1
+fi

@@ -55,7 +55,7 @@ async fn attack(engine: &Engine, group: &str) -> Vec<Value> {
     let content = Box::pin(futures::stream::iter([Ok(Bytes::from(probe()))]));
     engine.write_file(sandbox.id, b"/tmp/probe", FileAttributes { mode: Some(0o755), ..FileAttributes::default() }, content).await.unwrap();
     let program = Program::Argv(vec!["/tmp/probe".to_owned(), group.to_owned()]);
-    let request = ExecRequest { timeout: Some(Duration::from_secs(120)), ..ExecRequest::new(program) };
+    let request = ExecRequest { timeout: Some(Duration::from_secs(600)), ..ExecRequest::new(program) };
     let running = engine.exec(sandbox.id, request).await.unwrap();
     let result = running.wait().await.unwrap();
     let text = String::from_utf8_lossy(&result.stdout.head).into_owned();
