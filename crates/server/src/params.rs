@@ -53,6 +53,14 @@ impl Params {
         value.parse().map(Some).map_err(|_| invalid(format!("parameter `{name}` is `{value}`, expected {what}")))
     }
 
+    /// A parameter that may repeat, each time with one of these names.
+    pub(crate) fn choices<T: std::str::FromStr>(&mut self, name: &str, known: &[&str]) -> Result<Vec<T>> {
+        let chosen = |text: String| {
+            text.parse().map_err(|_| invalid(format!("parameter `{name}` is `{text}`, expected one of {}", known.join(", "))))
+        };
+        self.texts(name)?.into_iter().map(chosen).collect()
+    }
+
     /// `true` or `false`; absent is `false`.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool> {
         Ok(self.parsed(name, "`true` or `false`")?.unwrap_or(false))

@@ -16,7 +16,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::native::types::OutputEvent;
+use crate::{
+    error::{ApiError, ApiResult},
+    native::types::OutputEvent,
+};
 
 /// A comment goes out after this long without an event, so that nothing between here and the client takes the connection for dead.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -27,6 +30,13 @@ const QUEUE: usize = 4;
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {
     let types = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     types.map(|kind| kind.split(';').next().unwrap_or_default().trim()).any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// Where a client that comes back goes on; `what` says what the ids of this stream are.
+pub(crate) fn last_event_id(headers: &HeaderMap, what: &str) -> ApiResult<Option<u64>> {
+    let Some(last) = headers.get("last-event-id") else { return Ok(None) };
+    let number = last.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| ApiError::bad_request("invalid_parameter", format!("header `Last-Event-ID` is not {what}")))
 }
 
 /// Where events are put in; their other end is the answer.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     caller::{Caller, View},
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     params::Params,
     sse::{self, Events, HungUp},
 };
@@ -41,14 +41,10 @@ const AT_ONCE: u32 = 100;
     ),
     responses((status = 200, description = "Events", content((PageBody<EventBody> = "application/json"), (EventBody = "text/event-stream")))))]
 pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Params) -> ApiResult<Response> {
-    let kinds = params.texts("type")?.iter().map(|text| kind(text)).collect::<ApiResult<_>>()?;
+    let kinds = params.choices("type", &EventKind::ALL.map(EventKind::as_str))?;
     let sandbox = params.parsed("sandbox_id", "the id of a sandbox")?;
-    let mut cursor = params.parsed::<u64>("cursor", "the id of an event")?;
-    if let Some(last) = headers.get("last-event-id") {
-        let number = last.to_str().ok().and_then(|text| text.parse().ok());
-        cursor =
-            Some(number.ok_or_else(|| ApiError::bad_request("invalid_parameter", "header `Last-Event-ID` is not the id of an event"))?);
-    }
+    let cursor = params.parsed::<u64>("cursor", "the id of an event")?;
+    let cursor = sse::last_event_id(&headers, "the id of an event")?.or(cursor);
     if !sse::wanted(&headers) {
         let filter = EventFilter { after: cursor.unwrap_or(0), sandbox, kinds, limit: limit(&mut params)? };
         params.finish()?;
@@ -73,13 +69,6 @@ pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Pa
         .in_current_span(),
     );
     Ok(answer)
-}
-
-fn kind(text: &str) -> ApiResult<EventKind> {
-    text.parse().map_err(|_| {
-        let known = EventKind::ALL.map(EventKind::as_str).join(", ");
-        ApiError::bad_request("invalid_parameter", format!("parameter `type` is `{text}`, expected one of {known}"))
-    })
 }
 
 async fn tell(app: &View, mut filter: EventFilter, events: Events) -> Result<(), HungUp> {

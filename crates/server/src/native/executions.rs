@@ -46,20 +46,13 @@ const FINISHED: HeaderName = HeaderName::from_static("x-caisson-finished");
     ),
     responses((status = 200, description = "A page of executions", body = PageBody<ExecutionBody>)))]
 pub(crate) async fn list(Caller(app): Caller, Id(sandbox): Id<SandboxId>, mut params: Params) -> ApiResult<Reply<PageBody<ExecutionBody>>> {
-    let statuses = params.texts("status")?.iter().map(|text| status(text)).collect::<ApiResult<_>>()?;
+    let statuses = params.choices("status", &ExecutionStatus::ALL.map(ExecutionStatus::as_str))?;
     let filter = ExecutionFilter { sandbox, statuses, limit: limit(&mut params)?, cursor: params.text("cursor")? };
     params.finish()?;
     // Records outlive their sandbox; only one that never was is unknown.
     app.engine.sandbox(sandbox).await?;
     let page = app.engine.executions(&filter).await?;
     Ok(Reply(PageBody::new(&page)))
-}
-
-fn status(text: &str) -> ApiResult<ExecutionStatus> {
-    text.parse().map_err(|_| {
-        let known = ExecutionStatus::ALL.map(ExecutionStatus::as_str).join(", ");
-        ApiError::bad_request("invalid_parameter", format!("parameter `status` is `{text}`, expected one of {known}"))
-    })
 }
 
 /// The record of an execution.
@@ -90,14 +83,11 @@ pub(crate) async fn get(Caller(app): Caller, Id(id): Id<ExecutionId>, params: Pa
     responses((status = 200, description = "The output", content((inline(Octets) = "application/octet-stream"), (String = "text/event-stream")))))]
 pub(crate) async fn output(Caller(app): Caller, Id(id): Id<ExecutionId>, headers: HeaderMap, mut params: Params) -> ApiResult<Response> {
     let stream: Stream = params.parsed("stream", "`stdout` or `stderr`")?.unwrap_or(Stream::Stdout);
-    let mut offset: u64 = params.parsed("offset", "a whole number")?.unwrap_or(0);
+    let offset: u64 = params.parsed("offset", "a whole number")?.unwrap_or(0);
     let follow = params.flag("follow")?;
     params.finish()?;
     if sse::wanted(&headers) {
-        if let Some(last) = headers.get("last-event-id") {
-            let number = last.to_str().ok().and_then(|text| text.parse().ok());
-            offset = number.ok_or_else(|| ApiError::bad_request("invalid_parameter", "header `Last-Event-ID` is not an offset"))?;
-        }
+        let offset = sse::last_event_id(&headers, "an offset")?.unwrap_or(offset);
         let reader = Follow::new(&app.engine, id, vec![(stream, offset)]).await?;
         let (events, answer) = sse::channel();
         let teller = Arc::clone(&app);

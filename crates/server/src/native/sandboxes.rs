@@ -47,9 +47,8 @@ pub(crate) async fn create(Caller(app): Caller, Json(body): Json<CreateBody>) ->
     ),
     responses((status = 200, description = "A page of sandboxes", body = PageBody<SandboxBody>)))]
 pub(crate) async fn list(Caller(app): Caller, mut params: Params) -> ApiResult<Reply<PageBody<SandboxBody>>> {
-    let states = params.texts("state")?;
     let filter = SandboxFilter {
-        states: states.iter().map(|state| stage(state)).collect::<ApiResult<_>>()?,
+        states: params.choices("state", &Stage::ALL.map(Stage::as_str))?,
         metadata: params.prefixed("metadata.")?,
         name: params.text("name")?,
         limit: limit(&mut params)?,
@@ -58,13 +57,6 @@ pub(crate) async fn list(Caller(app): Caller, mut params: Params) -> ApiResult<R
     params.finish()?;
     let page = app.engine.sandboxes(&filter).await?;
     Ok(Reply(PageBody::new(&page)))
-}
-
-fn stage(text: &str) -> ApiResult<Stage> {
-    text.parse().map_err(|_| {
-        let known = Stage::ALL.map(Stage::as_str).join(", ");
-        ApiError::bad_request("invalid_parameter", format!("parameter `state` is `{text}`, expected one of {known}"))
-    })
 }
 
 /// How many entries a page is to have.
