@@ -162,6 +162,12 @@ fn what_makes_no_sense_is_refused() {
     for query in ["?type=sandbox.exploded", "?cursor=abc", "?cursor=-1", "?limit=0", "?sandbox_id=x", "?nonsense=1"] {
         server.get(&format!("/v1/events{query}")).refused(400, "invalid_parameter");
     }
+    // Numbers that were never handed out: whoever comes from another data directory must not wait for ever.
+    for accept in ["application/json", "text/event-stream"] {
+        server.get("/v1/events?cursor=0").expect(200);
+        let ahead = server.request("GET", "/v1/events?cursor=1").header("accept", accept).send();
+        ahead.refused(400, "invalid_cursor");
+    }
     let bad = server.request("GET", "/v1/events").header("accept", "text/event-stream").header("last-event-id", "x").send();
     bad.refused(400, "invalid_parameter");
     server.finish();

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: what is repeated is not done again, and is answered as the first time.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use caisson_tests::{Answer, Client, Server, Value, allowed, eventually, json};
 
@@ -110,6 +110,48 @@ fn whoever_hangs_up_gets_the_answer_later() {
     });
     assert_eq!((answer.json()["stdout"].as_str(), replayed(&answer)), (Some("answer\n"), true));
     assert_eq!(sandbox.shell("cat log"), "begun\ndone\n", "it was carried out once");
+    server.finish();
+}
+
+#[test]
+fn another_request_does_not_wait_for_the_first() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let target = sandbox.target("/exec");
+    let body = json!({"shell": "touch begun; until [ -e go ]; do sleep 0.05; done"});
+    thread::scope(|scope| {
+        let first = scope.spawn(|| post(&server, &target, "k", &body).expect(200));
+        eventually("its beginning", allowed(Duration::from_secs(10)), || (sandbox.shell("ls") == "begun\n").then_some(()));
+        post(&server, &target, "k", &json!({"shell": "true"})).refused(422, "idempotency_key_reused");
+        // With the first there are 41, and no more than 32 may wait.
+        let (answered, answers) = mpsc::channel();
+        for _ in 0..40 {
+            let (answered, server, target, body) = (answered.clone(), &server, &target, &body);
+            scope.spawn(move || answered.send(post(server, target, "k", body)).unwrap());
+        }
+        for _ in 0..9 {
+            answers.recv_timeout(allowed(Duration::from_secs(20))).unwrap().refused(409, "idempotency_key_busy");
+        }
+        assert_eq!(sandbox.shell("touch go"), "");
+        first.join().unwrap();
+        drop(answered);
+        let others: Vec<_> = answers.iter().map(|answer| replayed(&answer.expect(200))).collect();
+        assert_eq!(others, [true; 31]);
+    });
+    server.finish();
+}
+
+#[test]
+fn of_long_answers_it_is_kept_where_to_look() {
+    let server = Server::start();
+    let body = json!({"shell": "head -c 6000000 /dev/zero > big", "max_file_bytes": 8_000_000});
+    let first = post(&server, "/v1/run", "k", &body).expect(200).json();
+    assert_eq!(first["files"][0]["size"], 6_000_000, "{:.300}", first.to_string());
+    for _ in 0..2 {
+        let message = post(&server, "/v1/run", "k", &body).refused(409, "answer_not_kept");
+        assert!(message.contains(first["id"].as_str().unwrap()), "{message}");
+    }
+    assert_eq!(server.get("/v1/events?type=execution.started").expect(200).json()["data"].as_array().unwrap().len(), 1, "it ran once");
     server.finish();
 }
 

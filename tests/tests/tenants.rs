@@ -227,6 +227,9 @@ fn r6_8_revoking_a_key_ends_its_streams_and_takes_effect_at_once() {
         open(tenant.request("POST", &exec).header("accept", "text/event-stream").json(&endless)),
     ];
     let mut others = open(bystander.request("GET", &output));
+    let bearer = format!("Bearer {}", tenant.client.key.as_ref().unwrap());
+    let mut socket = server.try_socket(&format!("/v1/executions/{execution}/stream"), &[("authorization", &bearer)]).unwrap();
+    assert_eq!(socket.control("start")["id"], execution);
     thread::scope(|scope| {
         // This one waits for an answer that is far away.
         let waiting = scope.spawn(|| tenant.request("POST", &exec).json(&endless).try_send());
@@ -240,6 +243,7 @@ fn r6_8_revoking_a_key_ends_its_streams_and_takes_effect_at_once() {
             assert!(drain(stream).is_err(), "it breaks off, so that nobody takes it for the whole");
         }
         waiting.join().unwrap().expect("it is answered").refused(401, "unauthorized");
+        assert_eq!(socket.to_the_end().3, 1008, "the WebSocket is closed for a reason");
     });
     // What was begun goes on, for the tenant's other keys.
     assert_eq!(bystander.get(&format!("/v1/executions/{execution}")).expect(200).json()["status"], "running");

@@ -9,7 +9,7 @@ use crate::{
     core::{now, store_error},
 };
 
-/// How long an answer is kept, at least.
+/// How long an answer is kept, or as long as records where that is shorter.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
@@ -18,7 +18,7 @@ impl Engine {
         self.core.ledger()?.kept_answer(&self.tenant, key).await.map_err(store_error)
     }
 
-    /// Keeps an answer for a day. The first one of a key stays.
+    /// Keeps an answer. The first one of a key stays.
     pub async fn keep_answer(&self, key: &str, answer: &KeptAnswer) -> Result<()> {
         self.core.ledger()?.keep_answer(&self.tenant, key, answer, now()).await.map_err(store_error)
     }

@@ -330,9 +330,25 @@ impl Engine {
         self.core.keys.add(self.core.ledger()?, new).await
     }
 
-    /// Revokes a key: whoever uses it is shut out before this returns.
+    /// Revokes a key: it lets nobody in from then on, and whoever is in is shut out at once. Done whether the caller stays or not.
     pub async fn remove_key(&self, id: KeyId) -> Result<()> {
-        self.core.keys.remove(self.core.ledger()?, id).await
+        let core = Arc::clone(&self.core);
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.core.tasks.spawn(async move {
+            let removed = match core.ledger() {
+                Ok(ledger) => core.keys.remove(ledger, id).await,
+                Err(error) => Err(error),
+            };
+            let (revoked, result) = match removed {
+                Ok(Some(revoked)) => (Some(revoked), Ok(())),
+                Ok(None) => (None, Err(Error::not_found("key", id.to_string()))),
+                Err(error) => (None, Err(error)),
+            };
+            // First, so that whoever revokes the own key hears of it.
+            drop(reply.send(result));
+            drop(revoked);
+        });
+        answer.await.unwrap_or_else(|_| Err(execution::task_ended()))
     }
 
     /// The keys of all tenants or of one, newest first.

@@ -6,7 +6,7 @@ use caisson_core::{EventFilter, Events, Result};
 
 use crate::{Engine, core::store_error, engine::MAX_PAGE};
 
-/// How long events are kept.
+/// How long events are kept, or as long as records where that is shorter.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// After something has been written, so long until somebody who follows looks again: what comes in a burst is read at once.
 const REST: Duration = Duration::from_millis(20);
@@ -29,7 +29,11 @@ impl Engine {
     pub async fn next_events(&self, filter: &EventFilter) -> Result<Events> {
         let ledger = self.core.ledger()?;
         let mut written = ledger.written();
+        let mut first = true;
         loop {
+            if !std::mem::take(&mut first) {
+                tokio::time::sleep(REST).await;
+            }
             // Whatever is written from here on is seen in the next round.
             written.borrow_and_update();
             let events = self.events(filter).await?;
@@ -39,7 +43,7 @@ impl Engine {
             self.core.accepting()?;
             tokio::select! {
                 // The store has gone, and says so when it is asked again.
-                _ = written.changed() => tokio::time::sleep(REST).await,
+                _ = written.changed() => {}
                 () = self.core.closing.cancelled() => {}
             }
         }

@@ -67,6 +67,16 @@ impl Credential {
     }
 }
 
+/// Keys that let nobody in any more. Dropping this shuts out whoever is in.
+#[derive(Debug)]
+pub(crate) struct Revoked(Vec<Arc<Credential>>);
+
+impl Drop for Revoked {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|credential| credential.revoked.cancel());
+    }
+}
+
 /// A tenant with what it may have and what it has.
 #[derive(Debug, Clone)]
 pub struct TenantUse {
@@ -105,7 +115,7 @@ impl Keys {
         if expires_at.is_some_and(|at| at <= created_at) {
             return Err(Error::invalid("invalid_expiry", "the key would have expired already; give it a time to come"));
         }
-        if self.lock_keys().len() >= MAX_KEYS {
+        if self.lock_keys().values().filter(|credential| credential.is_valid()).count() >= MAX_KEYS {
             let message = format!("this server holds its maximum of {MAX_KEYS} keys; remove some that are not used any more");
             return Err(Error::conflict("too_many_keys", message));
         }
@@ -116,15 +126,12 @@ impl Keys {
         Ok(key)
     }
 
-    /// Whoever uses the key is shut out before this returns.
-    pub(crate) async fn remove(&self, ledger: &dyn Ledger, id: KeyId) -> Result<()> {
+    /// Lets nobody in with the key any more. Those who are in are shut out when what this returns is dropped. `None` when there was none.
+    pub(crate) async fn remove(&self, ledger: &dyn Ledger, id: KeyId) -> Result<Option<Revoked>> {
         let was_there = ledger.remove_key(id).await.map_err(store_error)?;
         let removed: Vec<Arc<Credential>> =
             self.lock_keys().extract_if(|_, credential| credential.key.id == id).map(|(_, credential)| credential).collect();
-        for credential in &removed {
-            credential.revoked.cancel();
-        }
-        if was_there || !removed.is_empty() { Ok(()) } else { Err(Error::not_found("key", id.to_string())) }
+        Ok((was_there || !removed.is_empty()).then_some(Revoked(removed)))
     }
 
     /// Removes those that expired before that.
@@ -132,7 +139,8 @@ impl Keys {
         let expired = |credential: &&Arc<Credential>| credential.key.expires_at.is_some_and(|at| at < before);
         let expired: Vec<KeyId> = self.lock_keys().values().filter(expired).map(|credential| credential.key.id).collect();
         for id in expired {
-            self.remove(ledger, id).await?;
+            // Somebody may have removed it meanwhile.
+            drop(self.remove(ledger, id).await?);
         }
         Ok(())
     }

@@ -36,9 +36,9 @@ async fn purge(core: &Core) -> Result<()> {
     let before = Timestamp::now().checked_sub(core.config.retention).unwrap_or(Timestamp::MIN);
     if let Some(ledger) = core.store.ledger() {
         core.keys.forget_expired(ledger, before).await?;
-        let old = Timestamp::now().checked_sub(answers::KEPT_FOR).unwrap_or(Timestamp::MIN);
+        let old = Timestamp::now().checked_sub(answers::KEPT_FOR.min(core.config.retention)).unwrap_or(Timestamp::MIN);
         ledger.forget_answers(old).await.map_err(store_error)?;
-        let old = Timestamp::now().checked_sub(events::KEPT_FOR).unwrap_or(Timestamp::MIN);
+        let old = Timestamp::now().checked_sub(events::KEPT_FOR.min(core.config.retention)).unwrap_or(Timestamp::MIN);
         ledger.forget_events(old).await.map_err(store_error)?;
     }
     let removed = core.store.purge(before).await.map_err(store_error)?;

@@ -1,12 +1,13 @@
 //! `Idempotency-Key`: a request that can be repeated without doing again what it has done.
 //!
 //! The first request with a key is carried out to its end, whether its client stays or not, and when it has succeeded its answer is kept. The
-//! same request with the same key gets that answer; while the first one is under way, it waits. What has failed has left nothing behind and
-//! is tried again.
+//! same request with the same key gets that answer; while the first one is under way, it waits. One that was answered with an error is
+//! carried out when it comes again.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -16,8 +17,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use caisson_core::{KeptAnswer, Tenant};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
@@ -34,6 +36,14 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The longest key.
 pub(crate) const MAX_KEY: usize = 255;
 
+/// So much of an answer is kept. Whoever repeats a request with a longer one is told where to look.
+const MAX_KEPT: usize = 4 << 20;
+/// Requests with one key at one time.
+const MAX_AT_ONCE: usize = 32;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a request was: SHA-256.
+type Fingerprint = [u8; 32];
 /// Whose key.
 type Name = (Tenant, String);
 
@@ -43,9 +53,10 @@ pub(crate) struct UnderWay {
     names: Mutex<HashMap<Name, Waiting>>,
 }
 
-/// One key, and how many requests want or have their turn.
-#[derive(Debug, Default)]
+/// One key, what it was used for, and how many requests want or have their turn.
+#[derive(Debug)]
 struct Waiting {
+    fingerprint: Fingerprint,
     turn: Arc<tokio::sync::Mutex<()>>,
     requests: usize,
 }
@@ -58,14 +69,21 @@ struct Place {
 }
 
 impl Place {
-    fn take(caller: &Arc<View>, key: String) -> Self {
+    fn take(caller: &Arc<View>, key: String, fingerprint: Fingerprint) -> ApiResult<Self> {
         let name = (caller.engine.tenant().clone(), key);
         let mut names = lock(&caller.under_way);
-        let waiting = names.entry(name.clone()).or_default();
+        let waiting = names.entry(name.clone()).or_insert_with(|| Waiting { fingerprint, turn: Arc::default(), requests: 0 });
+        if waiting.fingerprint != fingerprint {
+            return Err(reused());
+        }
+        if waiting.requests >= MAX_AT_ONCE {
+            let message = format!("{MAX_AT_ONCE} requests with this `Idempotency-Key` wait already; try again when they are answered");
+            return Err(ApiError::new(StatusCode::CONFLICT, "idempotency_key_busy", message).after(RETRY_AFTER));
+        }
         waiting.requests += 1;
         let turn = Arc::clone(&waiting.turn);
         drop(names);
-        Self { caller: Arc::clone(caller), name, turn }
+        Ok(Self { caller: Arc::clone(caller), name, turn })
     }
 
     async fn turn(&self) -> OwnedMutexGuard<()> {
@@ -104,14 +122,16 @@ async fn answer(caller: &Arc<View>, request: Request, next: Next) -> ApiResult<R
     }
     let (head, body) = request.into_parts();
     let body = json::whole(body, caller).await?;
+    // Over HTTP/2 there is a host in the URI as well.
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let mut fingerprint = Sha256::new();
-    for part in [head.method.as_str().as_bytes(), head.uri.to_string().as_bytes(), &body] {
+    for part in [head.method.as_str().as_bytes(), target.as_bytes(), &body] {
         fingerprint.update((part.len() as u64).to_be_bytes());
         fingerprint.update(part);
     }
-    let fingerprint: [u8; 32] = fingerprint.finalize().into();
+    let fingerprint: Fingerprint = fingerprint.finalize().into();
 
-    let place = Place::take(caller, key);
+    let place = Place::take(caller, key, fingerprint)?;
     let turn = place.turn().await;
     if let Some(kept) = caller.engine.kept_answer(&place.name.1).await? {
         return replay(kept, fingerprint);
@@ -136,7 +156,7 @@ fn key(request: &Request) -> ApiResult<String> {
     Ok(value.to_owned())
 }
 
-async fn keep(place: &Place, fingerprint: [u8; 32], response: Response) -> ApiResult<Response> {
+async fn keep(place: &Place, fingerprint: Fingerprint, response: Response) -> ApiResult<Response> {
     if !response.status().is_success() {
         return Ok(response);
     }
@@ -145,19 +165,45 @@ async fn keep(place: &Place, fingerprint: [u8; 32], response: Response) -> ApiRe
         tracing::error!(error = %error, "An answer that was to be kept broke off");
         ApiError::internal()
     })?;
-    let kept = KeptAnswer { fingerprint, status: head.status.as_u16(), body: body.to_bytes().to_vec() };
+    let body = body.to_bytes();
+    let kept = if body.len() <= MAX_KEPT {
+        KeptAnswer { fingerprint, status: head.status.as_u16(), body: body.to_vec() }
+    } else {
+        not_kept(fingerprint, &body)
+    };
     if let Err(error) = place.caller.engine.keep_answer(&place.name.1, &kept).await {
         // It has been done, and that is the more important message.
         tracing::warn!(error = %error, "An answer is not kept: if the request is repeated, it is carried out again");
     }
-    Ok(Response::from_parts(head, Body::from(kept.body)))
+    Ok(Response::from_parts(head, Body::from(body)))
 }
 
-fn replay(kept: KeptAnswer, fingerprint: [u8; 32]) -> ApiResult<Response> {
+/// What is kept in place of an answer that is too long.
+fn not_kept(fingerprint: Fingerprint, body: &[u8]) -> KeptAnswer {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let whose = serde_json::from_slice::<Named>(body).map(|named| format!(" of `{}`", named.id)).unwrap_or_default();
+    let (bytes, most) = (body.len(), MAX_KEPT >> 20);
+    let message = format!(
+        "this request was carried out, and its answer of {bytes} bytes is more than the {most} MiB that are kept; look at the record and \
+         output{whose}, or take a new key to run it again"
+    );
+    let told = ApiError::new(StatusCode::CONFLICT, "answer_not_kept", message);
+    let body = serde_json::to_vec(&told.body()).expect("an error has text keys");
+    KeptAnswer { fingerprint, status: StatusCode::CONFLICT.as_u16(), body }
+}
+
+fn reused() -> ApiError {
+    let message =
+        "this `Idempotency-Key` was used for another request; take a new key for each request, and the same body for a repetition";
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
+}
+
+fn replay(kept: KeptAnswer, fingerprint: Fingerprint) -> ApiResult<Response> {
     if kept.fingerprint != fingerprint {
-        let message =
-            "this `Idempotency-Key` was used for another request; take a new key for each request, and the same body for a repetition";
-        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message));
+        return Err(reused());
     }
     let mut response = Response::new(Body::from(kept.body));
     *response.status_mut() = StatusCode::from_u16(kept.status).map_err(|_| ApiError::internal())?;

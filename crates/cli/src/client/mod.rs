@@ -22,7 +22,12 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::connect::Target;
-pub(crate) use self::{connect::ServerArgs, encode::percent, events::Events, socket::Socket};
+pub(crate) use self::{
+    connect::ServerArgs,
+    encode::percent,
+    events::{Event, Events},
+    socket::Socket,
+};
 
 /// What a request carries.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;

@@ -2,13 +2,14 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use caisson_server::native::types::{EventBody, LostBody, PageBody, ReadyBody};
 use clap::Args;
 use http::Method;
+use serde::de::DeserializeOwned;
 
 use crate::{
-    client::{self, Client, Refusal, ServerArgs, percent},
+    client::{self, Client, Event, Events, Refusal, ServerArgs, percent},
     output, printable, status,
 };
 
@@ -94,46 +95,68 @@ impl Show<'_> {
     async fn what_comes(&self, mut cursor: Option<String>) -> Result<()> {
         let mut failures = 0;
         loop {
-            let before = cursor.clone();
-            let Err(error) = self.one_stream(&mut cursor).await else { continue };
-            if cursor != before {
-                failures = 0;
-            }
+            let began = match self.begin(&mut cursor).await {
+                Ok(mut events) => {
+                    failures = 0;
+                    match self.show(&mut events, &mut cursor).await? {
+                        Some(error) => error,
+                        None => anyhow!("the server ended the stream"),
+                    }
+                }
+                // A server that refuses will do so again, and one that was never reached may never come.
+                Err(error)
+                    if cursor.is_none() || error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status.is_client_error()) =>
+                {
+                    return Err(error);
+                }
+                Err(error) => error,
+            };
             failures += 1;
-            // A server that refuses will do so again, and one that was never reached may never come.
-            let refused = error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status.is_client_error());
-            if refused || cursor.is_none() || failures >= ATTEMPTS {
-                return Err(error);
+            if failures >= ATTEMPTS {
+                return Err(began);
             }
             if failures == 1 {
-                status::complain(&format!("[{error:#}; trying again]"));
+                status::complain(&format!("[{began:#}; trying again]"));
             }
             tokio::time::sleep(REST).await;
         }
     }
 
-    async fn one_stream(&self, cursor: &mut Option<String>) -> Result<()> {
+    /// A stream that has begun.
+    async fn begin(&self, cursor: &mut Option<String>) -> Result<Events> {
         let begin = cursor.as_ref().map(|cursor| format!("cursor={cursor}")).unwrap_or_default();
         let mut events = self.client.follow(&format!("/v1/events?{begin}{}", self.asked)).await?;
-        while let Some(event) = events.next().await? {
+        match events.next().await? {
+            Some(event) if event.name == "ready" => {
+                let ready: ReadyBody = parse(&event)?;
+                *cursor = Some(ready.cursor);
+                Ok(events)
+            }
+            _ => bail!("the server ended the stream"),
+        }
+    }
+
+    /// Until it breaks off; says how. An error is one that coming back does not mend.
+    async fn show(&self, events: &mut Events, cursor: &mut Option<String>) -> Result<Option<anyhow::Error>> {
+        loop {
+            let event = match events.next().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(None),
+                Err(error) => return Ok(Some(error)),
+            };
             match event.name.as_str() {
-                "ready" => {
-                    let ready: ReadyBody = serde_json::from_str(&event.data).context("the server's event makes no sense")?;
-                    *cursor = Some(ready.cursor);
-                }
                 "lost" => {
-                    let lost: LostBody = serde_json::from_str(&event.data).context("the server's event makes no sense")?;
+                    let lost: LostBody = parse(&event)?;
                     status::complain(&format!("[events {} to {} are not kept any more]", lost.from, lost.to));
                 }
-                "error" => bail!("the server ended the stream: {}", event.data),
+                "error" => return Ok(Some(anyhow!("the server ended the stream: {}", event.data))),
                 _ => {
-                    let event: EventBody = serde_json::from_str(&event.data).context("the server's event makes no sense")?;
+                    let event: EventBody = parse(&event)?;
                     self.print(&event)?;
                     *cursor = Some(event.id);
                 }
             }
         }
-        bail!("the server ended the stream")
     }
 
     fn print(&self, event: &EventBody) -> Result<()> {
@@ -142,6 +165,10 @@ impl Show<'_> {
         }
         output::print(&format!("{}\n", line(event)))
     }
+}
+
+fn parse<T: DeserializeOwned>(event: &Event) -> Result<T> {
+    serde_json::from_str(&event.data).context("the server's event makes no sense; is it a Caisson server of this version?")
 }
 
 /// `2026-01-02T03:04:05.678Z  execution.ended    sbx…  exe…  exited 0`

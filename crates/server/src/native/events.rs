@@ -6,7 +6,7 @@ use axum::{
     Json as Reply,
     response::{IntoResponse, Response},
 };
-use caisson_core::{EventFilter, EventKind};
+use caisson_core::{Error, EventFilter, EventKind};
 use http::HeaderMap;
 use tracing::Instrument;
 
@@ -27,10 +27,11 @@ const AT_ONCE: u32 = 100;
 
 /// What has happened to sandboxes and executions, the oldest first.
 ///
-/// Every event has an `id`, which counts what happens to the tenant's things from 1. Events are kept for a week; `cursor` is the id of an
-/// event, and what comes is behind it. With `Accept: text/event-stream` the answer goes on with what happens from now on, or behind `cursor`,
-/// or behind `Last-Event-ID`, which goes over it: whoever loses the connection misses nothing. The first event, `ready`, says where a stream begins. Where events are not kept any more, an event `lost`
-/// says which. What was done is recorded together with its event, so there is none of what did not happen, and none is missing.
+/// Every event has an `id`, which counts what happens to the tenant's things from 1. Events are kept for a week, or as long as records;
+/// `cursor` is the id of an event, and what comes is behind it. With `Accept: text/event-stream` the answer goes on with what happens from
+/// now on, or behind `cursor`, or behind `Last-Event-ID`, which goes over it: whoever loses the connection misses nothing. The first event,
+/// `ready`, says where a stream begins. Where events are not kept any more, an event `lost` says which. What was done is recorded together
+/// with its event, so there is none of what did not happen, and none is missing.
 #[utoipa::path(get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(
         ("cursor" = Option<String>, Query, description = "Behind the event with this id; from the beginning when absent, for streams from now on"),
@@ -54,10 +55,11 @@ pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Pa
         return Ok(Reply(PageBody { data, next_cursor: is_full.then(|| events.until.to_string()) }).into_response());
     }
     params.finish()?;
-    let after = match cursor {
-        Some(after) => after,
-        None => app.engine.last_event().await?,
-    };
+    let last = app.engine.last_event().await?;
+    let after = cursor.unwrap_or(last);
+    if after > last {
+        return Err(Error::foreign_cursor().into());
+    }
     let filter = EventFilter { after, sandbox, kinds, limit: AT_ONCE };
     let (events, answer) = sse::channel();
     let teller = Arc::clone(&app);

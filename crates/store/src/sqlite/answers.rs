@@ -27,9 +27,14 @@ pub(super) async fn keep(db: &mut SqliteConnection, row: &AnswerRow) -> Result<(
     Ok(())
 }
 
-pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64) -> Result<(), Failure> {
-    sqlx::query("delete from answers where at < ?").bind(before_us).execute(db).await?;
-    Ok(())
+/// Removes some of those that are older; says whether there may be more.
+pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64, limit: u32) -> Result<bool, Failure> {
+    let removed = sqlx::query("delete from answers where rowid in (select rowid from answers where at < ? limit ?)")
+        .bind(before_us)
+        .bind(i64::from(limit))
+        .execute(db)
+        .await?;
+    Ok(removed.rows_affected() >= u64::from(limit))
 }
 
 pub(super) async fn kept(pool: &SqlitePool, tenant: &Tenant, key: &str) -> Result<Option<KeptAnswer>, StoreError> {

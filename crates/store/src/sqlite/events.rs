@@ -14,6 +14,9 @@ pub(super) async fn events(pool: &SqlitePool, tenant: &Tenant, filter: &EventFil
     // One view of all that is asked.
     let mut view = pool.begin().await.map_err(unavailable)?;
     let (last, kept_from) = range(&mut view, tenant).await?;
+    if filter.after > last {
+        return Err(StoreError::ForeignCursor);
+    }
     let mut query = QueryBuilder::<Sqlite>::new("select * from events where tenant = ");
     query.push_bind(tenant.to_string()).push(" and number > ").push_bind(clamp(filter.after));
     one_of(&mut query, "kind", filter.kinds.iter().map(|kind| kind.as_str()));
@@ -25,14 +28,19 @@ pub(super) async fn events(pool: &SqlitePool, tenant: &Tenant, filter: &EventFil
     let data: Vec<_> = found.iter().map(|row| read(row).ok_or_else(|| corrupt(tenant, row))).collect::<Result<_, _>>()?;
     let until = match data.last() {
         Some(event) if data.len() == filter.limit as usize => event.number,
-        _ => last.max(filter.after),
+        _ => last,
     };
     Ok(Events { data, until, kept_from })
 }
 
-pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64) -> Result<(), Failure> {
-    sqlx::query("delete from events where at < ?").bind(before_us).execute(db).await?;
-    Ok(())
+/// Removes some of those that are older; says whether there may be more.
+pub(super) async fn forget(db: &mut SqliteConnection, before_us: i64, limit: u32) -> Result<bool, Failure> {
+    let removed = sqlx::query("delete from events where (tenant, number) in (select tenant, number from events where at < ? limit ?)")
+        .bind(before_us)
+        .bind(i64::from(limit))
+        .execute(db)
+        .await?;
+    Ok(removed.rows_affected() >= u64::from(limit))
 }
 
 /// The last number of all, and the first one that is kept.

@@ -38,7 +38,7 @@ use self::{
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers at one time; more wait.
 const READERS: u32 = 4;
-/// Sandboxes removed in one transaction, so that a purge never keeps writers waiting for long.
+/// Sandboxes, answers or events removed in one transaction, so that a purge never keeps writers waiting for long.
 const PURGE_BATCH: u32 = 500;
 /// Pages of the write-ahead log after which the writer itself moves them, should the checkpointer not keep up.
 const BACKSTOP_PAGES: &str = "8000";
@@ -179,7 +179,8 @@ impl Ledger for Sqlite {
     }
 
     async fn forget_answers(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.writer.submit(Operation::ForgetAnswers { before_us: before.as_microsecond() }).await?;
+        let before_us = before.as_microsecond();
+        while let Done::Removed(true) = self.writer.submit(Operation::ForgetAnswers { before_us, limit: PURGE_BATCH }).await? {}
         Ok(())
     }
 
@@ -188,7 +189,8 @@ impl Ledger for Sqlite {
     }
 
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.writer.submit(Operation::ForgetEvents { before_us: before.as_microsecond() }).await?;
+        let before_us = before.as_microsecond();
+        while let Done::Removed(true) = self.writer.submit(Operation::ForgetEvents { before_us, limit: PURGE_BATCH }).await? {}
         Ok(())
     }
 

@@ -33,8 +33,8 @@ pub(super) enum Operation {
     RemoveKey(KeyId),
     SaveTenant(Tenant, Quotas),
     KeepAnswer(Box<AnswerRow>),
-    ForgetAnswers { before_us: i64 },
-    ForgetEvents { before_us: i64 },
+    ForgetAnswers { before_us: i64, limit: u32 },
+    ForgetEvents { before_us: i64, limit: u32 },
     Bury(Tombstone),
     Purge { before_us: i64, limit: u32 },
     Ping,
@@ -44,7 +44,7 @@ pub(super) enum Operation {
 #[derive(Debug)]
 pub(super) enum Done {
     Written,
-    /// Whether there was something to remove.
+    /// Whether there was something to remove, or may be more.
     Removed(bool),
     Buried {
         sandboxes: u64,
@@ -196,8 +196,8 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::RemoveKey(id) => return Ok(Done::Removed(tenants::remove_key(db, *id).await?)),
         Operation::SaveTenant(tenant, quotas) => tenants::save(db, tenant, quotas).await?,
         Operation::KeepAnswer(row) => answers::keep(db, row).await?,
-        Operation::ForgetAnswers { before_us } => answers::forget(db, *before_us).await?,
-        Operation::ForgetEvents { before_us } => events::forget(db, *before_us).await?,
+        Operation::ForgetAnswers { before_us, limit } => return Ok(Done::Removed(answers::forget(db, *before_us, *limit).await?)),
+        Operation::ForgetEvents { before_us, limit } => return Ok(Done::Removed(events::forget(db, *before_us, *limit).await?)),
         Operation::Bury(tombstone) => {
             let (sandboxes, executions) = statements::bury(db, tombstone).await?;
             return Ok(Done::Buried { sandboxes, executions });

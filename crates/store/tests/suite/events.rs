@@ -1,7 +1,7 @@
 //! Events: one for each change, none without, numbered for each tenant.
 
 use caisson_core::{
-    EventFilter, EventKind, ExecutionStatus, Happened, LifecycleEvent, Sandbox, Store, TimeLimits, Tombstone, TombstoneReason,
+    EventFilter, EventKind, ExecutionStatus, Happened, LifecycleEvent, Sandbox, Store, StoreError, TimeLimits, Tombstone, TombstoneReason,
 };
 
 use super::{at, ended, execution, mine, outcome, sandbox};
@@ -72,6 +72,10 @@ pub(crate) async fn events_come_in_pieces_and_go(store: &dyn Store) {
     assert_eq!(ledger.events(&mine(), &one).await.unwrap().data[0].number, 4);
     let other = ledger.events(&"other".parse().unwrap(), &after(0, 10)).await.unwrap();
     assert_eq!((other.data.len(), other.until, other.kept_from), (0, 0, 1));
+    for (tenant, number) in [(mine(), 6), (mine(), u64::MAX), ("other".parse().unwrap(), 1)] {
+        let ahead = ledger.events(&tenant, &after(number, 10)).await;
+        assert!(matches!(ahead, Err(StoreError::ForeignCursor)), "{number} was not handed out: {ahead:?}");
+    }
 
     ledger.forget_events(jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(1)).unwrap()).await.unwrap();
     let gone = ledger.events(&mine(), &after(0, 10)).await.unwrap();
