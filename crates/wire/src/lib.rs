@@ -21,6 +21,7 @@
 //! | `GET /glob?path=&pattern=&limit=&after=` | → [`Listing`] |
 //! | `POST /grep` | [`Grep`] → [`Grepped`] |
 //! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
+//! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
 //!
 //! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
 //! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
@@ -29,6 +30,7 @@ mod archive;
 pub mod frame;
 pub mod path;
 mod search;
+pub mod tunnel;
 mod watch;
 
 pub use archive::{Copied, LeftOut, Unpacked};
@@ -316,6 +318,8 @@ pub enum RefusalCode {
     Exhausted,
     /// The file is a program that cannot be executed (`ENOEXEC`, `EACCES`).
     NotExecutable,
+    /// Nobody listens on the port.
+    NotListening,
     Failed,
 }
 

@@ -342,6 +342,7 @@ fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
         Code::IsADirectory => Error::conflict("is_a_directory", message),
         Code::DirectoryNotEmpty => Error::conflict("directory_not_empty", message),
         Code::NotAFile => Error::conflict("not_a_file", message),
+        Code::NotListening => Error::conflict("port_not_listening", message),
         Code::NoSpace => {
             let (bytes, inodes) = (figures::bytes(limits.disk_bytes), limits.disk_inodes);
             Error::QuotaExceeded { message: format!("disk: limit {bytes} and {inodes} files; {message}") }
