@@ -23,6 +23,7 @@ mod languages;
 mod metrics;
 mod oneshot;
 mod output_log;
+mod ports;
 mod registry;
 mod request;
 mod retention;
@@ -36,6 +37,7 @@ pub use execution::{Attachment, Running};
 pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
+pub use ports::PortStream;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
     OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
