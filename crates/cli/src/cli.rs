@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs,
-        serve::ServeArgs, sh::ShArgs, version::VersionArgs,
+        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, rm::RmArgs,
+        run::RunArgs, serve::ServeArgs, sh::ShArgs, version::VersionArgs,
     },
     printable, status,
 };
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Port(PortArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
 }

@@ -14,6 +14,7 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::{
     app::{Admitted, App, Peer},
     error::{ApiError, ApiResult},
+    ports,
     routes::Access,
 };
 
@@ -45,10 +46,14 @@ impl std::fmt::Debug for KeyHash {
 }
 
 /// Stands before every route of the table: who asks, and how it went for the metrics.
-pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, mut request: Request, next: Next) -> Response {
     let start = std::time::Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = match admit(&app.config.auth, access, &request) {
+    let admitted = match access {
+        Access::Port => ports::admit(&app, &mut request),
+        _ => refuse_siblings(&app, &request).and_then(|()| admit(&app.config.auth, access, &request)),
+    };
+    let response = match admitted {
         Ok(()) => {
             let mut response = next.run(request).await;
             if access == Access::Key {
@@ -56,6 +61,7 @@ pub(crate) async fn guard(State((app, access)): State<(Arc<App>, Access)>, reque
             }
             response
         }
+        Err(refusal) if access == Access::Port => ports::refuse(refusal, request.headers()),
         Err(refusal) => refusal.into_response(),
     };
     app.metrics.answered(route.as_ref().map_or("", MatchedPath::as_str), response.status(), start.elapsed());
@@ -70,7 +76,7 @@ fn admit(auth: &Auth, access: Access, request: &Request) -> ApiResult<()> {
         Auth::Keys(keys) => match access {
             Access::Public => {}
             Access::KeyUnlessLocal if is_local(request) => {}
-            Access::Key | Access::KeyUnlessLocal => check_key(keys, headers)?,
+            Access::Key | Access::KeyUnlessLocal | Access::Port => check_key(keys, headers)?,
         },
     }
     let coding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
@@ -84,7 +90,8 @@ fn admit(auth: &Auth, access: Access, request: &Request) -> ApiResult<()> {
     Ok(())
 }
 
-fn check_key(keys: &[KeyHash], headers: &HeaderMap) -> ApiResult<()> {
+/// Whether a key was shown that is one of these.
+pub(crate) fn check_key(keys: &[KeyHash], headers: &HeaderMap) -> ApiResult<()> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let plain = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
     let mut valid = Choice::from(0);
@@ -109,28 +116,45 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-fn refuse_web_pages(request: &Request) -> ApiResult<()> {
-    let refuse = |what: &str, value: &str| {
-        let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
-        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
-    };
+/// Where ports of sandboxes have names, a browser may take those for the same site as this server, and so not say that they are others.
+fn refuse_siblings(app: &App, request: &Request) -> ApiResult<()> {
+    let headers = request.headers();
+    let same_site = headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"same-site"));
+    if matches!(app.config.auth, Auth::None) && app.links.domain().is_some() && same_site && !headers.contains_key(header::ORIGIN) {
+        return Err(not_this_machine("origin", "same-site"));
+    }
+    Ok(())
+}
+
+fn not_this_machine(what: &str, value: &str) -> ApiError {
+    let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
+/// A name that was bound to this machine is not its own.
+pub(crate) fn refuse_other_hosts(request: &Request) -> ApiResult<()> {
     if let Some(other) = hosts(request).find(|host| !is_loopback(host)) {
-        return refuse("host", other);
+        return Err(not_this_machine("host", other));
     }
     if hosts(request).next().is_none() {
-        return refuse("host", "");
-    }
-    // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
-    if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
-        return refuse("origin", "cross-site");
+        return Err(not_this_machine("host", ""));
     }
     if request.headers().get_all(header::HOST).iter().count() > 1 {
-        return refuse("host", "given twice");
+        return Err(not_this_machine("host", "given twice"));
+    }
+    Ok(())
+}
+
+pub(crate) fn refuse_web_pages(request: &Request) -> ApiResult<()> {
+    refuse_other_hosts(request)?;
+    // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
+    if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
+        return Err(not_this_machine("origin", "cross-site"));
     }
     match request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
         None => Ok(()),
         Some(origin) if origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)) => Ok(()),
-        Some(origin) => refuse("origin", origin),
+        Some(origin) => Err(not_this_machine("origin", origin)),
     }
 }
 
@@ -161,10 +185,16 @@ fn is_local(request: &Request) -> bool {
 
 /// Hosts and ports as the client wrote them: in the target, in the header. They may differ, and then whoever stands between may go by
 /// either.
-fn hosts(request: &Request) -> impl Iterator<Item = &str> {
+pub(crate) fn hosts(request: &Request) -> impl Iterator<Item = &str> {
     let target = request.uri().authority().map(|authority| authority.as_str());
     let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or_default());
     target.into_iter().chain(headers)
+}
+
+/// The first of them.
+pub(crate) fn first_host(head: &Parts) -> Option<String> {
+    let target = head.uri.authority().map(|authority| authority.as_str());
+    target.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).map(str::to_owned)
 }
 
 /// Whether `host[:port]` names this machine.

@@ -50,6 +50,12 @@ impl ApiError {
         Self { status, code, message: printable(&message.into()), details: None, retry_after: None }
     }
 
+    /// To be asked again after so long.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     pub(crate) fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self

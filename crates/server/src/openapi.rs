@@ -37,6 +37,7 @@ use crate::{
         (name = "sandboxes", description = "Sandboxes that stay"),
         (name = "executions", description = "Programs and their output"),
         (name = "files", description = "Files inside a sandbox"),
+        (name = "ports", description = "What listens inside a sandbox"),
         (name = "server", description = "The server itself")
     )
 )]
@@ -78,6 +79,8 @@ pub(crate) fn complete(paths: &mut Paths, access: Access) {
             operation.security = match access {
                 Access::Public => None,
                 Access::Key => Some(either),
+                // Or a token in the address, which is no scheme of OpenAPI's.
+                Access::Port => Some(either),
                 // Whether it is needed depends on where the request comes from, which OpenAPI can only call optional.
                 Access::KeyUnlessLocal => Some([either, vec![SecurityRequirement::default()]].concat()),
             };

@@ -26,6 +26,8 @@ pub(crate) enum Access {
     Key,
     /// Programs on this machine, and whoever has a key.
     KeyUnlessLocal,
+    /// Whoever has a key, or a token for the port that the request is about.
+    Port,
 }
 
 /// One path with its methods.
@@ -66,6 +68,8 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::stream::pty)),
         route(Access::Key, routes!(native::executions::signal)),
         route(Access::Key, routes!(native::executions::kill)),
+        route(Access::Key, routes!(native::links::create)),
+        route(Access::Port, native::ports::every_method()),
     ]
 }
 
@@ -73,8 +77,15 @@ pub(crate) fn table() -> Vec<Route> {
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = OpenApiRouter::<Arc<App>>::new();
     for Route { access, handlers: (schemas, paths, methods) } in table() {
-        let guarded = methods.route_layer(from_fn_with_state((Arc::clone(app), access), auth::guard));
-        router = router.routes((schemas, paths, guarded));
+        let guard = from_fn_with_state((Arc::clone(app), access), auth::guard);
+        if access == Access::Port {
+            // Methods without a name of their own go to the fallback, which a layer of routes leaves out.
+            let guarded = methods.layer(guard);
+            router = native::ports::BARE.iter().fold(router, |router, path| router.route(path, guarded.clone()));
+            router = router.routes((schemas, paths, guarded));
+        } else {
+            router = router.routes((schemas, paths, methods.route_layer(guard)));
+        }
     }
     let (router, _) = router.split_for_parts();
     router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(Arc::clone(app))
@@ -87,7 +98,11 @@ pub(crate) fn document() -> OpenApi {
         openapi::complete(&mut paths, access);
         router = router.routes((schemas, paths, methods));
     }
-    router.into_openapi()
+    let mut document = router.into_openapi();
+    // What the router calls the rest of a path is a parameter like any other here.
+    document.paths.paths =
+        std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 async fn unknown_path(request: Request) -> Response {
@@ -121,7 +136,7 @@ mod tests {
         let (mut keyed, mut public) = (0, Vec::new());
         for Route { access, handlers: (_, paths, _) } in table() {
             for (path, item) in &paths.paths {
-                let target = path.replace("{id}", "sbx0000000000000000000000000");
+                let target = path.replace("{id}", "sbx0000000000000000000000000").replace("{port}", "80").replace("{*rest}", "x");
                 for method in methods(item) {
                     for (name, value) in [("x-nothing", ""), ("x-api-key", "wrong"), ("authorization", "Bearer wrong")] {
                         let request = Request::builder().method(method).uri(&target).header(name, value).body(Body::empty()).unwrap();
@@ -154,8 +169,35 @@ mod tests {
         let routed: BTreeSet<String> = Bench::new().await.paths().into_iter().filter(|path| !fallback(path)).collect();
         let in_table: BTreeSet<String> = table().iter().flat_map(|route| route.handlers.1.paths.keys().cloned()).collect();
         let documented: BTreeSet<String> = document().paths.paths.into_keys().collect();
-        assert_eq!(routed, in_table);
-        assert_eq!(documented, in_table);
+        assert_eq!(documented, in_table.iter().map(|path| path.replace("{*", "{")).collect());
+        let with_bare: BTreeSet<String> = in_table.into_iter().chain(native::ports::BARE.map(str::to_owned)).collect();
+        assert_eq!(routed, with_bare);
+    }
+
+    /// There are more methods than have a place in a route.
+    #[tokio::test]
+    async fn r6_1_ports_need_a_key_whatever_the_method() {
+        let bench = Bench::new().await;
+        for path in ["", "/", "/x/y", "/~user/", "?caisson_token=", "/?caisson_token=ct_x", "/~ct_x/", "/~ct_x"] {
+            for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "X"] {
+                let target = format!("/v1/sandboxes/sbx0000000000000000000000000/ports/80{path}");
+                let request = Request::builder().method(method).uri(&target).header("x-api-key", "wrong").body(Body::empty()).unwrap();
+                let answer = bench.send(request).await;
+                let code = if path.contains("token=") || path.contains("ct_") { "invalid_token" } else { "unauthorized" };
+                assert_eq!(answer.status, 401, "{method} {target}");
+                if method != "HEAD" {
+                    assert_eq!(answer.code(), code, "{method} {target}");
+                }
+                let with_key = bench.ask(method, &target, "").await;
+                assert_eq!(with_key.status, if method == "CONNECT" { 405 } else { 404 }, "{method} {target}");
+            }
+        }
+        for (port, code) in
+            [("0", "invalid_port"), ("65536", "invalid_port"), ("abc", "invalid_port"), ("+80", "invalid_port"), ("80", "not_found")]
+        {
+            let answer = bench.ask("GET", &format!("/v1/sandboxes/sbx0000000000000000000000000/ports/{port}/"), "").await;
+            assert_eq!(answer.code(), code, "{port}");
+        }
     }
 
     #[tokio::test]
@@ -208,6 +250,10 @@ mod tests {
             ("POST", "/v1/run".to_owned(), format!("{{\"shell\": \"{}\"}}", "a".repeat(1000)), 413, "body_too_large"),
             ("POST", "/v1/run".to_owned(), r#"{"shell": "a", "image": "x"}"#.to_owned(), 400, "unknown_image"),
             ("POST", "/v1/sandboxes".to_owned(), r#"{"limits": {"pids": -1}}"#.to_owned(), 400, "limit_out_of_range"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 0}"#.to_owned(), 400, "invalid_port"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1, "expires_in_s": 604801}"#.to_owned(), 400, "limit_out_of_range"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1, "expires": 1}"#.to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1}"#.to_owned(), 404, "not_found"),
             ("GET", "/v1/sandboxes?limit=0".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", "/v1/sandboxes?state=dead".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", "/v1/sandboxes?nope=1".to_owned(), String::new(), 400, "invalid_parameter"),

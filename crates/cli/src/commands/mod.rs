@@ -7,6 +7,7 @@ mod listing;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod new;
+pub(crate) mod port;
 pub(crate) mod ps;
 pub(crate) mod rm;
 pub(crate) mod run;

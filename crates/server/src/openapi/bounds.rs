@@ -20,8 +20,8 @@ use crate::native::{
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
-        DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode, Number as Figure, SHORTEST_TIME,
-        SignalName, TerminalBody,
+        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode,
+        Number as Figure, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
 
@@ -85,6 +85,9 @@ fn figures(document: &mut OpenApi) {
         within(property(document, schema, "cols"), low.into(), high.into(), default.0);
         within(property(document, schema, "rows"), low.into(), high.into(), default.1);
     }
+    within(property(document, "LinkRequest", "port"), 1u32.into(), u16::MAX.into(), Value::Null);
+    let field = property(document, "LinkRequest", "expires_in_s");
+    within(field, SHORTEST_LINK.into(), LONGEST_LINK.into(), json!(Figure::from(DEFAULT_LINK)));
     let field = property(document, "RunRequest", "max_file_bytes");
     within(field, 0u64.into(), MAX_FILE_BYTES.into(), DEFAULT_FILE_BYTES.into());
 }
@@ -162,6 +165,7 @@ fn parameters(document: &mut OpenApi) {
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
                 ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),
+                ("port", _) => within(figure_or_text(parameter), 1u32.into(), u16::MAX.into(), Value::Null),
                 ("pattern", _) => figure_or_text(parameter).min_length = Some(1),
                 ("format", _) => one_of(figure_or_text(parameter), &Format::ALL.map(Format::as_str)),
                 ("context", _) => within(figure_or_text(parameter), 0u32.into(), GrepRequest::MAX_CONTEXT.into(), Value::Null),

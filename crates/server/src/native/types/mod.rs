@@ -6,6 +6,7 @@ mod execution;
 mod field;
 mod file;
 mod limits;
+mod link;
 mod number;
 mod page;
 mod program;
@@ -20,6 +21,7 @@ pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use limits::LimitsBody;
+pub use link::{LinkBody, LinkRequestBody};
 pub use number::{Number, Whole};
 pub use page::PageBody;
 pub use program::{ExecBody, RunBody};
@@ -30,6 +32,7 @@ pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_o
 pub use watch::FileEventBody;
 
 pub(crate) use field::printable_path;
+pub(crate) use link::{DEFAULT as DEFAULT_LINK, LONGEST as LONGEST_LINK, SHORTEST as SHORTEST_LINK};
 pub(crate) use number::SHORTEST as SHORTEST_TIME;
 pub(crate) use program::{DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES};
 
