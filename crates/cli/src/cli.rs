@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs,
-        serve::ServeArgs, sh::ShArgs, version::VersionArgs,
+        cp::CpArgs, doctor::DoctorArgs, exec::ExecArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs,
+        run::RunArgs, serve::ServeArgs, sh::ShArgs, version::VersionArgs,
     },
     printable, status,
 };
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     New(NewArgs),
     Exec(ExecArgs),
     Sh(ShArgs),
+    Repl(ReplArgs),
     Ps(PsArgs),
     Ls(LsArgs),
     Rm(RmArgs),

@@ -92,6 +92,11 @@ id!(
     ExecutionId,
     "exe"
 );
+id!(
+    /// Names one context for ever.
+    ContextId,
+    "ctx"
+);
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, 
 pub use error::{Denied, Error, Result};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
-pub use ids::{ExecutionId, IdError, SandboxId};
+pub use ids::{ContextId, ExecutionId, IdError, SandboxId};
 pub use limits::{Limits, TimeLimits};
 pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName, next};
 pub use spec::{Image, Network, SandboxSpec, Storage, UserSpec};

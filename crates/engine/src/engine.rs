@@ -344,7 +344,7 @@ impl Engine {
     }
 
     /// A sandbox that has not ended; an error says what became of it.
-    async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
+    pub(crate) async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
         if let Some(living) = self.core.registry.sandbox(id) {
             return Ok(living);
         }

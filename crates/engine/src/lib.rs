@@ -12,6 +12,7 @@ mod activity;
 mod agent_client;
 pub mod bounds;
 mod config;
+mod contexts;
 mod core;
 mod create;
 pub mod doctor;
@@ -31,6 +32,7 @@ mod search;
 mod validate;
 
 pub use config::EngineConfig;
+pub use contexts::{CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Failure, RunningCode, Shown};
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use languages::{language_of_extension, language_of_shebang};

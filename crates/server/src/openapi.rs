@@ -36,6 +36,7 @@ use crate::{
         (name = "run", description = "One-shots: a fresh sandbox, a program, its result"),
         (name = "sandboxes", description = "Sandboxes that stay"),
         (name = "executions", description = "Programs and their output"),
+        (name = "contexts", description = "Interpreters that live in a sandbox"),
         (name = "files", description = "Files inside a sandbox"),
         (name = "server", description = "The server itself")
     )

@@ -47,6 +47,11 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),
         route(Access::Key, routes!(native::exec::exec)),
+        route(Access::Key, routes!(native::contexts::create, native::contexts::list)),
+        route(Access::Key, routes!(native::contexts::get, native::contexts::delete)),
+        route(Access::Key, routes!(native::contexts::run)),
+        route(Access::Key, routes!(native::contexts::interrupt)),
+        route(Access::Key, routes!(native::contexts::restart)),
         route(Access::Key, routes!(native::files::read, native::files::write, native::files::delete)),
         route(Access::Key, routes!(native::files::stat)),
         route(Access::Key, routes!(native::files::list)),
@@ -121,7 +126,7 @@ mod tests {
         let (mut keyed, mut public) = (0, Vec::new());
         for Route { access, handlers: (_, paths, _) } in table() {
             for (path, item) in &paths.paths {
-                let target = path.replace("{id}", "sbx0000000000000000000000000");
+                let target = path.replace("{id}", "sbx0000000000000000000000000").replace("{context_id}", "ctx0000000000000000000000000");
                 for method in methods(item) {
                     for (name, value) in [("x-nothing", ""), ("x-api-key", "wrong"), ("authorization", "Bearer wrong")] {
                         let request = Request::builder().method(method).uri(&target).header(name, value).body(Body::empty()).unwrap();
@@ -179,6 +184,8 @@ mod tests {
             for rest in [
                 "",
                 "/executions",
+                "/contexts",
+                "/contexts/ctx0000000000000000000000000",
                 "/files?path=/a",
                 "/files/stat?path=/a",
                 "/files/list?path=/a",
@@ -223,6 +230,17 @@ mod tests {
                 r#"{"cols": 1, "rows": 0}"#.to_owned(),
                 400,
                 "limit_out_of_range",
+            ),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), "{}".to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "cobol"}"#.to_owned(), 400, "unknown_language"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "bash", "cwd": ""}"#.to_owned(), 400, "invalid_path"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts/x/run"), r#"{"code": "1"}"#.to_owned(), 404, "not_found"),
+            (
+                "POST",
+                format!("/v1/sandboxes/{id}/contexts/{}/run", id.replace("sbx", "ctx")),
+                r#"{"code": "a\u0000"}"#.to_owned(),
+                400,
+                "invalid_code",
             ),
             ("PUT", format!("/v1/sandboxes/{id}/files?path=a&mode=9"), String::new(), 400, "invalid_parameter"),
             ("PUT", format!("/v1/sandboxes/{id}/files?path=a&modified_at=now"), String::new(), 400, "invalid_parameter"),

@@ -5,7 +5,7 @@
 //! | kind 1 | length 4, BE   | payload         |
 //! +--------+----------------+-----------------+
 //! server → agent:  Start (Stdin* StdinEof?) with Signal and Resize anywhere after Start
-//! agent → server:  Started (Stdout | Stderr)* Exit with InputTaken and InputClosed anywhere between      or      Refused
+//! agent → server:  Started (Stdout | Stderr | Channel)* Exit with InputTaken and InputClosed anywhere between      or      Refused
 //! ```
 //!
 //! No more than [`STDIN_WINDOW`] bytes of standard input are under way at a time: sent by the server and not yet called taken by the
@@ -50,6 +50,8 @@ pub enum Kind {
     InputTaken = 21,
     /// The program does not read its standard input any more.
     InputClosed = 22,
+    /// What the program wrote to its channel ([`crate::ExecStart::channel`]). An empty one says that nothing more will come.
+    Channel = 23,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             20 => Self::Refused,
             21 => Self::InputTaken,
             22 => Self::InputClosed,
+            23 => Self::Channel,
             _ => return None,
         })
     }
@@ -74,7 +77,7 @@ impl Kind {
     fn max_payload(self) -> usize {
         match self {
             Self::Start => MAX_START,
-            Self::Stdin | Self::Stdout | Self::Stderr => MAX_DATA,
+            Self::Stdin | Self::Stdout | Self::Stderr | Self::Channel => MAX_DATA,
             Self::Exit => MAX_EXIT,
             Self::StdinEof | Self::InputClosed => 0,
             Self::Signal | Self::Resize | Self::InputTaken => 4,

@@ -8,6 +8,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod new;
 pub(crate) mod ps;
+pub(crate) mod repl;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;

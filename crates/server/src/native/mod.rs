@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod changes;
+pub(crate) mod contexts;
 mod cursor;
 pub(crate) mod doctor;
 pub(crate) mod exec;

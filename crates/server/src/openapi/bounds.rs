@@ -1,6 +1,6 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
-use caisson_core::{ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
+use caisson_core::{ContextId, ExecutionId, Image, Limits, Network, SandboxId, State, Storage, Stream, TimeLimits, UserSpec};
 use caisson_engine::{
     GrepRequest, WindowSize,
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
@@ -26,7 +26,7 @@ use crate::native::{
 };
 
 /// What bodies that ask for something have in common.
-const REQUESTS: [&str; 3] = ["CreateSandbox", "ExecRequest", "RunRequest"];
+const REQUESTS: [&str; 4] = ["CreateContext", "CreateSandbox", "ExecRequest", "RunRequest"];
 
 /// A letter or digit, then those of `more` as well.
 fn begins_plainly(more: &str) -> String {
@@ -69,6 +69,7 @@ fn figures(document: &mut OpenApi) {
         // What is absent stays as it is, which is no value.
         ("UpdateSandbox", "lifetime_s", None),
         ("UpdateSandbox", "idle_timeout_s", None),
+        ("CodeRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("ExecRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("RunRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
     ] {
@@ -94,6 +95,8 @@ fn texts(document: &mut OpenApi) {
     matching(property(document, "CreateSandbox", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
     matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
     property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
+    matching(property(document, "CreateContext", "cwd"), 1, PATH_BYTES, NO_NUL);
+    property(document, "CodeRequest", "code").pattern = Some(NO_NUL.to_owned());
     for schema in ["ExecRequest", "RunRequest"] {
         matching(property(document, schema, "cwd"), 1, PATH_BYTES, NO_NUL);
         property(document, schema, "stdin_base64").pattern = Some(BASE64.to_owned());
@@ -158,6 +161,7 @@ fn parameters(document: &mut OpenApi) {
                 ("id", path) if path.starts_with("/v1/sandboxes/") => {
                     figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
                 }
+                ("context_id", _) => figure_or_text(parameter).pattern = Some(ContextId::PATTERN.to_owned()),
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),

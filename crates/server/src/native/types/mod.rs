@@ -1,6 +1,7 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
 mod archive;
+mod context;
 mod doctor;
 mod execution;
 mod field;
@@ -16,6 +17,7 @@ mod stream;
 mod watch;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
+pub use context::{CodeBody, CodeErrorBody, CodeResultBody, CodeStartEvent, ContextBody, ContextsBody, CreateContextBody, ShownBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
