@@ -98,6 +98,8 @@ pub struct ContextInfo {
     pub created_at: Timestamp,
     /// Runs that have begun.
     pub runs: u64,
+    /// Runs that wait for those before them.
+    pub waiting: usize,
 }
 
 /// How a run came out.
@@ -214,6 +216,7 @@ impl Context {
             cwd: self.cwd.clone(),
             created_at: self.created_at,
             runs: view.runs,
+            waiting: self.orders.max_capacity() - self.orders.capacity(),
         }
     }
 

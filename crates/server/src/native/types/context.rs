@@ -57,6 +57,8 @@ pub struct ContextBody {
     pub created_at: String,
     /// Runs that have begun.
     pub runs: u64,
+    /// Runs that wait for those before them; there may be 16.
+    pub waiting: u64,
 }
 
 impl From<&ContextInfo> for ContextBody {
@@ -71,6 +73,7 @@ impl From<&ContextInfo> for ContextBody {
             cwd: context.cwd.clone(),
             created_at: time(context.created_at),
             runs: context.runs,
+            waiting: context.waiting as u64,
         }
     }
 }
