@@ -127,6 +127,8 @@ fn python_keeps_what_was_before_and_tells_values_output_and_errors() {
     assert_eq!((&record["status"], &record["exit_code"], &record["cmd"]), (&json!("exited"), &json!(0), &json!(["python", python.id])));
     let output = server.get(&format!("/v1/executions/{}/output", text(&result["id"]))).expect(200);
     assert_eq!(output.body, b"a\xff\0b");
+    let of_root = server.sandbox(&json!({"user": "root"}));
+    assert_eq!(Context::new(&of_root, "python").value("import os; os.getuid()"), "0");
     server.finish();
 }
 

@@ -420,7 +420,7 @@ fn an_interpreter_is_talked_to_line_by_line() {
     window.screen.line("f'<{x}>'");
     window.screen.shows("'<42>'");
     window.screen.line("for n in range(2):");
-    window.screen.shows("... ");
+    window.screen.shows("\n...");
     window.screen.line("    print('n', n + 40)");
     window.screen.keys(&["Enter"]);
     window.screen.shows("n 41");

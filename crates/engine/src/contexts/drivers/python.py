@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 import types
+import warnings
 import __future__
 
 ASYNC = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -90,6 +91,8 @@ class Channel:
 channel = Channel(private_channel())
 os.register_at_fork(after_in_child=lambda: os.close(channel.descriptor))
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Figures are shown all the same, at the end of the run.
+warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")
 
 main = types.ModuleType("__main__")
 main.__dict__["__builtins__"] = builtins
