@@ -116,9 +116,40 @@ const node = repl.start({
   prompt: '', input: new Readable({ read() {} }), output, terminal: false, useGlobal: true, breakEvalOnSigint: true, domain: noDomain,
 });
 
+// Its REPL looks at this before and after it begins to watch for interrupts, and only from then on one is for the code.
+let looks = 0;
+let hasBegun = true;
+Object.defineProperty(node, 'breakEvalOnSigint', {
+  get() {
+    looks += 1;
+    if (looks === 2) begin();
+    return true;
+  },
+});
+
+function begin() {
+  if (!hasBegun) {
+    hasBegun = true;
+    tell({ type: 'begun' });
+  }
+}
+
 let busy = false;
 let number = 0;
 let interrupt = () => {};
+
+// An interrupt may stop Node's own code in the middle of a write, and then the stream waits for its end for ever.
+function mend(stream) {
+  const state = stream._writableState;
+  for (let tries = 0; tries < 1000 && (state.writing || state.length > 0); tries += 1) {
+    try {
+      if (state.bufferProcessing) state.bufferProcessing = false;
+      state.onwrite();
+    } catch {
+      return;
+    }
+  }
+}
 
 function onInterrupt() {
   if (busy) interrupt();
@@ -130,12 +161,13 @@ function evaluate(code, name) {
       node.emit('SIGINT');
       reject(Object.assign(new Error('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' }));
     };
-    tell({ type: 'begun' });
+    [looks, hasBegun] = [0, false];
     // While code runs in one go, Node itself watches for interrupts, but where it finds a listener it takes both away.
     process.listenerCount = () => 0;
     try {
       node.eval(code + '\n', node.context, name, (error, value) => (error ? reject(error) : Promise.resolve(value).then(resolve, reject)));
     } finally {
+      begin();
       delete process.listenerCount;
       process.removeListener('SIGINT', onInterrupt);
       process.on('SIGINT', onInterrupt);
@@ -159,6 +191,7 @@ async function run(order, code) {
     } else {
       const error = thrown instanceof repl.Recoverable ? thrown.err : thrown;
       status = error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? 'interrupted' : 'error';
+      if (status === 'interrupted') for (const stream of [process.stdout, process.stderr]) mend(stream);
       tell({ type: 'error', ...toldError(error) });
     }
   }
