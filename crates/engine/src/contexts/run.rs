@@ -164,8 +164,11 @@ impl Task {
                     }
                     is_overdue = true;
                     deadline = Some(Instant::now() + GRACE);
-                    // One that cannot be sent is followed by the end as well.
-                    interpreter.interrupt().await.ok();
+                    to_interrupt = !has_begun;
+                    if has_begun {
+                        // One that cannot be sent is followed by the end as well.
+                        interpreter.interrupt().await.ok();
+                    }
                 }
                 // Kept between rounds.
                 () = &mut feeding, if !is_fed => is_fed = true,
