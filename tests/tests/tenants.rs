@@ -73,8 +73,9 @@ fn operations(server: &Server) -> Vec<(String, String)> {
 
 /// A request that would do something if the id were one's own.
 fn attempt(tenant: &Tenant, method: &str, path: &str, id: &str) -> Answer {
-    let target = format!("{}?path=/workspace/x", path.replace("{id}", id));
-    let target = if path.contains("/files") { target } else { path.replace("{id}", id) };
+    let target =
+        path.replace("{id}", id).replace("{port}", "80").replace("{rest}", "x").replace("{context_id}", "ctx0123456789abcdefghjkmnpqr");
+    let target = if path.contains("/files") { format!("{target}?path=/workspace/x") } else { target };
     let request = tenant.request(method, &target);
     match (method, path.rsplit('/').next().unwrap()) {
         ("POST", "exec") => request.json(&json!({"shell": "echo > /workspace/intruder"})).send(),

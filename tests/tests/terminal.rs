@@ -410,6 +410,46 @@ fn a_terminal_that_stands_still_keeps_nobody() {
 }
 
 #[test]
+fn an_interpreter_is_talked_to_line_by_line() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"name": "box"}));
+    let window = Window::open(&server, None);
+    window.caisson("repl box -l python");
+    window.screen.shows("; Ctrl-D leaves");
+    window.screen.line("x = 6 * 7");
+    window.screen.line("f'<{x}>'");
+    window.screen.shows("'<42>'");
+    window.screen.line("for n in range(2):");
+    window.screen.shows("\n...");
+    window.screen.line("    print('n', n + 40)");
+    window.screen.keys(&["Enter"]);
+    window.screen.shows("n 41");
+    window.screen.line("print('sle' + 'eps'); import time; time.sleep(1000)");
+    window.screen.shows("sleeps");
+    window.screen.keys(&["C-c"]);
+    window.screen.shows("KeyboardInterrupt");
+    window.screen.line("1 / 0");
+    window.screen.shows("ZeroDivisionError: division by zero");
+    // What was begun is given up.
+    window.screen.line("print('never',");
+    window.screen.keys(&["C-c"]);
+    window.screen.line("x + 1");
+    window.screen.shows("43");
+    window.screen.keys(&["C-d"]);
+    window.is_back(&server, "0");
+    assert_eq!(sandbox.request("GET", "/contexts").send().expect(200).json()["data"], json!([]));
+    window.screen.line("clear");
+    window.caisson("repl -l bash");
+    window.screen.shows("; Ctrl-D leaves");
+    window.screen.line("cd /tmp; echo in $PWD");
+    window.screen.shows("in /tmp");
+    window.screen.line("exit");
+    window.is_back(&server, "0");
+    drop(window);
+    server.finish();
+}
+
+#[test]
 fn a_broken_line_is_taken_up_where_it_broke() {
     let server = Server::start();
     let _sandbox = server.sandbox(&json!({"name": "box"}));

@@ -196,6 +196,7 @@ struct Running {
     input: Input,
     stdout: Output,
     stderr: Output,
+    channel: Option<Output>,
     /// Frames for the server, as far as it has not taken them. No output is read before they are gone, so there are few.
     outgoing: VecDeque<Bytes>,
     exit: oneshot::Receiver<Exit>,
@@ -221,9 +222,10 @@ impl Running {
 
         let streams = match start.terminal {
             Some(size) => Streams::terminal(size, agent.user()),
+            None if start.channel => Streams::with_channel(),
             None => Streams::pipes(start.stdin),
         };
-        let Streams { input, stdout, stderr, theirs } = streams.map_err(exhausted)?;
+        let Streams { input, stdout, stderr, channel, theirs } = streams.map_err(exhausted)?;
 
         let mut limits = vec![(OPEN_FILES, agent.config.open_files)];
         if let Some(instead) = agent.config.instead_of_cgroup {
@@ -265,7 +267,7 @@ impl Running {
             ),
         })?;
         let exit = agent.reaper.wait_for(started.pid);
-        Ok(Self { pid: started.pid, mark, begun, input, stdout, stderr, outgoing: VecDeque::new(), exit, written: 0 })
+        Ok(Self { pid: started.pid, mark, begun, input, stdout, stderr, channel, outgoing: VecDeque::new(), exit, written: 0 })
     }
 
     fn tell(&mut self, frame: Frame) {
@@ -326,6 +328,25 @@ impl Running {
                         self.kill().await;
                     }
                 }
+                // Likewise.
+                bytes = said(&mut self.channel), if self.outgoing.is_empty() => {
+                    self.tell_what_was_written_before();
+                    self.tell(Frame::new(Kind::Channel, bytes));
+                }
+            }
+        }
+    }
+
+    /// What the program had written when it said something on its channel, which is not more than its pipes hold: whoever hears that it has
+    /// finished something has the output of it already.
+    fn tell_what_was_written_before(&mut self) {
+        for output in [&mut self.stdout, &mut self.stderr] {
+            let mut left = output.left();
+            while left > 0 {
+                let Some(bytes) = output.read_now(left) else { break };
+                left -= bytes.len();
+                self.written += bytes.len() as u64;
+                self.outgoing.push_back(Frame::new(output.kind, bytes).encode());
             }
         }
     }
@@ -374,7 +395,7 @@ impl Running {
                     return;
                 }
             }
-            for output in [&mut self.stdout, &mut self.stderr] {
+            for output in [&mut self.stdout, &mut self.stderr].into_iter().chain(&mut self.channel) {
                 // Not more than was there when the program ended: a daemon could write for ever.
                 let mut left = output.left();
                 if report.ended == Some(Ended::OutputLimit) {
@@ -420,6 +441,14 @@ async fn either(stdout: &mut Output, stderr: &mut Output) -> (Kind, Bytes) {
     tokio::select! {
         bytes = stdout.read() => (out, bytes),
         bytes = stderr.read() => (err, bytes),
+    }
+}
+
+/// The next bytes of a channel, where there is one. Cancel-safe as well.
+async fn said(channel: &mut Option<Output>) -> Bytes {
+    match channel {
+        Some(channel) => channel.read().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -16,6 +16,7 @@ mod service;
 mod setup;
 mod terminal;
 mod tree;
+mod tunnel;
 mod watched;
 mod worker;
 

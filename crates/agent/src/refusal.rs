@@ -47,7 +47,8 @@ pub(crate) fn status(code: RefusalCode) -> http::StatusCode {
         | RefusalCode::IsADirectory
         | RefusalCode::DirectoryNotEmpty
         | RefusalCode::NotAFile
-        | RefusalCode::NotExecutable => StatusCode::CONFLICT,
+        | RefusalCode::NotExecutable
+        | RefusalCode::NotListening => StatusCode::CONFLICT,
         RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         RefusalCode::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -16,6 +16,7 @@ use crate::{
     exec, files, lookup,
     refusal::{refuse, status},
     setup::Agent,
+    tunnel,
 };
 
 /// Requests at once.
@@ -80,6 +81,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::GET, "/glob") => files::glob(&agent, &request).await,
         (Method::POST, "/grep") => files::grep(&agent, request).await,
         (Method::GET, "/watch") => files::watch(&agent, &request).await,
+        (Method::POST, "/connect") => tunnel::connect(&agent, request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
     };
     answer.unwrap_or_else(|refusal| {

@@ -9,7 +9,7 @@ use caisson_sys::{
 use caisson_wire::{AGENT_UID, AgentConfig, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{confine::confine, guardian::Guardian, reaper::Reaper, worker::Workers};
+use crate::{confine::confine, guardian::Guardian, reaper::Reaper, tunnel::Tunnels, worker::Workers};
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
 const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
@@ -21,6 +21,7 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
+    pub(crate) tunnels: Tunnels,
     /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
     pub(crate) namespace: Option<OwnedFd>,
     /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
@@ -63,7 +64,17 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     let unchanged = weakness.as_deref() == Some("unchanged");
     let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
     Ok((
-        Arc::new(Agent { config, reaper: Reaper::new()?, guardian: Guardian::default(), workers, namespace, first, unfiltered, unchanged }),
+        Arc::new(Agent {
+            config,
+            reaper: Reaper::new()?,
+            guardian: Guardian::default(),
+            workers,
+            tunnels: Tunnels::default(),
+            namespace,
+            first,
+            unfiltered,
+            unchanged,
+        }),
         stream,
     ))
 }

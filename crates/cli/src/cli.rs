@@ -7,8 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::{
     commands::{
         completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs,
-        ls::LsArgs, new::NewArgs, ps::PsArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantArgs,
-        version::VersionArgs,
+        ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs,
+        tenant::TenantArgs, version::VersionArgs,
     },
     printable, status,
 };
@@ -36,11 +36,13 @@ pub(crate) enum Command {
     New(NewArgs),
     Exec(ExecArgs),
     Sh(ShArgs),
+    Repl(ReplArgs),
     Ps(PsArgs),
     Ls(LsArgs),
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Port(PortArgs),
     Events(EventsArgs),
     Key(KeyArgs),
     Tenant(TenantArgs),

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         Command::New(args) => commands::new::run(args),
         Command::Exec(args) => commands::exec::run(args),
         Command::Sh(args) => commands::sh::run(args),
+        Command::Port(args) => commands::port::run(args),
+        Command::Repl(args) => commands::repl::run(args),
         Command::Ps(args) => commands::ps::run(args),
         Command::Ls(args) => commands::ls::run(args),
         Command::Rm(args) => commands::rm::run(args),

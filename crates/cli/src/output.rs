@@ -24,6 +24,11 @@ pub(crate) async fn write(stream: Stream, data: impl Into<Bytes>) -> anyhow::Res
     tokio::task::spawn_blocking(move || write_blocking(stream, &data)).await?
 }
 
+/// The same for little at a time, before anything else is done.
+pub(crate) fn write_here(stream: Stream, data: &[u8]) -> anyhow::Result<()> {
+    write_blocking(stream, data)
+}
+
 /// Watches that nothing is missing in output that is passed on as it comes.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {

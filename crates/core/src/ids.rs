@@ -97,6 +97,11 @@ id!(
     KeyId,
     "key"
 );
+id!(
+    /// Names one context for ever.
+    ContextId,
+    "ctx"
+);
 
 #[cfg(test)]
 mod tests {

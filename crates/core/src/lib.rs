@@ -24,7 +24,7 @@ pub use error::{Denied, Error, Result};
 pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
-pub use ids::{ExecutionId, IdError, KeyId, SandboxId};
+pub use ids::{ContextId, ExecutionId, IdError, KeyId, SandboxId};
 pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
 pub use page::{Cursor, Page};

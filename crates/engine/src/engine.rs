@@ -91,6 +91,13 @@ impl Engine {
         Self { core: Arc::clone(&self.core), tenant: tenant.clone() }
     }
 
+    /// The same engine as the tenant of this sandbox sees it, for those who were let in to it by other means than their key. `None` for
+    /// one that is not alive.
+    #[must_use]
+    pub fn of_owner(&self, id: SandboxId) -> Option<Self> {
+        Some(self.of(&self.core.registry.owner(id)?))
+    }
+
     /// Whose view this is.
     #[must_use]
     pub fn tenant(&self) -> &Tenant {
@@ -432,7 +439,7 @@ impl Engine {
     }
 
     /// A sandbox that has not ended; an error says what became of it.
-    async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
+    pub(crate) async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
         if let Some(living) = self.core.registry.sandbox(&self.tenant, id) {
             return Ok(living);
         }

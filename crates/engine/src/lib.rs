@@ -13,6 +13,7 @@ mod agent_client;
 mod answers;
 pub mod bounds;
 mod config;
+mod contexts;
 mod core;
 mod create;
 pub mod doctor;
@@ -26,6 +27,7 @@ mod languages;
 mod metrics;
 mod oneshot;
 mod output_log;
+mod ports;
 mod quotas;
 mod registry;
 mod request;
@@ -35,12 +37,14 @@ mod search;
 mod validate;
 
 pub use config::EngineConfig;
+pub use contexts::{CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Failure, RunningCode, Shown};
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use keys::{Credential, NewKey, TenantUse};
 pub use languages::{language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
+pub use ports::PortStream;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
     OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,

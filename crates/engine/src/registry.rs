@@ -64,6 +64,11 @@ impl Registry {
         self.lock_alive().sandboxes.get(&id).filter(|living| living.tenant == *tenant).cloned()
     }
 
+    /// Whose a sandbox is, for those who may know because they were let in to it.
+    pub(crate) fn owner(&self, id: SandboxId) -> Option<Tenant> {
+        self.lock_alive().sandboxes.get(&id).map(|living| living.tenant.clone())
+    }
+
     /// The holder of this name among this tenant's.
     pub(crate) fn named(&self, tenant: &Tenant, name: &str) -> Option<Arc<Living>> {
         self.lock_alive().sandboxes.values().find(|living| living.tenant == *tenant && living.holds(name)).cloned()

@@ -6,6 +6,7 @@ use caisson_core::{Error, Result, SandboxSpec, TimeLimits};
 
 use crate::{
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
+    contexts::{CodeRequest, ContextRequest},
     figures,
     request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate, Stdin, WindowSize},
     search::GrepRequest,
@@ -72,14 +73,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
         }
         Program::LoginShell => {}
         Program::Code { text, args, .. } => {
-            if text.len() > MAX_CODE {
-                let message = format!(
-                    "field `code` has {} bytes, allowed are {}; upload it as a file and run that",
-                    text.len(),
-                    figures::bytes(MAX_CODE as u64)
-                );
-                return Err(Error::TooLarge { message });
-            }
+            code_text(text)?;
             arguments("args", args)?;
         }
     }
@@ -96,6 +90,29 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
         return Err(Error::invalid("invalid_request", "a terminal is typed into while it runs; leave standard input out of the request"));
     }
     window_size(size)
+}
+
+fn code_text(text: &str) -> Result<()> {
+    if text.len() > MAX_CODE {
+        let (length, most) = (text.len(), figures::bytes(MAX_CODE as u64));
+        return Err(Error::TooLarge {
+            message: format!("field `code` has {length} bytes, allowed are {most}; upload it as a file and run that"),
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn context(request: &ContextRequest) -> Result<()> {
+    env(&request.env)?;
+    request.cwd.as_ref().map_or(Ok(()), |cwd| path("cwd", cwd.as_bytes()))
+}
+
+pub(crate) fn code(request: &CodeRequest) -> Result<()> {
+    code_text(&request.code)?;
+    if let Some(at) = request.code.find('\0') {
+        return Err(Error::invalid("invalid_code", format!("field `code` has a NUL at byte {at}, which no language takes")));
+    }
+    time_limit("timeout", request.timeout)
 }
 
 pub(crate) fn window_size(size: WindowSize) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The engine over real agents and a real database.
 
+mod ports;
 mod support;
 mod talk;
 

@@ -16,10 +16,13 @@ use caisson_core::{
     AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Observed, Outcome, Page,
     Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
-use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program, RunRequest, SandboxUpdate};
+use caisson_engine::{
+    CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program,
+    RunRequest, SandboxUpdate,
+};
 use caisson_store::Sqlite;
 use caisson_wire::{
-    Ended, ExecExit, FileKind, FileStat, Health, Listing, Started, VERSION,
+    Ended, ExecExit, FileKind, FileStat, Found, Health, Listing, Started, VERSION,
     frame::{Frame, Kind},
 };
 use futures::{FutureExt, StreamExt, future::join_all, stream};
@@ -706,5 +709,74 @@ async fn a_one_shot_that_cannot_be_prepared_leaves_nothing() {
         assert!(Instant::now() < limit);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    world.engine.shutdown().await;
+}
+
+/// An agent that has `bash`, and whose contexts say this.
+async fn talkative(said: Vec<Bytes>) -> World {
+    World::new(move |request| match request.uri().path() {
+        "/which" => Some(json(&Found { names: vec!["bash".to_owned()] })),
+        "/exec" => Some(bytes(said.clone(), true)),
+        _ => None,
+    })
+    .await
+}
+
+fn channel(text: &'static str) -> Bytes {
+    Frame::new(Kind::Channel, text.as_bytes()).encode()
+}
+
+fn bash() -> ContextRequest {
+    ContextRequest { language: "bash".to_owned(), env: BTreeMap::new(), cwd: None }
+}
+
+const READY: &str = "{\"type\":\"ready\",\"version\":\"1\"}\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_a_context_that_talks_nonsense_ends_and_its_sandbox_only_with_its_agent() {
+    let taken = || Frame::new(Kind::InputTaken, &[0, 0, 0, 1][..]).encode();
+    for (what, said, expect, goes_on) in [
+        ("garbage", vec![started(), channel("\u{0}\n")], "context_failed", true),
+        ("a value before it is ready", vec![started(), channel("{\"type\":\"value\",\"data\":{}}\n")], "context_failed", true),
+        ("nothing, and the channel closes", vec![started(), channel("")], "context_failed", true),
+        ("an end", vec![started(), exit(|exit| exit.exit_code = Some(3))], "context_failed", true),
+        ("input taken that was never sent", vec![started(), taken()], "gone", false),
+        ("a second start", vec![started(), started()], "gone", false),
+        ("no start", vec![channel(READY)], "gone", false),
+    ] {
+        let world = talkative(said).await;
+        let id = world.sandbox().await;
+        assert_eq!(code(world.engine.create_context(id, bash()).await), expect, "{what}");
+        if goes_on {
+            assert_eq!(world.engine.contexts(id).await.unwrap().len(), 0, "{what}");
+        } else {
+            assert_eq!(world.end_of(id).await.reason, TombstoneReason::Crashed, "{what}");
+        }
+        world.engine.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_a_run_ends_whatever_its_context_says_or_keeps_to_itself() {
+    let code = || CodeRequest { code: "true".to_owned(), timeout: Some(Duration::from_millis(200)), interactive: false };
+    // One that says nothing at all is ended after its time and its grace.
+    let world = talkative(vec![started(), channel(READY)]).await;
+    let id = world.sandbox().await;
+    let context = world.engine.create_context(id, bash()).await.unwrap().id;
+    let result = world.engine.run_code(id, context, code()).await.unwrap().wait().await.unwrap();
+    assert_eq!(result.status, CodeStatus::TimedOut);
+    assert_eq!(result.result.execution.status(), ExecutionStatus::TimedOut);
+    assert_eq!(world.engine.run_code(id, context, code()).await.unwrap_err().code(), "context_ended");
+    world.engine.shutdown().await;
+    // One that tells of an end before there was anything to end.
+    let world = talkative(vec![started(), channel(READY), channel("{\"type\":\"done\",\"status\":\"ok\"}\n")]).await;
+    let id = world.sandbox().await;
+    let context = world.engine.create_context(id, bash()).await.unwrap().id;
+    let limit = Instant::now() + Duration::from_secs(5);
+    while world.engine.context(id, context).await.unwrap().state != ContextState::Ended {
+        assert!(Instant::now() < limit);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.engine.run_code(id, context, code()).await.unwrap_err().code(), "context_ended");
     world.engine.shutdown().await;
 }

@@ -21,6 +21,7 @@ use crate::{
     error::{ApiError, ApiResult},
     idempotency::UnderWay,
     metrics::Metrics,
+    ports::{self, Asked, Links},
     request_id, routes,
 };
 
@@ -47,11 +48,14 @@ pub(crate) struct App {
     pub(crate) under_way: UnderWay,
     /// One examination at a time.
     pub(crate) doctor: Arc<Semaphore>,
+    /// Addresses of ports.
+    pub(crate) links: Links,
 }
 
 impl App {
     pub(crate) fn new(engine: Engine, config: Config) -> Self {
         let metrics = Metrics::new(engine.clone());
+        let links = Links::new(config.public.clone(), config.listen.first().copied());
         Self {
             operator: engine,
             config,
@@ -59,6 +63,7 @@ impl App {
             tasks: TaskTracker::new(),
             under_way: UnderWay::default(),
             doctor: Arc::new(Semaphore::new(1)),
+            links,
         }
     }
 
@@ -75,14 +80,21 @@ impl App {
 }
 
 /// All routes with what they need; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Service {
+    app: Arc<App>,
     router: Router,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("router", &self.router).finish_non_exhaustive()
+    }
 }
 
 impl Service {
     pub(crate) fn new(app: Arc<App>) -> Self {
-        Self { router: routes::router(&app) }
+        Self { router: routes::router(&app), app }
     }
 
     /// Answers one request, whatever happens inside.
@@ -90,13 +102,12 @@ impl Service {
         let start = Instant::now();
         let id = request_id::of(request.headers());
         request.extensions_mut().insert(Peer(peer));
-        let (method, path) = (shown(request.method().as_str()), shown(request.uri().path()));
+        let (method, path) = (shown(request.method().as_str()), shown(&ports::hide_token(request.uri().path())));
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
-        let answer = AssertUnwindSafe(self.router.oneshot(request)).catch_unwind().instrument(span.clone()).await;
+        let answer = AssertUnwindSafe(self.route(request)).catch_unwind().instrument(span.clone()).await;
         let _entered = span.enter();
         let mut response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+            Ok(response) => response,
             Err(_) => {
                 tracing::error!("Answering {method} {path} panicked");
                 ApiError::internal().into_response()
@@ -112,6 +123,17 @@ impl Service {
             tracing::debug!(%peer, status, duration_ms, "{method} {path} was answered with {status}");
         }
         response
+    }
+
+    /// Names of ports come before all paths: nothing of the API is to be had under them.
+    async fn route(self, request: Request) -> Response {
+        if let Some(asked) = self.app.links.domain().and_then(|domain| Asked::by_host(domain, &request)) {
+            return ports::answer_host(self.app, asked, request).await;
+        }
+        match self.router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     app::{Admitted, App, Peer},
     caller::View,
     error::{ApiError, ApiResult},
-    idempotency,
+    idempotency, ports,
     routes::Access,
 };
 
@@ -36,11 +36,20 @@ pub fn hash(key: &[u8]) -> KeyHash {
 }
 
 /// Stands before every route of the table: who asks, and how it went for the metrics.
-pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Access, bool)>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Access, bool)>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match access {
+        Access::Port => ports::guard(&app, request, next).await,
+        _ => guard_api(&app, access, repeatable, request, next).await,
+    };
+    app.metrics.answered(route.as_ref().map_or("", MatchedPath::as_str), response.status(), start.elapsed());
+    response
+}
+
+async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, mut request: Request, next: Next) -> Response {
     let once = request.headers().contains_key(idempotency::HEADER);
-    let response = match admit(&app, access, &request) {
+    match refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)) {
         Ok(Some(_)) if once && !(repeatable && request.method() == Method::POST) => {
             let message = "`Idempotency-Key` is for requests that make sandboxes and executions; leave the header out";
             ApiError::bad_request("unsupported", message).into_response()
@@ -56,28 +65,21 @@ pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Acc
             response
         }
         Err(refusal) => refusal.into_response(),
-    };
-    app.metrics.answered(route.as_ref().map_or("", MatchedPath::as_str), response.status(), start.elapsed());
-    response
+    }
 }
 
 /// Who asks, where that matters.
 fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<View>> {
-    let everything = || View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None);
     let view = match &app.config.auth {
         // Only what runs on this machine can ask, but a browser on this machine asks for any web page.
         Auth::None => {
             refuse_web_pages(request)?;
-            (access != Access::Public).then(everything)
+            (access != Access::Public).then(|| everything(app))
         }
         Auth::Keys(configured) => match access {
             Access::Public => None,
             Access::AdminUnlessLocal if is_local(request) => None,
-            Access::Key | Access::Admin | Access::AdminUnlessLocal => {
-                let view = check_key(app, configured, request.headers())?;
-                check_scope(view.scope, needed(access, request))?;
-                Some(view)
-            }
+            _ => Some(by_key(app, configured, access, request)?),
         },
     };
     let coding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
@@ -88,7 +90,19 @@ fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<
     Ok(view)
 }
 
-fn check_key(app: &Arc<App>, configured: &[KeyHash], headers: &HeaderMap) -> ApiResult<View> {
+/// The caller by the key that the request shows, if it allows what the request is for.
+pub(crate) fn by_key(app: &Arc<App>, configured: &[KeyHash], access: Access, request: &Request) -> ApiResult<View> {
+    let view = check_key(app, configured, request.headers())?;
+    check_scope(view.scope, needed(access, request))?;
+    Ok(view)
+}
+
+/// The caller where everybody is let in.
+pub(crate) fn everything(app: &Arc<App>) -> View {
+    View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None)
+}
+
+pub(crate) fn check_key(app: &Arc<App>, configured: &[KeyHash], headers: &HeaderMap) -> ApiResult<View> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let plain = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
     for shown in [bearer, plain].into_iter().flatten() {
@@ -125,8 +139,8 @@ fn needed(access: Access, request: &Request) -> Scope {
     match access {
         Access::Admin | Access::AdminUnlessLocal => Scope::Admin,
         // A connection that is taken over by another protocol can do more than look.
-        Access::Key | Access::Public if request.headers().contains_key(header::UPGRADE) => Scope::Run,
-        Access::Key | Access::Public => match *request.method() {
+        Access::Key | Access::Port | Access::Public if request.headers().contains_key(header::UPGRADE) => Scope::Run,
+        Access::Key | Access::Port | Access::Public => match *request.method() {
             Method::GET | Method::HEAD => Scope::Read,
             _ => Scope::Run,
         },
@@ -146,28 +160,45 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-fn refuse_web_pages(request: &Request) -> ApiResult<()> {
-    let refuse = |what: &str, value: &str| {
-        let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
-        Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
-    };
+/// Where ports of sandboxes have names, a browser may take those for the same site as this server, and so not say that they are others.
+fn refuse_siblings(app: &App, request: &Request) -> ApiResult<()> {
+    let headers = request.headers();
+    let same_site = headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"same-site"));
+    if matches!(app.config.auth, Auth::None) && app.links.domain().is_some() && same_site && !headers.contains_key(header::ORIGIN) {
+        return Err(not_this_machine("origin", "same-site"));
+    }
+    Ok(())
+}
+
+fn not_this_machine(what: &str, value: &str) -> ApiError {
+    let message = format!("{what} `{value}` is not this machine; a server without a key serves only programs on its own machine");
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
+/// A name that was bound to this machine is not its own.
+pub(crate) fn refuse_other_hosts(request: &Request) -> ApiResult<()> {
     if let Some(other) = hosts(request).find(|host| !is_loopback(host)) {
-        return refuse("host", other);
+        return Err(not_this_machine("host", other));
     }
     if hosts(request).next().is_none() {
-        return refuse("host", "");
-    }
-    // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
-    if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
-        return refuse("origin", "cross-site");
+        return Err(not_this_machine("host", ""));
     }
     if request.headers().get_all(header::HOST).iter().count() > 1 {
-        return refuse("host", "given twice");
+        return Err(not_this_machine("host", "given twice"));
+    }
+    Ok(())
+}
+
+pub(crate) fn refuse_web_pages(request: &Request) -> ApiResult<()> {
+    refuse_other_hosts(request)?;
+    // Images, scripts and links of a page come without an `Origin`, but browsers say where they come from.
+    if request.headers().get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
+        return Err(not_this_machine("origin", "cross-site"));
     }
     match request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
         None => Ok(()),
         Some(origin) if origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)) => Ok(()),
-        Some(origin) => refuse("origin", origin),
+        Some(origin) => Err(not_this_machine("origin", origin)),
     }
 }
 
@@ -198,10 +229,16 @@ fn is_local(request: &Request) -> bool {
 
 /// Hosts and ports as the client wrote them: in the target, in the header. They may differ, and then whoever stands between may go by
 /// either.
-fn hosts(request: &Request) -> impl Iterator<Item = &str> {
+pub(crate) fn hosts(request: &Request) -> impl Iterator<Item = &str> {
     let target = request.uri().authority().map(|authority| authority.as_str());
     let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or_default());
     target.into_iter().chain(headers)
+}
+
+/// The first of them.
+pub(crate) fn first_host(head: &Parts) -> Option<String> {
+    let target = head.uri.authority().map(|authority| authority.as_str());
+    target.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).map(str::to_owned)
 }
 
 /// Whether `host[:port]` names this machine.

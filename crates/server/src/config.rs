@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::Auth;
+use crate::{Auth, Public};
 
 /// Where to listen, whom to let in, and how much at once.
 #[derive(Debug, Clone)]
@@ -10,6 +10,8 @@ pub struct Config {
     /// Every address gets a listener of its own.
     pub listen: Vec<SocketAddr>,
     pub auth: Auth,
+    /// Under which addresses clients know it.
+    pub public: Public,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
     pub body_limit: usize,
     /// A connection must deliver the head of each request within this time.
@@ -29,6 +31,7 @@ impl Config {
         Self {
             listen,
             auth,
+            public: Public::default(),
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),
             body_stall: Duration::from_secs(60),

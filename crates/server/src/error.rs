@@ -51,6 +51,12 @@ impl ApiError {
         Self { status, code, message: printable(&message.into()), details: None, retry_after: None }
     }
 
+    /// To be asked again after so long.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     pub(crate) fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
@@ -59,12 +65,6 @@ impl ApiError {
     /// A request that cannot be right.
     pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
-    }
-
-    /// The same, with when it is worth trying again.
-    pub(crate) fn after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = Some(retry_after);
-        self
     }
 
     /// A failure of ours that the log tells about already.

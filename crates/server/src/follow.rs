@@ -1,11 +1,19 @@
 //! The output of an execution as it comes.
 
+use std::time::Duration;
+
 use caisson_core::{ExecutionId, Result, Stream};
 use caisson_engine::{Attachment, Engine, OutputChunk, Progress};
 use tokio::sync::watch;
 
 /// Bytes read from a log at one time.
 const CHUNK: usize = 32 << 10;
+
+/// Beyond so many who follow one execution, each rests before it looks again and finds more at once: woken for every line, very many
+/// would take the processors from the program itself.
+const FEW: usize = 16;
+const REST_FOR_EACH: Duration = Duration::from_micros(50);
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// Reads output logs from given offsets to the end of the execution. Reads what is kept: a slow reader slows nobody and misses nothing
 /// but what the log itself has left out, which shows in the offsets.
@@ -55,6 +63,11 @@ impl Follow {
             if seen.finished || self.progress.changed().await.is_err() {
                 let last = *self.progress.borrow();
                 return if last == seen { Ok(None) } else { self.available(last).await };
+            }
+            let followers = self.attached.followers();
+            if followers > FEW {
+                let rest = REST_FOR_EACH.saturating_mul(u32::try_from(followers).unwrap_or(u32::MAX));
+                tokio::time::sleep(rest.min(LONGEST_REST)).await;
             }
         }
     }

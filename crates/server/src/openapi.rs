@@ -37,7 +37,9 @@ use crate::{
         (name = "run", description = "One-shots: a fresh sandbox, a program, its result"),
         (name = "sandboxes", description = "Sandboxes that stay"),
         (name = "executions", description = "Programs and their output"),
+        (name = "contexts", description = "Interpreters that live in a sandbox"),
         (name = "files", description = "Files inside a sandbox"),
+        (name = "ports", description = "What listens inside a sandbox"),
         (name = "events", description = "What happens to sandboxes and executions"),
         (name = "keys", description = "Keys, tenants and their quotas"),
         (name = "server", description = "The server itself")
@@ -84,6 +86,8 @@ pub(crate) fn complete(paths: &mut Paths, access: Access, repeatable: bool) {
             operation.security = match access {
                 Access::Public => None,
                 Access::Key | Access::Admin => Some(either),
+                // Or a token in the address, which is no scheme of OpenAPI's.
+                Access::Port => Some(either),
                 // Whether it is needed depends on where the request comes from, which OpenAPI can only call optional.
                 Access::AdminUnlessLocal => Some([either, vec![SecurityRequirement::default()]].concat()),
             };

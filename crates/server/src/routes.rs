@@ -28,6 +28,8 @@ pub(crate) enum Access {
     Admin,
     /// Programs on this machine, and whoever has an admin's key.
     AdminUnlessLocal,
+    /// Whoever has a key as for [`Access::Key`], or a token for the port that the request is about.
+    Port,
 }
 
 /// One path with its methods.
@@ -52,6 +54,11 @@ pub(crate) fn table() -> Vec<Route> {
         makes(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),
         makes(Access::Key, routes!(native::exec::exec)),
+        makes(Access::Key, routes!(native::contexts::create, native::contexts::list)),
+        route(Access::Key, routes!(native::contexts::get, native::contexts::delete)),
+        makes(Access::Key, routes!(native::contexts::run)),
+        route(Access::Key, routes!(native::contexts::interrupt)),
+        route(Access::Key, routes!(native::contexts::restart)),
         route(Access::Key, routes!(native::files::read, native::files::write, native::files::delete)),
         route(Access::Key, routes!(native::files::stat)),
         route(Access::Key, routes!(native::files::list)),
@@ -72,6 +79,8 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::stream::pty)),
         route(Access::Key, routes!(native::executions::signal)),
         route(Access::Key, routes!(native::executions::kill)),
+        route(Access::Key, routes!(native::links::create)),
+        route(Access::Port, native::ports::every_method()),
         route(Access::Admin, routes!(native::keys::create, native::keys::list)),
         route(Access::Admin, routes!(native::keys::delete)),
         route(Access::Admin, routes!(native::tenants::list)),
@@ -84,8 +93,15 @@ pub(crate) fn table() -> Vec<Route> {
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = OpenApiRouter::<Arc<App>>::new();
     for Route { access, repeatable, handlers: (schemas, paths, methods) } in table() {
-        let guarded = methods.route_layer(from_fn_with_state((Arc::clone(app), access, repeatable), auth::guard));
-        router = router.routes((schemas, paths, guarded));
+        let guard = from_fn_with_state((Arc::clone(app), access, repeatable), auth::guard);
+        if access == Access::Port {
+            // Methods without a name of their own go to the fallback, which a layer of routes leaves out.
+            let guarded = methods.layer(guard);
+            router = native::ports::BARE.iter().fold(router, |router, path| router.route(path, guarded.clone()));
+            router = router.routes((schemas, paths, guarded));
+        } else {
+            router = router.routes((schemas, paths, methods.route_layer(guard)));
+        }
     }
     let (router, _) = router.split_for_parts();
     router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(Arc::clone(app))
@@ -98,7 +114,11 @@ pub(crate) fn document() -> OpenApi {
         openapi::complete(&mut paths, access, repeatable);
         router = router.routes((schemas, paths, methods));
     }
-    router.into_openapi()
+    let mut document = router.into_openapi();
+    // What the router calls the rest of a path is a parameter like any other here.
+    document.paths.paths =
+        std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 async fn unknown_path(request: Request) -> Response {
@@ -132,7 +152,11 @@ mod tests {
         let (mut keyed, mut public) = (0, Vec::new());
         for Route { access, handlers: (_, paths, _), .. } in table() {
             for (path, item) in &paths.paths {
-                let target = path.replace("{id}", "sbx0000000000000000000000000");
+                let target = path
+                    .replace("{id}", "sbx0000000000000000000000000")
+                    .replace("{context_id}", "ctx0000000000000000000000000")
+                    .replace("{port}", "80")
+                    .replace("{*rest}", "x");
                 for method in methods(item) {
                     for (name, value) in [("x-nothing", ""), ("x-api-key", "wrong"), ("authorization", "Bearer wrong")] {
                         let request = Request::builder().method(method).uri(&target).header(name, value).body(Body::empty()).unwrap();
@@ -165,8 +189,35 @@ mod tests {
         let routed: BTreeSet<String> = Bench::new().await.paths().into_iter().filter(|path| !fallback(path)).collect();
         let in_table: BTreeSet<String> = table().iter().flat_map(|route| route.handlers.1.paths.keys().cloned()).collect();
         let documented: BTreeSet<String> = document().paths.paths.into_keys().collect();
-        assert_eq!(routed, in_table);
-        assert_eq!(documented, in_table);
+        assert_eq!(documented, in_table.iter().map(|path| path.replace("{*", "{")).collect());
+        let with_bare: BTreeSet<String> = in_table.into_iter().chain(native::ports::BARE.map(str::to_owned)).collect();
+        assert_eq!(routed, with_bare);
+    }
+
+    /// There are more methods than have a place in a route.
+    #[tokio::test]
+    async fn r6_1_ports_need_a_key_whatever_the_method() {
+        let bench = Bench::new().await;
+        for path in ["", "/", "/x/y", "/~user/", "?caisson_token=", "/?caisson_token=ct_x", "/~ct_x/", "/~ct_x"] {
+            for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "X"] {
+                let target = format!("/v1/sandboxes/sbx0000000000000000000000000/ports/80{path}");
+                let request = Request::builder().method(method).uri(&target).header("x-api-key", "wrong").body(Body::empty()).unwrap();
+                let answer = bench.send(request).await;
+                let code = if path.contains("token=") || path.contains("ct_") { "invalid_token" } else { "unauthorized" };
+                assert_eq!(answer.status, 401, "{method} {target}");
+                if method != "HEAD" {
+                    assert_eq!(answer.code(), code, "{method} {target}");
+                }
+                let with_key = bench.ask(method, &target, "").await;
+                assert_eq!(with_key.status, if method == "CONNECT" { 405 } else { 404 }, "{method} {target}");
+            }
+        }
+        for (port, code) in
+            [("0", "invalid_port"), ("65536", "invalid_port"), ("abc", "invalid_port"), ("+80", "invalid_port"), ("80", "not_found")]
+        {
+            let answer = bench.ask("GET", &format!("/v1/sandboxes/sbx0000000000000000000000000/ports/{port}/"), "").await;
+            assert_eq!(answer.code(), code, "{port}");
+        }
     }
 
     #[tokio::test]
@@ -190,6 +241,8 @@ mod tests {
             for rest in [
                 "",
                 "/executions",
+                "/contexts",
+                "/contexts/ctx0000000000000000000000000",
                 "/files?path=/a",
                 "/files/stat?path=/a",
                 "/files/list?path=/a",
@@ -219,6 +272,10 @@ mod tests {
             ("POST", "/v1/run".to_owned(), format!("{{\"shell\": \"{}\"}}", "a".repeat(1000)), 413, "body_too_large"),
             ("POST", "/v1/run".to_owned(), r#"{"shell": "a", "image": "x"}"#.to_owned(), 400, "unknown_image"),
             ("POST", "/v1/sandboxes".to_owned(), r#"{"limits": {"pids": -1}}"#.to_owned(), 400, "limit_out_of_range"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 0}"#.to_owned(), 400, "invalid_port"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1, "expires_in_s": 604801}"#.to_owned(), 400, "limit_out_of_range"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1, "expires": 1}"#.to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/links"), r#"{"port": 1}"#.to_owned(), 404, "not_found"),
             ("GET", "/v1/sandboxes?limit=0".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", "/v1/sandboxes?state=dead".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", "/v1/sandboxes?cursor=nonsense".to_owned(), String::new(), 400, "invalid_cursor"),
@@ -245,6 +302,17 @@ mod tests {
                 r#"{"cols": 1, "rows": 0}"#.to_owned(),
                 400,
                 "limit_out_of_range",
+            ),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), "{}".to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "cobol"}"#.to_owned(), 400, "unknown_language"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "bash", "cwd": ""}"#.to_owned(), 400, "invalid_path"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts/x/run"), r#"{"code": "1"}"#.to_owned(), 404, "not_found"),
+            (
+                "POST",
+                format!("/v1/sandboxes/{id}/contexts/{}/run", id.replace("sbx", "ctx")),
+                r#"{"code": "a\u0000"}"#.to_owned(),
+                400,
+                "invalid_code",
             ),
             ("PUT", format!("/v1/sandboxes/{id}/files?path=a&mode=9"), String::new(), 400, "invalid_parameter"),
             ("PUT", format!("/v1/sandboxes/{id}/files?path=a&modified_at=now"), String::new(), 400, "invalid_parameter"),

@@ -78,7 +78,9 @@ impl Server {
             let listener = TcpListener::bind(address).await.map_err(|cause| BindError::Listen { address: *address, cause })?;
             listeners.push(listener);
         }
-        Ok(Self { listeners, app: Arc::new(App::new(engine, config)) })
+        // Links say where it really listens.
+        let listen = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        Ok(Self { listeners, app: Arc::new(App::new(engine, Config { listen, ..config })) })
     }
 
     /// Where it listens, with the port that the kernel chose where port 0 was asked for.

@@ -1,17 +1,19 @@
-//! Frames inside the two bodies of `POST /exec`.
+//! Frames inside the two bodies of `POST /exec`; those of `POST /connect` are told in [`crate::tunnel`].
 //!
 //! ```text
 //! +--------+----------------+-----------------+
 //! | kind 1 | length 4, BE   | payload         |
 //! +--------+----------------+-----------------+
 //! server → agent:  Start (Stdin* StdinEof?) with Signal and Resize anywhere after Start
-//! agent → server:  Started (Stdout | Stderr)* Exit with InputTaken and InputClosed anywhere between      or      Refused
+//! agent → server:  Started (Stdout | Stderr | Channel)* Exit with InputTaken and InputClosed anywhere between      or      Refused
 //! ```
 //!
 //! No more than [`STDIN_WINDOW`] bytes of standard input are under way at a time: sent by the server and not yet called taken by the
 //! agent. So they never hold up the signals and sizes behind them.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::tunnel::WINDOW;
 
 /// The largest payload of a frame that carries program bytes.
 pub const MAX_DATA: usize = 1 << 20;
@@ -50,6 +52,16 @@ pub enum Kind {
     InputTaken = 21,
     /// The program does not read its standard input any more.
     InputClosed = 22,
+    /// Bytes of a connection.
+    Data = 32,
+    /// Nothing more comes from this side of a connection: it was closed.
+    End = 33,
+    /// So many more bytes of the other side (4 bytes, BE) have gone on.
+    Taken = 34,
+    /// The same as [`Kind::End`] for a connection that was broken off.
+    Broken = 35,
+    /// What the program wrote to its channel ([`crate::ExecStart::channel`]). An empty one says that nothing more will come.
+    Channel = 23,
 }
 
 impl Kind {
@@ -67,6 +79,11 @@ impl Kind {
             20 => Self::Refused,
             21 => Self::InputTaken,
             22 => Self::InputClosed,
+            32 => Self::Data,
+            33 => Self::End,
+            34 => Self::Taken,
+            35 => Self::Broken,
+            23 => Self::Channel,
             _ => return None,
         })
     }
@@ -74,10 +91,11 @@ impl Kind {
     fn max_payload(self) -> usize {
         match self {
             Self::Start => MAX_START,
-            Self::Stdin | Self::Stdout | Self::Stderr => MAX_DATA,
+            Self::Stdin | Self::Stdout | Self::Stderr | Self::Channel => MAX_DATA,
             Self::Exit => MAX_EXIT,
-            Self::StdinEof | Self::InputClosed => 0,
-            Self::Signal | Self::Resize | Self::InputTaken => 4,
+            Self::Data => WINDOW,
+            Self::StdinEof | Self::InputClosed | Self::End | Self::Broken => 0,
+            Self::Signal | Self::Resize | Self::InputTaken | Self::Taken => 4,
             Self::Started | Self::Refused => 64 << 10,
         }
     }

@@ -21,6 +21,7 @@
 //! | `GET /glob?path=&pattern=&limit=&after=` | → [`Listing`] |
 //! | `POST /grep` | [`Grep`] → [`Grepped`] |
 //! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
+//! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
 //!
 //! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
 //! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
@@ -29,6 +30,7 @@ mod archive;
 pub mod frame;
 pub mod path;
 mod search;
+pub mod tunnel;
 mod watch;
 
 pub use archive::{Copied, LeftOut, Unpacked};
@@ -40,7 +42,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
@@ -134,6 +136,11 @@ pub struct ExecStart {
     /// Whether [`frame::Kind::Stdin`] frames will come; otherwise standard input is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// Standard input is one end of a socket that works both ways, for a program that is talked to beside its output: it reads
+    /// [`frame::Kind::Stdin`] there, and what it writes there is [`frame::Kind::Channel`]. Whatever it has written to its outputs before is sent
+    /// before.
+    #[serde(default)]
+    pub channel: bool,
     /// Standard input, output and error are one terminal of this size, which is the program's own. Everything it says is
     /// [`frame::Kind::Stdout`]; `stdin` does not matter, and [`frame::Kind::StdinEof`] means nothing.
     #[serde(default)]
@@ -316,6 +323,8 @@ pub enum RefusalCode {
     Exhausted,
     /// The file is a program that cannot be executed (`ENOEXEC`, `EACCES`).
     NotExecutable,
+    /// Nobody listens on the port.
+    NotListening,
     Failed,
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ pub(super) struct Streams {
     pub(super) input: Input,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
+    /// What the program says beside its outputs, where it is talked to.
+    pub(super) channel: Option<Output>,
     /// What the program gets for its descriptors 0, 1 and 2.
     pub(super) theirs: [OwnedFd; 3],
 }
@@ -51,8 +56,20 @@ impl Streams {
             input: Input::new(ours, false)?,
             stdout: Output::new(Kind::Stdout, Some(stdout), false)?,
             stderr: Output::new(Kind::Stderr, Some(stderr), false)?,
+            channel: None,
             theirs: [input, out, err],
         })
+    }
+
+    /// The same with a channel for standard input.
+    pub(super) fn with_channel() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let ours = OwnedFd::from(ours);
+        let mut streams = Self::pipes(false)?;
+        streams.input = Input::new(Some(ours.try_clone()?), false)?;
+        streams.channel = Some(Output::new(Kind::Channel, Some(ours), false)?);
+        streams.theirs[0] = theirs.into();
+        Ok(streams)
     }
 
     /// One terminal for all three.
@@ -62,6 +79,7 @@ impl Streams {
             input: Input::new(Some(ours.try_clone()?), true)?,
             stdout: Output::new(Kind::Stdout, Some(ours), true)?,
             stderr: Output::new(Kind::Stderr, None, true)?,
+            channel: None,
             theirs: [theirs.try_clone()?, theirs.try_clone()?, theirs],
         })
     }
@@ -189,7 +207,8 @@ impl Output {
         Ok(Self { kind, is_terminal, pipe })
     }
 
-    /// The next bytes. Never ready again after the end. Cancel-safe: bytes are taken only when they are returned.
+    /// The next bytes. Never ready again after the end, which of a channel is told by no bytes. Cancel-safe: bytes are taken only when they
+    /// are returned.
     pub(super) async fn read(&mut self) -> Bytes {
         loop {
             let Some(pipe) = &self.pipe else { return std::future::pending().await };
@@ -198,15 +217,20 @@ impl Output {
             let waiting = waiting_bytes(pipe.get_ref().as_fd());
             let mut chunk = vec![0; waiting.clamp(1, READ_CHUNK)];
             match rustix::io::read(pipe.get_ref(), &mut *chunk) {
-                Ok(0) => self.pipe = None,
-                Ok(count) => {
+                Ok(count) if count > 0 => {
                     chunk.truncate(count);
                     return chunk.into();
                 }
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
-                // Of a terminal that nobody has open on the other side as well (EIO).
-                Err(_) => self.pipe = None,
+                // The end; an error is that of a terminal that nobody has open on the other side (EIO).
+                Ok(_) | Err(_) => {
+                    drop(ready);
+                    self.pipe = None;
+                    if self.kind == Kind::Channel {
+                        return Bytes::new();
+                    }
+                }
             }
         }
     }

@@ -75,6 +75,12 @@ pub(crate) struct ServeArgs {
     /// Serve even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
+    /// The address by which clients know this server, such as https://caisson.example.com; links to ports begin with it
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// A domain below which every port of a sandbox has a name of its own, PORT-ID.DOMAIN; all of them have to lead here
+    #[arg(long, value_name = "DOMAIN")]
+    public_domain: Option<String>,
 }
 
 impl ServeArgs {
@@ -89,6 +95,8 @@ impl ServeArgs {
             (Setting::Retention, "--retention", self.retention),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
+            (Setting::PublicUrl, "--public-url", self.public_url),
+            (Setting::PublicDomain, "--public-domain", self.public_domain),
             (Setting::AcceptWeakerLimits, "--accept-weaker-limits", self.accept_weaker_limits.then(|| "true".to_owned())),
         ];
         Sources {
@@ -172,7 +180,9 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.max_sandboxes = config.max_sandboxes;
     engine_config.retention = config.retention;
     let engine = Engine::open(engine_config, Arc::new(backend), Arc::new(store)).await?;
-    let server = match Server::bind(caisson_server::Config::new(config.listen.clone(), auth), engine.clone()).await {
+    let server_config =
+        caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
+    let server = match Server::bind(server_config, engine.clone()).await {
         Ok(server) => server,
         Err(error) => {
             engine.shutdown().await;

@@ -16,6 +16,8 @@ pub(crate) use self::{
     settings::Setting,
     sources::{Environment, Sources},
 };
+use caisson_server::Public;
+
 use crate::{data_dir::Surroundings, key, logging};
 
 /// Whom the server lets in.
@@ -50,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) inline_output: usize,
     /// Whether to serve where limits on memory and processor time cannot be enforced in full.
     pub(crate) accept_weaker_limits: bool,
+    /// Under which addresses clients know it.
+    pub(crate) public: Public,
 }
 
 /// Everything that is wrong with a configuration, in one go.
@@ -89,6 +93,9 @@ impl Config {
         reader.get(Setting::Pool, values::pool);
         let accept_weaker_limits = reader.get(Setting::AcceptWeakerLimits, values::truth).unwrap_or(false);
 
+        let public =
+            Public { url: reader.get(Setting::PublicUrl, values::public), domain: reader.get(Setting::PublicDomain, values::public) };
+
         let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
         let key_is_named = layers.has(Setting::ApiKey);
         let access = match (with_key, given_key) {
@@ -127,6 +134,7 @@ impl Config {
                 output_log,
                 inline_output,
                 accept_weaker_limits,
+                public,
             }),
             _ => Err(Problems(problems)),
         }

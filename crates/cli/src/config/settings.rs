@@ -15,19 +15,21 @@ pub(crate) enum Setting {
     InlineOutput,
     Pool,
     AcceptWeakerLimits,
+    PublicUrl,
+    PublicDomain,
 }
 
 /// In front of every name in the environment.
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names that are reserved for what this version cannot do yet.
-const NOT_YET: [&str; 5] = ["database_url", "blob_url", "redis_url", "public_url", "public_domain"];
+const NOT_YET: [&str; 3] = ["database_url", "blob_url", "redis_url"];
 
 /// Names in the environment that mean something to other commands.
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -40,6 +42,8 @@ impl Setting {
         Self::InlineOutput,
         Self::Pool,
         Self::AcceptWeakerLimits,
+        Self::PublicUrl,
+        Self::PublicDomain,
     ];
 
     /// The name in `caisson.toml`.
@@ -57,6 +61,8 @@ impl Setting {
             Self::InlineOutput => "inline_output",
             Self::Pool => "pool",
             Self::AcceptWeakerLimits => "accept_weaker_limits",
+            Self::PublicUrl => "public_url",
+            Self::PublicDomain => "public_domain",
         }
     }
 }

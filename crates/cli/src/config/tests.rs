@@ -85,7 +85,7 @@ fn all_problems_are_told_together() {
 
 #[test]
 fn what_is_not_built_yet_is_not_ignored() {
-    for name in ["DATABASE_URL", "BLOB_URL", "REDIS_URL", "PUBLIC_URL", "PUBLIC_DOMAIN"] {
+    for name in ["DATABASE_URL", "BLOB_URL", "REDIS_URL"] {
         refused(&[(&format!("CAISSON_{name}"), "x")], &[name, "not supported by this version yet"]);
         let problems = given(&format!("{} = 'x'", name.to_lowercase()), &[], &[]).problems();
         assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
@@ -108,6 +108,19 @@ fn the_network_needs_a_key() {
         given("", &[("CAISSON_LISTEN", listen), ("CAISSON_AUTH", "none")], &[]).read().unwrap();
     }
     refused(&[("CAISSON_LISTEN", "127.0.0.1:1, 127.0.0.1:1")], &["twice"]);
+}
+
+#[test]
+fn public_addresses_are_checked() {
+    let variables = [("CAISSON_PUBLIC_URL", "https://caisson.example.com"), ("CAISSON_PUBLIC_DOMAIN", "Box.example.com")];
+    let public = given("", &variables, &[]).read().unwrap().public;
+    assert_eq!(public, Public { url: variables[0].1.parse().ok(), domain: "box.example.com".parse().ok() });
+    assert_eq!(given("", &[], &[]).read().unwrap().public, Public::default());
+    let config = given("public_url = 'http://a'\npublic_domain = 'b.c'\n", &[], &[(Setting::PublicDomain, "d.e")]).read().unwrap();
+    assert_eq!(config.public.domain, "d.e".parse().ok());
+    refused(&[("CAISSON_PUBLIC_URL", "caisson.example.com")], &["CAISSON_PUBLIC_URL is `caisson.example.com`", "https://"]);
+    refused(&[("CAISSON_PUBLIC_DOMAIN", "*.example.com")], &["CAISSON_PUBLIC_DOMAIN is `*.example.com`", "without a scheme"]);
+    refused(&[("CAISSON_PUBLIC_DOMAIN", "127.0.0.1")], &["expected a domain"]);
 }
 
 #[test]

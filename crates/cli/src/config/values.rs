@@ -130,6 +130,11 @@ pub(super) fn pool(text: &str) -> Result<(), String> {
     }
 }
 
+/// An address or a domain by which clients know the server.
+pub(super) fn public<T: std::str::FromStr<Err = &'static str>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(str::to_owned)
+}
+
 fn within<T: PartialOrd>(value: T, range: &RangeInclusive<T>, what: &str) -> Result<T, String> {
     if range.contains(&value) { Ok(value) } else { Err(what.to_owned()) }
 }

@@ -28,6 +28,8 @@ pub(crate) enum ExecFrame {
     Started(Started),
     Stdout(Bytes),
     Stderr(Bytes),
+    /// What the program said on its channel; empty when nothing more will come.
+    Channel(Bytes),
     /// So many more bytes of standard input have left the agent.
     InputTaken(u32),
     /// The program does not read any more.
@@ -94,6 +96,7 @@ fn read(frame: Frame) -> Result<ExecFrame, AgentError> {
         Kind::Started => ExecFrame::Started(json(&frame.payload)?),
         Kind::Stdout => ExecFrame::Stdout(frame.payload),
         Kind::Stderr => ExecFrame::Stderr(frame.payload),
+        Kind::Channel => ExecFrame::Channel(frame.payload),
         Kind::InputTaken => match frame.payload.as_ref().try_into().map(u32::from_be_bytes) {
             Ok(count) => ExecFrame::InputTaken(count),
             Err(_) => return Err(AgentError::Nonsense("a count of another length".to_owned())),

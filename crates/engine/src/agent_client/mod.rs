@@ -7,6 +7,7 @@ mod convert;
 mod exec;
 mod files;
 mod trees;
+mod tunnel;
 mod watch;
 
 use std::{convert::Infallible, io, time::Duration};

@@ -26,6 +26,12 @@ impl Attachment {
         self.running.as_ref().is_some_and(|running| running.is_terminal)
     }
 
+    /// How many follow the execution, this one included; only while it runs.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.log.followers())
+    }
+
     /// How much of its standard input has been accepted; only while it runs.
     #[must_use]
     pub fn stdin_bytes(&self) -> Option<u64> {

@@ -14,7 +14,7 @@ const CHUNK: usize = 64 << 10;
 
 /// Where bytes for a running program are put in.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     execution: ExecutionId,
     frames: FrameSender,
     /// Bytes that the agent has room for.
@@ -32,7 +32,7 @@ struct State {
 
 /// Who may put something in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(crate) enum Gate {
     /// Only the request that started the program.
     Request,
     /// Clients.
@@ -49,7 +49,7 @@ pub(super) enum Gate {
 
 impl Input {
     /// `sent` bytes have travelled with the start.
-    pub(super) fn new(execution: ExecutionId, frames: FrameSender, gate: Gate, sent: usize) -> Self {
+    pub(crate) fn new(execution: ExecutionId, frames: FrameSender, gate: Gate, sent: usize) -> Self {
         let state = State { accepted: sent as u64, taken: 0, gate };
         Self { execution, frames, room: Semaphore::new(STDIN_WINDOW.saturating_sub(sent)), state: Mutex::new(state) }
     }
@@ -62,7 +62,7 @@ impl Input {
     }
 
     /// Appends what the request itself brings.
-    pub(super) async fn feed(&self, bytes: Bytes) -> Result<u64> {
+    pub(crate) async fn feed(&self, bytes: Bytes) -> Result<u64> {
         self.put(None, bytes, |gate| gate == Gate::Request).await
     }
 
@@ -120,7 +120,7 @@ impl Input {
     }
 
     /// The agent says that so many bytes have left it; `false` when that cannot be.
-    pub(super) fn taken(&self, count: u32) -> bool {
+    pub(crate) fn taken(&self, count: u32) -> bool {
         let mut state = self.state();
         state.taken += u64::from(count);
         if state.taken > state.accepted {
@@ -131,7 +131,7 @@ impl Input {
     }
 
     /// The program does not read any more.
-    pub(super) fn unread(&self) {
+    pub(crate) fn unread(&self) {
         self.close(Gate::Unread);
     }
 

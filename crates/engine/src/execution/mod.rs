@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::clients::Attachment;
-use self::input::Input;
 pub(crate) use self::{
+    input::{Gate, Input},
     prepare::prepare,
-    task::{Ended, Started, start},
+    task::{CodeEnd, CodeRun, Ended, Started, start},
 };
 use crate::{
     activity::Activity,

@@ -104,6 +104,7 @@ pub(crate) async fn prepare(
         env: request.env.into_iter().collect(),
         cwd: request.cwd,
         stdin: stdin.is_some() || !first.is_empty(),
+        channel: false,
         terminal: request.terminal.map(|size| wire::WindowSize { cols: size.cols, rows: size.rows }),
         timeout_ms: request.timeout.map(|timeout| u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)),
         max_output_bytes: request.max_output_bytes,

@@ -1,5 +1,7 @@
 //! The life of one execution: started by the agent, pumped into the log, judged, recorded.
 
+mod run;
+
 use std::{
     pin::{Pin, pin},
     sync::{
@@ -19,6 +21,7 @@ use futures::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::run::{CodeEnd, CodeRun};
 use super::{
     RunningExecution,
     input::{Gate, Input},
@@ -221,6 +224,7 @@ impl Started {
                         stream.finish();
                         break self.without_exit(outcome::unreported(&refusal.message));
                     }
+                    Ok(ExecFrame::Channel(_)) => break self.lost(AgentError::Nonsense("a channel that nobody asked for".to_owned())).await,
                     Ok(ExecFrame::Started(_)) => {
                         break self.lost(AgentError::Nonsense("an execution that started twice".to_owned())).await;
                     }

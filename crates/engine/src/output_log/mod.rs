@@ -129,6 +129,11 @@ impl OutputLog {
         self.progress.subscribe()
     }
 
+    /// How many have asked for its progress and still want to know.
+    pub(crate) fn followers(&self) -> usize {
+        self.progress.receiver_count()
+    }
+
     /// Somebody begins to read these streams, each from an offset, and will say of those that are returned when that is over. Whoever wants
     /// only what has not been written yet is not among those that the program waits for.
     pub(crate) fn attend(&self, wanted: &[(Stream, u64)]) -> Vec<Stream> {

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     activity::{Activity, NoUse, Use},
     agent_client::{AgentClient, AgentError},
+    contexts::Contexts,
     core::{Core, launch_error, store_error, unavailable, unrecorded},
     figures,
     quotas::Share,
@@ -96,6 +97,7 @@ pub(crate) struct Living {
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
     pub(crate) executions: TaskTracker,
+    pub(crate) contexts: Contexts,
     /// The last count of processes killed for want of memory that anybody asked for.
     oom_kills: Arc<AtomicU64>,
     /// Whether it has done all that it is there for.
@@ -142,6 +144,7 @@ impl Living {
             limits: sandbox.spec.limits,
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
+            contexts: Contexts::default(),
             oom_kills: Arc::clone(&oom_kills),
             spent: AtomicBool::new(false),
             commands,
@@ -250,6 +253,13 @@ impl Living {
     pub(crate) async fn end(&self, end: End) {
         // A task that takes no commands any more is ending the sandbox already.
         self.commands.send(Command::End(end)).await.ok();
+    }
+
+    /// Returns when it is known that it ends. Cancel-safe.
+    pub(crate) async fn ending(&self) {
+        let mut record = self.record.clone();
+        // An error means that its task has gone, which it does last of all.
+        record.wait_for(|sandbox| sandbox.tombstone.is_some()).await.ok();
     }
 
     /// Returns when nothing of it is left.
@@ -380,6 +390,7 @@ fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
         Code::IsADirectory => Error::conflict("is_a_directory", message),
         Code::DirectoryNotEmpty => Error::conflict("directory_not_empty", message),
         Code::NotAFile => Error::conflict("not_a_file", message),
+        Code::NotListening => Error::conflict("port_not_listening", message),
         Code::NoSpace => {
             let (bytes, inodes) = (figures::bytes(limits.disk_bytes), limits.disk_inodes);
             Error::QuotaExceeded { message: format!("disk: limit {bytes} and {inodes} files; {message}") }

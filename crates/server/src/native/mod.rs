@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod changes;
+pub(crate) mod contexts;
 mod cursor;
 pub(crate) mod doctor;
 pub(crate) mod events;
@@ -10,7 +11,9 @@ pub(crate) mod executions;
 pub(crate) mod files;
 mod id;
 pub(crate) mod keys;
+pub(crate) mod links;
 mod output;
+pub(crate) mod ports;
 mod range;
 pub(crate) mod run;
 pub(crate) mod sandboxes;

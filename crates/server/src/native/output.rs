@@ -42,7 +42,7 @@ pub(crate) async fn fail(events: &Events, error: ApiError) -> Result<(), HungUp>
     events.send("error", None, &error.body()).await
 }
 
-async fn send(events: &Events, stream: Stream, event: OutputEvent) -> Result<(), HungUp> {
+pub(super) async fn send(events: &Events, stream: Stream, event: OutputEvent) -> Result<(), HungUp> {
     let behind = event.offset + event.length();
     events.send(stream.as_str(), Some(behind), &event).await
 }

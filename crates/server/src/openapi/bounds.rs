@@ -1,8 +1,8 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{
-    EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream, Tenant,
-    TimeLimits, UserSpec,
+    ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream,
+    Tenant, TimeLimits, UserSpec,
 };
 use caisson_engine::{
     GrepRequest, WindowSize,
@@ -23,13 +23,13 @@ use crate::native::{
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
-        DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode, Number as Figure, SHORTEST_TIME,
-        SignalName, TerminalBody,
+        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode,
+        Number as Figure, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
 
 /// What bodies that ask for something have in common.
-const REQUESTS: [&str; 3] = ["CreateSandbox", "ExecRequest", "RunRequest"];
+const REQUESTS: [&str; 4] = ["CreateContext", "CreateSandbox", "ExecRequest", "RunRequest"];
 
 /// A letter or digit, then those of `more` as well.
 fn begins_plainly(more: &str) -> String {
@@ -75,6 +75,7 @@ fn figures(document: &mut OpenApi) {
         // What is absent stays as it is, which is no value.
         ("UpdateSandbox", "lifetime_s", None),
         ("UpdateSandbox", "idle_timeout_s", None),
+        ("CodeRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("ExecRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("RunRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
     ] {
@@ -91,6 +92,9 @@ fn figures(document: &mut OpenApi) {
         within(property(document, schema, "cols"), low.into(), high.into(), default.0);
         within(property(document, schema, "rows"), low.into(), high.into(), default.1);
     }
+    within(property(document, "LinkRequest", "port"), 1u32.into(), u16::MAX.into(), Value::Null);
+    let field = property(document, "LinkRequest", "expires_in_s");
+    within(field, SHORTEST_LINK.into(), LONGEST_LINK.into(), json!(Figure::from(DEFAULT_LINK)));
     let field = property(document, "RunRequest", "max_file_bytes");
     within(field, 0u64.into(), MAX_FILE_BYTES.into(), DEFAULT_FILE_BYTES.into());
 }
@@ -100,6 +104,8 @@ fn texts(document: &mut OpenApi) {
     matching(property(document, "CreateSandbox", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
     matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
     property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
+    matching(property(document, "CreateContext", "cwd"), 1, PATH_BYTES, NO_NUL);
+    property(document, "CodeRequest", "code").pattern = Some(NO_NUL.to_owned());
     for schema in ["ExecRequest", "RunRequest"] {
         matching(property(document, schema, "cwd"), 1, PATH_BYTES, NO_NUL);
         property(document, schema, "stdin_base64").pattern = Some(BASE64.to_owned());
@@ -185,10 +191,12 @@ fn parameters(document: &mut OpenApi) {
                 ("cursor" | "last-event-id", "/v1/events") => figure_or_text(parameter).pattern = Some(NUMBER.to_owned()),
                 ("sandbox_id", _) => figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned()),
                 ("status", _) => one_of(item_of(parameter), &ExecutionStatus::ALL.map(ExecutionStatus::as_str)),
+                ("context_id", _) => figure_or_text(parameter).pattern = Some(ContextId::PATTERN.to_owned()),
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
                 ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),
+                ("port", _) => within(figure_or_text(parameter), 1u32.into(), u16::MAX.into(), Value::Null),
                 ("pattern", _) => figure_or_text(parameter).min_length = Some(1),
                 ("format", _) => one_of(figure_or_text(parameter), &Format::ALL.map(Format::as_str)),
                 ("context", _) => within(figure_or_text(parameter), 0u32.into(), GrepRequest::MAX_CONTEXT.into(), Value::Null),

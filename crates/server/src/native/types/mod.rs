@@ -1,6 +1,7 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
 mod archive;
+mod context;
 mod doctor;
 mod event;
 mod execution;
@@ -8,6 +9,7 @@ mod field;
 mod file;
 mod key;
 mod limits;
+mod link;
 mod number;
 mod page;
 mod program;
@@ -19,12 +21,14 @@ mod tenant;
 mod watch;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
+pub use context::{CodeBody, CodeErrorBody, CodeResultBody, CodeStartEvent, ContextBody, ContextsBody, CreateContextBody, ShownBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use event::{EventBody, LostBody, ReadyBody};
 pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
 pub use key::{CreateKeyBody, KeyBody};
 pub use limits::LimitsBody;
+pub use link::{LinkBody, LinkRequestBody};
 pub use number::{Number, Whole};
 pub use page::PageBody;
 pub use program::{ExecBody, RunBody};
@@ -36,6 +40,7 @@ pub use tenant::{CallerBody, HoldingsBody, QuotasBody, TenantBody, UpdateQuotasB
 pub use watch::FileEventBody;
 
 pub(crate) use field::printable_path;
+pub(crate) use link::{DEFAULT as DEFAULT_LINK, LONGEST as LONGEST_LINK, SHORTEST as SHORTEST_LINK};
 pub(crate) use number::SHORTEST as SHORTEST_TIME;
 pub(crate) use program::{DEFAULT_FILE_BYTES, DEFAULT_TIMEOUT, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES};
 

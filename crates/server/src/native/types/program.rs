@@ -245,7 +245,7 @@ fn stdin(text: Option<String>, base64: Option<String>) -> Result<Stdin> {
     }
 }
 
-fn timeout(given: Option<Option<Number>>) -> Result<Option<Duration>> {
+pub(super) fn timeout(given: Option<Option<Number>>) -> Result<Option<Duration>> {
     match given {
         None => Ok(Some(DEFAULT_TIMEOUT)),
         Some(None) => Ok(None),

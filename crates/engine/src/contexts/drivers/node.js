@@ -1,0 +1,224 @@
+// The interpreter of a context: runs code that is sent to it, and tells what came of it.
+//
+// Orders come on descriptor 9, each ended by NUL: a line that says what to do, then code. Answers go back on it, a line of JSON each. Code is
+// run by Node's own REPL, so declarations last, `await` may stand anywhere, and what is only begun is known for that.
+'use strict';
+{
+const CHANNEL = 9;
+// The host takes no line of more than 8 MiB.
+const LARGEST = 8 * 1024 * 1024 - 4096;
+const LONGEST_MESSAGE = 64 * 1024;
+const LONGEST_TRACEBACK = 512 * 1024;
+const fs = require('fs'), net = require('net'), repl = require('repl'), util = require('util');
+const { Readable, Writable } = require('stream');
+const RICH = [
+  ['text/html', '_repr_html_'], ['text/markdown', '_repr_markdown_'], ['text/latex', '_repr_latex_'], ['image/svg+xml', '_repr_svg_'],
+  ['image/png', '_repr_png_'], ['image/jpeg', '_repr_jpeg_'], ['application/json', '_repr_json_'],
+  ['application/javascript', '_repr_javascript_'], ['application/pdf', '_repr_pdf_'],
+];
+const pause = new Int32Array(new SharedArrayBuffer(4));
+
+// At once, so that nothing that is printed later comes before it.
+function tell(message) {
+  let line = Buffer.from(JSON.stringify(message) + '\n');
+  while (line.length > 0) {
+    try {
+      line = line.subarray(fs.writeSync(CHANNEL, line));
+    } catch (error) {
+      // Broken by user code: the host knows what that means.
+      if (error.code !== 'EAGAIN') process.reallyExit(70);
+      Atomics.wait(pause, 0, 0, 1);
+    }
+  }
+}
+
+function asText(value) {
+  if (typeof value === 'string') return value;
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64');
+  return JSON.stringify(value);
+}
+
+function bundle(value) {
+  const data = {};
+  const attempt = (look) => {
+    try {
+      return look();
+    } catch (error) {
+      console.error(error);
+      return undefined;
+    }
+  };
+  if (value !== null && typeof value === 'object') {
+    const whole = attempt(() => value[Symbol.for('Jupyter.display')]);
+    if (typeof whole === 'function') {
+      const found = attempt(() => whole.call(value)) ?? {};
+      for (const [kind, shown] of Object.entries(found)) data[kind] = asText(shown);
+    }
+    for (const [kind, name] of RICH) {
+      if (kind in data || typeof attempt(() => value[name]) !== 'function') continue;
+      const shown = attempt(() => value[name]());
+      if (shown !== undefined && shown !== null) data[kind] = asText(shown);
+    }
+  }
+  if (!('text/plain' in data)) data['text/plain'] = util.inspect(value);
+  return data;
+}
+
+function show(type, data) {
+  const omitted = {};
+  // The largest go first.
+  while (JSON.stringify(data).length * 3 > LARGEST && Buffer.byteLength(JSON.stringify(data)) > LARGEST) {
+    const largest = Object.keys(data).reduce((a, b) => (data[a].length >= data[b].length ? a : b));
+    omitted[largest] = data[largest].length;
+    delete data[largest];
+  }
+  tell({ type, data, omitted });
+}
+
+globalThis.display = (...values) => {
+  for (const value of values) show('display', bundle(value));
+};
+
+function cut(text, longest) {
+  if (text.length <= longest) return text;
+  const half = longest >> 1;
+  return `${text.slice(0, half)}\n[... ${text.length - 2 * half} characters left out ...]\n${text.slice(-half)}`;
+}
+
+function toldError(thrown) {
+  const text = (look) => {
+    try {
+      return String(look());
+    } catch {
+      return '<it cannot be told>';
+    }
+  };
+  if (!util.types.isNativeError(thrown)) {
+    const shown = text(() => util.inspect(thrown));
+    return { name: 'thrown', message: cut(shown, LONGEST_MESSAGE), traceback: cut(`Uncaught ${shown}`, LONGEST_TRACEBACK) };
+  }
+  const lines = text(() => thrown.stack ?? thrown).split('\n');
+  const own = lines.findIndex((line) => /^\s+at .*(\[eval\]|node:)/.test(line));
+  const traceback = (own < 0 ? lines : lines.slice(0, own)).join('\n');
+  return { name: text(() => thrown.name), message: cut(text(() => thrown.message), LONGEST_MESSAGE), traceback: cut(traceback, LONGEST_TRACEBACK) };
+}
+
+// What the REPL itself has to say, such as on warnings, is standard error.
+const output = new Writable({
+  write(piece, _encoding, done) {
+    process.stderr.write(piece);
+    done();
+  },
+});
+// Errors of a run are its own affair, not that of a domain around all of them.
+const noDomain = { bind: (wrapped) => wrapped, on() {}, enter() {}, exit() {}, emit() {}, add() {}, remove() {}, removeListener() {} };
+const node = repl.start({
+  prompt: '', input: new Readable({ read() {} }), output, terminal: false, useGlobal: true, breakEvalOnSigint: true, domain: noDomain,
+});
+
+// Its REPL looks at this before and after it begins to watch for interrupts, and only from then on one is for the code.
+let looks = 0;
+let hasBegun = true;
+Object.defineProperty(node, 'breakEvalOnSigint', {
+  get() {
+    looks += 1;
+    if (looks === 2) begin();
+    return true;
+  },
+});
+
+function begin() {
+  if (!hasBegun) {
+    hasBegun = true;
+    tell({ type: 'begun' });
+  }
+}
+
+let busy = false;
+let number = 0;
+let interrupt = () => {};
+
+// An interrupt may stop Node's own code in the middle of a write, and then the stream waits for its end for ever.
+function mend(stream) {
+  const state = stream._writableState;
+  for (let tries = 0; tries < 1000 && (state.writing || state.length > 0); tries += 1) {
+    try {
+      if (state.bufferProcessing) state.bufferProcessing = false;
+      state.onwrite();
+    } catch {
+      return;
+    }
+  }
+}
+
+function onInterrupt() {
+  if (busy) interrupt();
+}
+
+function evaluate(code, name) {
+  return new Promise((resolve, reject) => {
+    interrupt = () => {
+      node.emit('SIGINT');
+      reject(Object.assign(new Error('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' }));
+    };
+    [looks, hasBegun] = [0, false];
+    // While code runs in one go, Node itself watches for interrupts, but where it finds a listener it takes both away.
+    process.listenerCount = () => 0;
+    try {
+      node.eval(code + '\n', node.context, name, (error, value) => (error ? reject(error) : Promise.resolve(value).then(resolve, reject)));
+    } finally {
+      begin();
+      delete process.listenerCount;
+      process.removeListener('SIGINT', onInterrupt);
+      process.on('SIGINT', onInterrupt);
+    }
+  });
+}
+
+async function run(order, code) {
+  busy = true;
+  let status = 'ok';
+  try {
+    number += 1;
+    const value = await evaluate(code, `<input ${number}>`);
+    if (value !== undefined) {
+      show('value', bundle(value));
+    }
+  } catch (thrown) {
+    if (thrown instanceof repl.Recoverable && order === 'try') {
+      number -= 1;
+      status = 'incomplete';
+    } else {
+      const error = thrown instanceof repl.Recoverable ? thrown.err : thrown;
+      status = error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? 'interrupted' : 'error';
+      if (status === 'interrupted') for (const stream of [process.stdout, process.stderr]) mend(stream);
+      tell({ type: 'error', ...toldError(error) });
+    }
+  }
+  busy = false;
+  tell({ type: 'done', status });
+}
+
+process.on('SIGINT', onInterrupt);
+// Nobody waits for these: they are told, and the context goes on.
+process.on('uncaughtException', (error) => console.error('Uncaught', error));
+process.on('unhandledRejection', (reason) => console.error('Uncaught (in promise)', reason));
+
+const channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
+let waiting = [];
+channel.on('data', (piece) => {
+  let from = 0;
+  for (let end = piece.indexOf(0); end >= 0; end = piece.indexOf(0, from)) {
+    waiting.push(piece.subarray(from, end));
+    const whole = Buffer.concat(waiting).toString();
+    waiting = [];
+    from = end + 1;
+    const line = whole.indexOf('\n');
+    run(whole.slice(0, line), whole.slice(line + 1));
+  }
+  waiting.push(piece.subarray(from));
+});
+channel.on('error', () => process.reallyExit(70));
+channel.on('close', () => process.reallyExit(70));
+tell({ type: 'ready', version: `Node.js ${process.version}` });
+}
