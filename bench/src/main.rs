@@ -5,12 +5,14 @@
 
 mod figures;
 mod files;
+mod followers;
 mod idle;
 mod latency;
 mod load;
 mod peers;
 mod root;
 mod server;
+mod terminal;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -69,6 +71,8 @@ fn run() -> Result<()> {
     }
     latency::exec(&server, arguments.runs * 2)?;
     files::files(&server, directory.path(), arguments.runs / 5)?;
+    terminal::echo(&server, arguments.runs * 10)?;
+    followers::followers(&server)?;
     idle::memory(&server)?;
     load::throughput(&peers)?;
     load::burst(&peers)?;

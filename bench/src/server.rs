@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
+use tungstenite::{WebSocket, client::IntoClientRequest};
 
 const KEY: &str = "key-of-the-benchmark-0123456789";
 
@@ -70,6 +71,23 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A request whose answer ends with its connection, and comes as it is (HTTP/1.0).
+    pub(crate) fn begin(&self, path: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n").as_bytes())?;
+        Ok(stream)
+    }
+
+    pub(crate) fn socket(&self, path: &str) -> Result<WebSocket<TcpStream>> {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {KEY}").parse()?);
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        tungstenite::client(request, stream).map(|(socket, _)| socket).map_err(|error| anyhow!("no WebSocket at {path}: {error}"))
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let stopped = Command::new("kill").arg(self.child.id().to_string()).status().is_ok_and(|status| status.success());
@@ -112,6 +130,19 @@ impl Connection {
             bail!("{method} {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body));
         }
         if self.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&self.body)?) }
+    }
+
+    /// Sends bytes to a program's standard input.
+    pub(crate) fn send_input(&mut self, execution: &str, bytes: &[u8]) -> Result<()> {
+        let head = format!(
+            "POST /v1/executions/{execution}/stdin HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        self.reader.get_mut().write_all(&[head.as_bytes(), bytes].concat())?;
+        let (status, length) = self.head()?;
+        self.body.resize(usize::try_from(length)?, 0);
+        self.reader.read_exact(&mut self.body)?;
+        if status.starts_with('2') { Ok(()) } else { bail!("input was answered with {status}: {}", String::from_utf8_lossy(&self.body)) }
     }
 
     /// Sends a file's content.
