@@ -17,6 +17,7 @@ mod process;
 #[cfg(test)]
 mod promises;
 mod proxy;
+mod receiver;
 mod sandbox;
 mod screen;
 mod server;
@@ -33,6 +34,7 @@ pub use host::{Host, may_set_the_order};
 pub use probe::{UNTIL_REFUSED, on_host, probe, probe_in};
 pub use process::{Process, kill_nine, signal};
 pub use proxy::Proxy;
+pub use receiver::{Message, Receiver, Reply};
 pub use sandbox::Sandbox;
 pub use screen::Screen;
 pub use server::{Server, Setup};

@@ -29,6 +29,8 @@ fn what_is_repeated_is_answered_as_the_first_time() {
         ("/v1/run", random.clone(), 200),
         (&exec, random, 200),
         (&exec, json!({"shell": "echo once >> log", "background": true}), 202),
+        // Of nothing that happens here.
+        ("/v1/webhooks", json!({"url": "http://127.0.0.1:1/", "types": ["sandbox.updated"]}), 201),
     ] {
         let key = format!("key {status} {target}");
         let first = post(&server, target, &key, &body).expect(status);
@@ -41,6 +43,7 @@ fn what_is_repeated_is_answered_as_the_first_time() {
         let other = post(&server, target, &format!("{key}'"), &body).expect(status);
         assert_ne!(other.json()["id"], first.json()["id"], "another key is another request: {target}");
     }
+    assert_eq!(server.get("/v1/webhooks").expect(200).json()["data"].as_array().unwrap().len(), 2, "one for each of two keys");
     assert_eq!(sandboxes(&server), 3, "the one at the beginning, and one for each of two keys");
     let log = || (sandbox.shell("cat log") == "once\n".repeat(4)).then_some(());
     eventually("one line for each key", allowed(Duration::from_secs(10)), log);

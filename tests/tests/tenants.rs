@@ -169,7 +169,7 @@ fn r6_1_a_key_does_what_its_scope_allows() {
         if ["/healthz", "/readyz", "/openapi.json", "/metrics"].contains(&path.as_str()) {
             continue;
         }
-        let for_admins = ["/v1/keys", "/v1/tenants", "/v1/doctor"].iter().any(|begin| path.starts_with(begin));
+        let for_admins = ["/v1/keys", "/v1/tenants", "/v1/webhooks", "/v1/doctor"].iter().any(|begin| path.starts_with(begin));
         let id = if path.starts_with("/v1/executions") { "exe0123456789abcdefghjkmnpqr" } else { "sbx0123456789abcdefghjkmnpqr" };
         let may = |tenant: &Tenant| {
             let answer = attempt(tenant, &method, &path, id);

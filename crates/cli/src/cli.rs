@@ -8,7 +8,7 @@ use crate::{
     commands::{
         completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs,
         ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs,
-        tenant::TenantArgs, version::VersionArgs,
+        tenant::TenantArgs, version::VersionArgs, webhook::WebhookArgs,
     },
     printable, status,
 };
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Events(EventsArgs),
     Key(KeyArgs),
     Tenant(TenantArgs),
+    Webhook(WebhookArgs),
     Completion(CompletionArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

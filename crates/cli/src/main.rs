@@ -1,6 +1,7 @@
 //! The `caisson` program: one file per command, nothing here but the way to it.
 
 mod args;
+mod boxed;
 mod cli;
 mod client;
 mod commands;
@@ -23,7 +24,11 @@ use std::process::ExitCode;
 use cli::Command;
 
 fn main() -> ExitCode {
-    let command = match cli::parse(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if boxed::is_called(&arguments) {
+        return boxed::main(arguments);
+    }
+    let command = match cli::parse(arguments) {
         Ok(command) => command,
         Err(code) => return code,
     };
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         Command::Events(args) => commands::events::run(args),
         Command::Key(args) => commands::key::run(args),
         Command::Tenant(args) => commands::tenant::run(args),
+        Command::Webhook(args) => commands::webhook::run(args),
         Command::Completion(args) => commands::completion::run(args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Version(args) => commands::version::run(args),

@@ -103,6 +103,12 @@ id!(
     "ctx"
 );
 
+id!(
+    /// Names one webhook for ever.
+    WebhookId,
+    "whk"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

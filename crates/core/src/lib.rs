@@ -17,6 +17,7 @@ mod sandbox;
 mod spec;
 mod store;
 mod tenant;
+mod webhook;
 
 pub use answer::KeptAnswer;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
@@ -24,7 +25,7 @@ pub use error::{Denied, Error, Result};
 pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
-pub use ids::{ContextId, ExecutionId, IdError, KeyId, SandboxId};
+pub use ids::{ContextId, ExecutionId, IdError, KeyId, SandboxId, WebhookId};
 pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
 pub use page::{Cursor, Page};
@@ -32,3 +33,4 @@ pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName
 pub use spec::{Image, Network, SandboxSpec, Storage, UserSpec};
 pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};
 pub use tenant::{Exceeded, Holdings, Quota, Quotas, Tenant};
+pub use webhook::{Delivery, FailedAttempt, Webhook, WebhookSecret};

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox, SandboxId, State,
-    Tenant, Tombstone,
+    Delivery, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox,
+    SandboxId, State, Tenant, Tombstone, Webhook, WebhookId,
 };
 
 /// The store did not do it. Nothing was written unless said otherwise.
@@ -105,6 +105,17 @@ pub trait Ledger: Send + Sync {
     async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError>;
     /// Removes those that are older.
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError>;
-    /// Changes whenever something has been written, by whomever.
+    /// Changes whenever something has been written that an event may tell of, by whomever.
     fn written(&self) -> watch::Receiver<()>;
+
+    /// Writes a new webhook. Its tenant comes into being when it was not there.
+    async fn insert_webhook(&self, webhook: &Webhook) -> Result<(), StoreError>;
+    /// Writes how far a known webhook has come.
+    async fn save_delivery(&self, id: WebhookId, delivery: &Delivery) -> Result<(), StoreError>;
+    /// Whether there was one.
+    async fn remove_webhook(&self, tenant: &Tenant, id: WebhookId) -> Result<bool, StoreError>;
+    /// This tenant's, the oldest first.
+    async fn webhooks(&self, tenant: &Tenant) -> Result<Vec<Webhook>, StoreError>;
+    /// Those of all tenants, for a server that starts.
+    async fn every_webhook(&self) -> Result<Vec<Webhook>, StoreError>;
 }

@@ -8,7 +8,11 @@ pub const NAME_LENGTH: usize = 64;
 pub const HOSTNAME_LENGTH: usize = 63;
 /// Labels of one sandbox.
 pub const METADATA_PAIRS: usize = 64;
-/// Characters of what is noted about a key.
+/// Characters of what is noted about a key or a webhook.
 pub const NOTE_LENGTH: usize = 200;
+/// Webhooks of one tenant.
+pub const WEBHOOKS: usize = 20;
+/// Bytes of a webhook's address.
+pub const URL_BYTES: usize = 2000;
 /// What begins like this in an environment is for Caisson itself to say.
 pub const RESERVED_ENV: &str = "CAISSON_";

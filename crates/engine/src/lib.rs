@@ -35,6 +35,7 @@ mod retention;
 mod sandbox;
 mod search;
 mod validate;
+mod webhooks;
 
 pub use config::EngineConfig;
 pub use contexts::{CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Failure, RunningCode, Shown};
@@ -50,3 +51,4 @@ pub use request::{
     OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
 };
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
+pub use webhooks::NewWebhook;

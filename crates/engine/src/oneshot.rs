@@ -11,7 +11,7 @@ use crate::{
     core::Core,
     create,
     execution::{self, Ended, Started, task_ended},
-    request::{ChangedFile, InputFile, RunRequest, RunResult},
+    request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
     validate,
 };
@@ -69,7 +69,8 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
 async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(AgentClient, Started, u64)> {
     let agent = living.agent().await?;
     put_files(living, &agent, request.files).await?;
-    let prepared = execution::prepare(living, &agent, request.exec, Some(living.work_dir.clone())).await?;
+    let watched = ExecRequest { report_changes: Some(living.work_dir.clone()), ..request.exec };
+    let prepared = execution::prepare(living, &agent, watched).await?;
     let started = execution::start(core, living, &agent, prepared).await?;
     living.answered().await;
     Ok((agent, started, request.max_file_bytes))

@@ -105,6 +105,8 @@ pub struct ExecRequest {
     pub terminal: Option<WindowSize>,
     /// It waits when everybody who is attached is far behind. While nobody is, it never waits.
     pub wait_for_readers: bool,
+    /// An absolute directory: the result names the files in it that were made or changed from just before the program starts to its end.
+    pub report_changes: Option<String>,
 }
 
 impl ExecRequest {
@@ -120,6 +122,7 @@ impl ExecRequest {
             max_output_bytes: None,
             terminal: None,
             wait_for_readers: false,
+            report_changes: None,
         }
     }
 }
@@ -168,6 +171,10 @@ pub struct ExecutionResult {
     pub execution: Execution,
     pub stdout: Captured,
     pub stderr: Captured,
+    /// Changed files, where they were asked for: known at the end alone, and not kept.
+    pub changes: Vec<FileStat>,
+    /// Whether there may be more of them than are named.
+    pub changes_truncated: bool,
 }
 
 /// A file that a one-shot made or changed.

@@ -81,6 +81,9 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
     if let Some(cwd) = &request.cwd {
         path("cwd", cwd.as_bytes())?;
     }
+    if let Some(directory) = &request.report_changes {
+        path("report_changes", directory.as_bytes())?;
+    }
     time_limit("timeout", request.timeout)?;
     if request.max_output_bytes == Some(0) {
         return Err(Error::invalid("limit_out_of_range", "field `max_output_bytes` must be at least 1"));

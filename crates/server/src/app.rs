@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     ports::{self, Asked, Links},
     request_id, routes,
+    webhooks::Webhooks,
 };
 
 /// Where a request comes from.
@@ -46,6 +47,7 @@ pub(crate) struct App {
     /// Everything that goes on after its client has hung up.
     pub(crate) tasks: TaskTracker,
     pub(crate) under_way: UnderWay,
+    pub(crate) webhooks: Webhooks,
     /// One examination at a time.
     pub(crate) doctor: Arc<Semaphore>,
     /// Addresses of ports.
@@ -62,6 +64,7 @@ impl App {
             metrics,
             tasks: TaskTracker::new(),
             under_way: UnderWay::default(),
+            webhooks: Webhooks::default(),
             doctor: Arc::new(Semaphore::new(1)),
             links,
         }

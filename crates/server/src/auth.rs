@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     app::{Admitted, App, Peer},
     caller::View,
+    dialects::{self, Dialect},
     error::{ApiError, ApiResult},
     idempotency, ports,
     routes::Access,
@@ -48,10 +49,11 @@ pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Acc
 }
 
 async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, mut request: Request, next: Next) -> Response {
-    let once = request.headers().contains_key(idempotency::HEADER);
-    match refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)) {
+    let dialect = dialects::of(request.uri().path());
+    let once = dialect.is_none() && request.headers().contains_key(idempotency::HEADER);
+    let response = match refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)) {
         Ok(Some(_)) if once && !(repeatable && request.method() == Method::POST) => {
-            let message = "`Idempotency-Key` is for requests that make sandboxes and executions; leave the header out";
+            let message = "`Idempotency-Key` is for requests that make sandboxes, executions and webhooks; leave the header out";
             ApiError::bad_request("unsupported", message).into_response()
         }
         Ok(None) => next.run(request).await,
@@ -65,11 +67,12 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, mut request
             response
         }
         Err(refusal) => refusal.into_response(),
-    }
+    };
+    dialects::in_its_words(dialect, response)
 }
 
 /// Who asks, where that matters.
-fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<View>> {
+pub(crate) fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<View>> {
     let view = match &app.config.auth {
         // Only what runs on this machine can ask, but a browser on this machine asks for any web page.
         Auth::None => {
@@ -79,7 +82,11 @@ fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiResult<Option<
         Auth::Keys(configured) => match access {
             Access::Public => None,
             Access::AdminUnlessLocal if is_local(request) => None,
-            _ => Some(by_key(app, configured, access, request)?),
+            _ => Some(match dialects::of(request.uri().path()) {
+                Some(dialect) => check_dialect_key(app, configured, dialect, request)
+                    .and_then(|view| check_scope(view.scope, needed(access, request)).map(|()| view))?,
+                None => by_key(app, configured, access, request)?,
+            }),
         },
     };
     let coding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
@@ -105,24 +112,38 @@ pub(crate) fn everything(app: &Arc<App>) -> View {
 pub(crate) fn check_key(app: &Arc<App>, configured: &[KeyHash], headers: &HeaderMap) -> ApiResult<View> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let plain = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
-    for shown in [bearer, plain].into_iter().flatten() {
-        let shown = hash(shown);
-        // All of them, whichever it is.
-        let is_configured = configured.iter().fold(false, |found, key| found | bool::from(shown.0.ct_eq(&key.0)));
-        if is_configured {
-            return Ok(View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None));
-        }
-        if let Some(credential) = app.operator.credential(&shown)
-            && bool::from(shown.0.ct_eq(&credential.key.hash.0))
-            && credential.is_valid()
-        {
-            return Ok(View::new(app, app.operator.of(&credential.key.tenant), credential.key.scope, Some(credential)));
-        }
+    if let Some(view) = [bearer, plain].into_iter().flatten().find_map(|shown| view_of(app, configured, &hash(shown))) {
+        return Ok(view);
     }
     match (bearer, plain) {
         (None, None) => Err(unauthorized("a key is needed: send `Authorization: Bearer KEY` or `X-API-Key: KEY`")),
         _ => Err(not_valid()),
     }
+}
+
+/// What whoever has this key sees.
+fn view_of(app: &Arc<App>, configured: &[KeyHash], shown: &KeyHash) -> Option<View> {
+    // All of them, whichever it is.
+    let is_configured = configured.iter().fold(false, |found, key| found | bool::from(shown.0.ct_eq(&key.0)));
+    if is_configured {
+        return Some(View::new(app, app.operator.of(&Tenant::default()), Scope::Admin, None));
+    }
+    let credential = app.operator.credential(shown)?;
+    if !bool::from(shown.0.ct_eq(&credential.key.hash.0)) || !credential.is_valid() {
+        return None;
+    }
+    Some(View::new(app, app.operator.of(&credential.key.tenant), credential.key.scope, Some(credential)))
+}
+
+/// A dialect's requests show keys in its own way, and one key is for it alone.
+fn check_dialect_key(app: &Arc<App>, configured: &[KeyHash], dialect: &Dialect, request: &Request) -> ApiResult<View> {
+    let shown = (dialect.key)(request).ok_or_else(|| unauthorized("a key is needed"))?;
+    let shown = hash(&shown);
+    let own = app.config.dialect_keys.get(dialect.name);
+    if own.is_some_and(|own| bool::from(shown.0.ct_eq(&own.0))) {
+        return Ok(View::new(app, app.operator.of(&Tenant::default()), Scope::Run, None));
+    }
+    view_of(app, configured, &shown).ok_or_else(not_valid)
 }
 
 fn unauthorized(message: &str) -> ApiError {

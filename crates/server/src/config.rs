@@ -1,8 +1,13 @@
 //! What a server is told before it starts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use caisson_core::{Image, KeyHash};
 
 use crate::{Auth, Public};
+
+/// What clients of other systems ask for when they ask for nothing.
+const ALIASES: [&str; 2] = ["python:3.10-slim", "boxed-python:3.9"];
 
 /// Where to listen, whom to let in, and how much at once.
 #[derive(Debug, Clone)]
@@ -12,6 +17,10 @@ pub struct Config {
     pub auth: Auth,
     /// Under which addresses clients know it.
     pub public: Public,
+    /// Further keys, each for one dialect alone, by the dialect's name. They can do for the default tenant what a key of scope `run` can.
+    pub dialect_keys: BTreeMap<&'static str, KeyHash>,
+    /// Names of images that are others here: what is asked for by such a name gets the image.
+    pub image_aliases: BTreeMap<String, Image>,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
     pub body_limit: usize,
     /// A connection must deliver the head of each request within this time.
@@ -32,6 +41,8 @@ impl Config {
             listen,
             auth,
             public: Public::default(),
+            dialect_keys: BTreeMap::new(),
+            image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),
             body_stall: Duration::from_secs(60),

@@ -72,7 +72,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause beside this request's id")
     }
 
-    #[cfg(test)]
+    /// Status, code and message.
     pub(crate) fn parts(&self) -> (u16, &str, &str) {
         (self.status.as_u16(), self.code, &self.message)
     }
@@ -120,7 +120,9 @@ impl From<Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
-        let mut response = (status, Json(self.body())).into_response();
+        let mut response = (status, Json(self.clone().body())).into_response();
+        // A dialect says the same in its own words.
+        response.extensions_mut().insert(self);
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -12,8 +12,8 @@ const CHUNK: usize = 32 << 10;
 /// Beyond so many who follow one execution, each rests before it looks again and finds more at once: woken for every line, very many
 /// would take the processors from the program itself.
 const FEW: usize = 16;
-const REST_FOR_EACH: Duration = Duration::from_micros(50);
-const LONGEST_REST: Duration = Duration::from_millis(100);
+const REST_FOR_EACH: Duration = Duration::from_micros(200);
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// Reads output logs from given offsets to the end of the execution. Reads what is kept: a slow reader slows nobody and misses nothing
 /// but what the log itself has left out, which shows in the offsets.

@@ -1,12 +1,13 @@
 //! The HTTP side of Caisson: decode, call the engine, encode. The only crate that knows HTTP.
 //!
-//! [`native`] is Caisson's own API. What is decided about sandboxes is decided in the engine; what is decided here is who may ask
+//! [`native`] is Caisson's own API, `dialects` are those of others. What is decided about sandboxes is decided in the engine; what is decided here is who may ask
 //! ([`Auth`]), how much at once ([`Config`]) and in which words the answer is given.
 
 mod app;
 mod auth;
 mod caller;
 mod config;
+mod dialects;
 mod error;
 mod extract;
 mod follow;
@@ -26,6 +27,7 @@ mod socket;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod webhooks;
 mod websocket;
 
 pub use auth::{Auth, hash};

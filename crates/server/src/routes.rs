@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use utoipa_axum::{
     routes,
 };
 
-use crate::{app::App, auth, error::ApiError, health, metrics, native, openapi};
+use crate::{app::App, auth, dialects, error::ApiError, health, metrics, native, openapi};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) struct Route {
 pub(crate) fn table() -> Vec<Route> {
     let route = |access, handlers| Route { access, repeatable: false, handlers };
     let makes = |access, handlers| Route { access, repeatable: true, handlers };
-    vec![
+    let mut table = vec![
         route(Access::Public, routes!(health::healthz)),
         route(Access::Public, routes!(health::readyz)),
         route(Access::Public, routes!(openapi::document)),
@@ -86,7 +86,12 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Admin, routes!(native::tenants::list)),
         route(Access::Admin, routes!(native::tenants::get, native::tenants::update)),
         route(Access::Key, routes!(native::tenants::whoami)),
-    ]
+        // A webhook lets the server send to an address that the caller names.
+        makes(Access::Admin, routes!(native::webhooks::create, native::webhooks::list)),
+        route(Access::Admin, routes!(native::webhooks::get, native::webhooks::delete)),
+    ];
+    table.extend(dialects::routes());
+    table
 }
 
 /// The table as a router.
@@ -118,15 +123,22 @@ pub(crate) fn document() -> OpenApi {
     // What the router calls the rest of a path is a parameter like any other here.
     document.paths.paths =
         std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    dialects::describe(&mut document);
     document
 }
 
-async fn unknown_path(request: Request) -> Response {
+async fn unknown_path(State(app): State<Arc<App>>, request: Request) -> Response {
+    if let Some(answer) = dialects::nothing_there(&app, &request, StatusCode::NOT_FOUND) {
+        return answer;
+    }
     let message = format!("there is nothing at `{}`; `/openapi.json` lists what there is", request.uri().path());
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message).into_response()
 }
 
-async fn wrong_method(request: Request) -> Response {
+async fn wrong_method(State(app): State<Arc<App>>, request: Request) -> Response {
+    if let Some(answer) = dialects::nothing_there(&app, &request, StatusCode::METHOD_NOT_ALLOWED) {
+        return answer;
+    }
     let message = format!("`{}` does not take {}; the `Allow` header lists what it takes", request.uri().path(), request.method());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
 }
@@ -151,7 +163,8 @@ mod tests {
         let bench = Bench::new().await;
         let (mut keyed, mut public) = (0, Vec::new());
         for Route { access, handlers: (_, paths, _), .. } in table() {
-            for (path, item) in &paths.paths {
+            // Those of dialects have their own test there.
+            for (path, item) in paths.paths.iter().filter(|(path, _)| dialects::of(path).is_none()) {
                 let target = path
                     .replace("{id}", "sbx0000000000000000000000000")
                     .replace("{context_id}", "ctx0000000000000000000000000")
@@ -288,6 +301,14 @@ mod tests {
             ("POST", "/v1/keys".to_owned(), r#"{"expires_in_s": 0}"#.to_owned(), 400, "limit_out_of_range"),
             ("PATCH", "/v1/tenants/x".to_owned(), r#"{"sandboxes": -1}"#.to_owned(), 400, "limit_out_of_range"),
             ("PATCH", "/v1/tenants/x".to_owned(), r#"{"pids": 1}"#.to_owned(), 400, "invalid_request"),
+            ("POST", "/v1/webhooks".to_owned(), "{}".to_owned(), 400, "invalid_request"),
+            ("POST", "/v1/webhooks".to_owned(), r#"{"url": "file:///etc/passwd"}"#.to_owned(), 400, "invalid_url"),
+            ("POST", "/v1/webhooks".to_owned(), r#"{"url": "https://a:b@example.com/"}"#.to_owned(), 400, "invalid_url"),
+            ("POST", "/v1/webhooks".to_owned(), r#"{"url": "https://example.com/", "types": ["all"]}"#.to_owned(), 400, "invalid_type"),
+            ("POST", "/v1/webhooks".to_owned(), r#"{"url": "https://example.com/", "secret": "x"}"#.to_owned(), 400, "invalid_request"),
+            ("POST", "/v1/webhooks".to_owned(), r#"{"url": "https://example.com/", "tenant": "nobody"}"#.to_owned(), 404, "not_found"),
+            ("GET", "/v1/webhooks?tenant=A%20B".to_owned(), String::new(), 400, "invalid_tenant"),
+            ("GET", "/v1/webhooks/whk0000000000000000000000000".to_owned(), String::new(), 404, "not_found"),
             ("GET", "/v1/tenants/nobody".to_owned(), String::new(), 404, "not_found"),
             ("GET", "/v1/sandboxes?nope=1".to_owned(), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/sandboxes/{id}/files"), String::new(), 400, "invalid_parameter"),

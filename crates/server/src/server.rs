@@ -93,6 +93,7 @@ impl Server {
     /// allows), all sandboxes end, the requests that waited for them are answered.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listeners, app } = self;
+        app.webhooks.start(&app.tasks, &app.operator).await;
         let connections = Connections {
             service: Service::new(Arc::clone(&app)),
             builder: Arc::new(builder(&app.config)),
@@ -119,6 +120,8 @@ impl Server {
         if timeout(app.config.drain, drained).await.is_err() {
             tracing::info!("Ending requests that still run after {} s", app.config.drain.as_secs());
         }
+        // What ends from here on is told after the next start.
+        app.webhooks.stop();
         app.operator.shutdown().await;
         connections.tasks.close();
         app.tasks.close();

@@ -24,7 +24,7 @@ use crate::{
 /// The longest message that is taken.
 pub(crate) const MAX_MESSAGE: usize = 256 << 10;
 /// A message up to this length is read to its end, so that its refusal can be read too. What announces more is cut.
-const MAX_READ: usize = 1 << 20;
+pub(crate) const MAX_READ: usize = 1 << 20;
 /// How long a client may take to answer a close.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Reasons have at most 123 bytes (RFC 6455 §5.5).
@@ -57,6 +57,11 @@ impl Closing {
         Self { code: 1008, reason: "the key is not valid any more".to_owned() }
     }
 
+    /// What it was about is no more.
+    pub(crate) fn going_away(reason: impl Into<String>) -> Self {
+        Self { code: 1001, reason: reason.into() }
+    }
+
     /// We failed; the message before says how.
     pub(crate) fn failed() -> Self {
         Self { code: 1011, reason: "the server failed".to_owned() }
@@ -83,18 +88,10 @@ impl FromRequestParts<Arc<App>> for Wanted {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        // The connection is one of those there may be for as long as the WebSocket goes on.
-        let held = parts.extensions.get::<Connection>().map(Connection::hold);
         if let Err(refusal) = refuse_other_sites(parts) {
             return Ok(Self(Err(refusal)));
         }
-        Ok(Self(match WebSocketUpgrade::from_request_parts(parts, app).await {
-            Ok(upgrade) => {
-                let upgrade = upgrade.max_message_size(MAX_READ).max_frame_size(MAX_READ).write_buffer_size(0);
-                Ok(Upgrade { upgrade, held })
-            }
-            Err(rejection) => Err(refusal(&rejection)),
-        }))
+        Ok(Self(Upgrade::asked_for(parts, app).await))
     }
 }
 
@@ -117,6 +114,19 @@ fn refusal(rejection: &WebSocketUpgradeRejection) -> ApiError {
 }
 
 impl Upgrade {
+    /// The upgrade that a request asks for, wherever it comes from: whoever calls this has looked at its origin.
+    pub(crate) async fn asked_for(parts: &mut Parts, app: &Arc<App>) -> ApiResult<Self> {
+        // The connection is one of those there may be for as long as the WebSocket goes on.
+        let held = parts.extensions.get::<Connection>().map(Connection::hold);
+        match WebSocketUpgrade::from_request_parts(parts, app).await {
+            Ok(upgrade) => {
+                let upgrade = upgrade.max_message_size(MAX_READ).max_frame_size(MAX_READ).write_buffer_size(0);
+                Ok(Self { upgrade, held })
+            }
+            Err(rejection) => Err(refusal(&rejection)),
+        }
+    }
+
     /// Answers with the upgrade. Afterwards `work` goes on over it, however long it takes, and then it is closed for the reason that `work`
     /// gives; none when there is nobody to be told. What `work` gets beside the connection becomes ready when the caller's key is not valid
     /// any more, and says how to close then.

@@ -36,6 +36,7 @@ suite!(
     answers_are_kept_for_their_tenant,
     every_change_has_its_event,
     events_come_in_pieces_and_go,
+    webhooks_come_back_as_far_as_they_came,
 );
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use crate::{data_dir::Surroundings, key};
 
@@ -24,21 +24,37 @@ pub(crate) struct ServerArgs {
 
 /// A server with the key for it.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Without a slash at its end; safe to show.
     pub(super) url: String,
     /// In front of every path.
     prefix: String,
     authority: http::uri::Authority,
-    key: Option<HeaderValue>,
+    /// With the header that it goes into.
+    key: Option<(HeaderName, HeaderValue)>,
     /// Where the key came from, or why there is none.
     about_key: String,
+    is_of_dialect: bool,
 }
 
 impl Target {
     /// What options and environment say.
     pub(super) fn find(args: &ServerArgs) -> Result<Self> {
-        let url = args.server.as_deref().unwrap_or(DEFAULT);
+        Self::of(args.server.as_deref().unwrap_or(DEFAULT), |local| find_key(args, local), header::AUTHORIZATION)
+    }
+
+    /// The server of an address, for clients of another API that show the key in a header of their own. `given` is theirs; without it
+    /// the key is found as for all other commands.
+    pub(crate) fn of_dialect(url: &str, given: Option<key::Key>, header: HeaderName) -> Result<Self> {
+        let nothing = ServerArgs { server: None, key_file: None };
+        let find = |local| match given {
+            Some(key) => Ok((Some(key), "--api-key or the environment".to_owned())),
+            None => find_key(&nothing, local),
+        };
+        Self::of(url, find, header)
+    }
+
+    fn of(url: &str, find_key: impl FnOnce(bool) -> Result<(Option<key::Key>, String)>, header: HeaderName) -> Result<Self> {
         let uri: Uri = url.parse().map_err(|_| not_a_server(url))?;
         let authority = uri.authority().cloned().ok_or_else(|| not_a_server(url))?;
         match uri.scheme_str() {
@@ -52,14 +68,16 @@ impl Target {
             return Err(not_a_server(url));
         }
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        let (key, about_key) = find_key(args, is_this_machine(authority.host()))?;
-        let key =
-            key.map(|key| HeaderValue::from_str(&format!("Bearer {}", key.reveal()))).transpose().context("the key fits into no header")?;
+        let (key, about_key) = find_key(is_this_machine(authority.host()))?;
+        let is_of_dialect = header != header::AUTHORIZATION;
+        let scheme = if is_of_dialect { "" } else { "Bearer " };
+        let value = |key: key::Key| HeaderValue::from_str(&format!("{scheme}{}", key.reveal()));
+        let key = key.map(value).transpose().context("the key fits into no header")?;
         let key = key.map(|mut value| {
             value.set_sensitive(true);
-            value
+            (header, value)
         });
-        Ok(Self { url: format!("http://{authority}{prefix}"), prefix, authority, key, about_key })
+        Ok(Self { url: format!("http://{authority}{prefix}"), prefix, authority, key, about_key, is_of_dialect })
     }
 
     /// A request without a body.
@@ -67,14 +85,17 @@ impl Target {
         let uri =
             Uri::builder().scheme("http").authority(self.authority.clone()).path_and_query(format!("{}{target}", self.prefix)).build();
         let mut request = Request::builder().method(method).uri(uri.context("this makes no address")?).body(())?;
-        if let Some(key) = &self.key {
-            request.headers_mut().insert(header::AUTHORIZATION, key.clone());
+        if let Some((name, key)) = &self.key {
+            request.headers_mut().insert(name, key.clone());
         }
         Ok(request)
     }
 
     /// What to do when the server does not take the key.
     pub(super) fn why_unauthorized(&self) -> String {
+        if self.is_of_dialect {
+            return "does not take the key, or there is none; give the server's key with --api-key or BOXED_API_KEY".to_owned();
+        }
         match &self.key {
             Some(_) => format!(
                 "does not take the key from {}; set the server's key as CAISSON_API_KEY, or name a file with --key-file",

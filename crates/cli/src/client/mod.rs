@@ -21,9 +21,8 @@ use hyper_util::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::connect::Target;
 pub(crate) use self::{
-    connect::ServerArgs,
+    connect::{ServerArgs, Target},
     encode::percent,
     events::{Event, Events},
     socket::Socket,
@@ -47,7 +46,11 @@ pub(crate) struct Client {
 
 /// Does `work` with a client for the server that `args` name, in a runtime of its own.
 pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: impl FnOnce(Client) -> F) -> Result<T> {
-    let target = Target::find(args)?;
+    talk_to(Target::find(args)?, work)
+}
+
+/// The same with a server that is known.
+pub(crate) fn talk_to<T, F: Future<Output = Result<T>>>(target: Target, work: impl FnOnce(Client) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let mut connector = HttpConnector::new();
@@ -115,6 +118,18 @@ impl Client {
         self.send(request.map(|()| body)).await
     }
 
+    /// Sends a body of some other type and reads the JSON answer.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, target: &str, kind: HeaderValue, body: Body) -> Result<T> {
+        let mut request = self.target.request(Method::POST, target)?;
+        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        read(self.send(request.map(|()| body)).await?).await
+    }
+
+    /// Where the server is, for people.
+    pub(crate) fn url(&self) -> &str {
+        &self.target.url
+    }
+
     async fn request(
         &self,
         method: Method,
@@ -158,9 +173,10 @@ impl Client {
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> Refusal {
-        let mut message = match serde_json::from_slice::<ErrorBody>(body) {
-            Ok(body) => body.error.message,
-            Err(_) => format!("the server at {} answered with {status}; is it a Caisson server?", self.target.url),
+        let of_dialect = || serde_json::from_slice::<serde_json::Value>(body).ok()?["message"].as_str().map(str::to_owned);
+        let mut message = match serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error.message).or_else(of_dialect) {
+            Some(message) => message,
+            None => format!("the server at {} answered with {status}; is it a Caisson server?", self.target.url),
         };
         if status == StatusCode::UNAUTHORIZED {
             message = format!("the server at {} {}", self.target.url, self.target.why_unauthorized());

@@ -1,7 +1,7 @@
 //! WebSockets of the server.
 
 use anyhow::{Context, Result, bail};
-use http::{HeaderValue, Method, header};
+use http::Method;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -20,9 +20,7 @@ impl Client {
         let authority = plain.uri().authority().context("a server has an address")?.clone();
         let path = plain.uri().path_and_query().map_or("/", |path| path.as_str());
         let mut request = format!("ws://{authority}{path}").into_client_request().context("this makes no address")?;
-        if let Some(key) = plain.headers().get(header::AUTHORIZATION) {
-            request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::clone(key));
-        }
+        request.headers_mut().extend(plain.headers().clone());
         let address = (authority.host().trim_start_matches('[').trim_end_matches(']'), authority.port_u16().unwrap_or(80));
         let opening = async {
             let stream = TcpStream::connect(address).await.with_context(|| format!("cannot reach the server at {}", self.target.url))?;

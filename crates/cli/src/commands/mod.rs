@@ -19,3 +19,4 @@ pub(crate) mod serve;
 pub(crate) mod sh;
 pub(crate) mod tenant;
 pub(crate) mod version;
+pub(crate) mod webhook;

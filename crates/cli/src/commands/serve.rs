@@ -108,13 +108,24 @@ impl ServeArgs {
 }
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
-    let config = Config::read(&args.sources(), &Surroundings::now())?;
+    with(&args.sources(), &[])
+}
+
+/// Serves as these sources say; the notes are for the log.
+pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
+    let config = Config::read(sources, &Surroundings::now())?;
     let data_dir = DataDir::take(&config.data_dir)?;
     raise_open_files().context("cannot raise the limit on open files")?;
     // Before there are threads and secrets. It inherits neither the environment nor a descriptor of ours.
     let backend =
         Native::start(NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) })?;
     logging::begin(&config.log, config.log_format)?;
+    for alias in &config.aliases {
+        tracing::info!("{alias} of the environment is used");
+    }
+    for note in notes {
+        tracing::info!("{note}");
+    }
     if backend.left_behind() > 0 {
         tracing::info!("Removing {} control groups that an earlier run has left", backend.left_behind());
     }
@@ -180,8 +191,10 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.max_sandboxes = config.max_sandboxes;
     engine_config.retention = config.retention;
     let engine = Engine::open(engine_config, Arc::new(backend), Arc::new(store)).await?;
-    let server_config =
+    let mut server_config =
         caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
+    server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
+    server_config.image_aliases.extend(config.image_aliases.clone());
     let server = match Server::bind(server_config, engine.clone()).await {
         Ok(server) => server,
         Err(error) => {

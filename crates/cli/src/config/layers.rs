@@ -14,6 +14,8 @@ pub(super) struct Given {
     pub(super) text: String,
     /// For messages: `CAISSON_LISTEN`, `--listen`, `listen in caisson.toml`.
     pub(super) place: String,
+    /// Whether a variable of the environment says so.
+    is_variable: bool,
 }
 
 /// One text per key.
@@ -31,7 +33,7 @@ impl Layers {
             layers.add_variable(name, value, problems);
         }
         for (key, flag, value) in &sources.flags {
-            layers.0.insert(*key, Given { text: value.clone(), place: (*flag).to_owned() });
+            layers.0.insert(*key, Given { text: value.clone(), place: (*flag).to_owned(), is_variable: false });
         }
         layers
     }
@@ -69,14 +71,15 @@ impl Layers {
                 Found::Refused(why) => problems.push(format!("{place} {why}")),
                 Found::Elsewhere => {}
                 Found::Setting(key) => match text_of(&value) {
-                    None => {
-                        problems.push(format!("{place} is a {}; write one text or number (lists of texts for `listen`)", value.type_str()))
-                    }
+                    None => problems.push(format!(
+                        "{place} is a {}; write one text or number (a list of texts for `listen`, a table of texts for `image_aliases`)",
+                        value.type_str()
+                    )),
                     Some(text) => {
-                        if key == Setting::ApiKey && can_be_read_by_others(path) {
+                        if key.is_secret() && can_be_read_by_others(path) {
                             problems.push(format!("{place} is a secret, but others can read the file; run `chmod 600 {shown}`"));
                         }
-                        self.0.insert(key, Given { text, place });
+                        self.0.insert(key, Given { text, place, is_variable: false });
                     }
                 },
             }
@@ -90,7 +93,11 @@ impl Layers {
             (Found::Elsewhere, _) => {}
             (Found::Setting(_), None) => problems.push(format!("{shown} is not UTF-8; write it anew")),
             (Found::Setting(key), Some(text)) => {
-                self.0.insert(key, Given { text: text.to_owned(), place: shown });
+                // Of another name that means the same.
+                if let Some(other) = self.0.get(&key).filter(|given| given.is_variable && given.text != text) {
+                    problems.push(format!("{} and {shown} mean the same and disagree; leave out one of them", other.place));
+                }
+                self.0.insert(key, Given { text: text.to_owned(), place: shown, is_variable: true });
             }
         }
     }
@@ -101,6 +108,10 @@ fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Table(pairs) => {
+            let texts: Option<Vec<String>> = pairs.iter().map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
+            texts.map(|texts| texts.join(","))
+        }
         toml::Value::Array(items) => {
             let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
             texts.map(|texts| texts.join(","))

@@ -9,7 +9,9 @@ mod settings;
 mod sources;
 mod values;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use caisson_core::Image;
 
 use self::{layers::Layers, values::Reader};
 pub(crate) use self::{
@@ -54,6 +56,12 @@ pub(crate) struct Config {
     pub(crate) accept_weaker_limits: bool,
     /// Under which addresses clients know it.
     pub(crate) public: Public,
+    /// For clients of the Boxed API alone.
+    pub(crate) boxed_key: Option<key::Key>,
+    /// Names of images that are others here, over the default ones.
+    pub(crate) image_aliases: BTreeMap<String, Image>,
+    /// Names of other systems in the environment that had a say.
+    pub(crate) aliases: Vec<&'static str>,
 }
 
 /// Everything that is wrong with a configuration, in one go.
@@ -95,6 +103,9 @@ impl Config {
 
         let public =
             Public { url: reader.get(Setting::PublicUrl, values::public), domain: reader.get(Setting::PublicDomain, values::public) };
+        let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
+        let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
+        let aliases = settings::ALIASES.iter().filter(|(name, key)| layers.get(*key).is_some_and(|given| given.place == *name));
 
         let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
         let key_is_named = layers.has(Setting::ApiKey);
@@ -105,6 +116,9 @@ impl Config {
         };
         if access == Access::Everybody && key_is_named {
             problems.push("CAISSON_AUTH is `none`, yet there is a key; leave out one of them".to_owned());
+        }
+        if access == Access::Everybody && layers.has(Setting::BoxedApiKey) {
+            problems.push("CAISSON_AUTH is `none`, yet there is a key in BOXED_API_KEY; leave out one of them".to_owned());
         }
         if !everywhere.is_empty() && access == Access::Everybody {
             problems.push(format!("CAISSON_AUTH is `none`, which is for this machine alone, yet CAISSON_LISTEN has {}; set CAISSON_API_KEY instead, or listen on 127.0.0.1", everywhere.join(", ")));
@@ -135,6 +149,9 @@ impl Config {
                 inline_output,
                 accept_weaker_limits,
                 public,
+                boxed_key,
+                image_aliases,
+                aliases: aliases.map(|(name, _)| *name).collect(),
             }),
             _ => Err(Problems(problems)),
         }

@@ -17,6 +17,8 @@ pub(crate) enum Setting {
     AcceptWeakerLimits,
     PublicUrl,
     PublicDomain,
+    BoxedApiKey,
+    ImageAliases,
 }
 
 /// In front of every name in the environment.
@@ -25,11 +27,14 @@ pub(super) const PREFIX: &str = "CAISSON_";
 /// Names that are reserved for what this version cannot do yet.
 const NOT_YET: [&str; 3] = ["database_url", "blob_url", "redis_url"];
 
+/// Names of other systems in the environment, and what they are here.
+pub(super) const ALIASES: [(&str, Setting); 1] = [("BOXED_API_KEY", Setting::BoxedApiKey)];
+
 /// Names in the environment that mean something to other commands.
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -44,6 +49,8 @@ impl Setting {
         Self::AcceptWeakerLimits,
         Self::PublicUrl,
         Self::PublicDomain,
+        Self::BoxedApiKey,
+        Self::ImageAliases,
     ];
 
     /// The name in `caisson.toml`.
@@ -63,7 +70,14 @@ impl Setting {
             Self::AcceptWeakerLimits => "accept_weaker_limits",
             Self::PublicUrl => "public_url",
             Self::PublicDomain => "public_domain",
+            Self::BoxedApiKey => "boxed_api_key",
+            Self::ImageAliases => "image_aliases",
         }
+    }
+
+    /// Whether it is shown to nobody.
+    pub(super) fn is_secret(self) -> bool {
+        matches!(self, Self::ApiKey | Self::BoxedApiKey)
     }
 }
 
@@ -85,6 +99,9 @@ pub(super) fn in_file(name: &str) -> Found {
 pub(super) fn in_environment(variable_name: &str) -> Found {
     if OF_OTHER_COMMANDS.contains(&variable_name) {
         return Found::Elsewhere;
+    }
+    if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == variable_name) {
+        return Found::Setting(*key);
     }
     // A name in lower case is another name.
     let name = variable_name.strip_prefix(PREFIX).filter(|rest| *rest == rest.to_uppercase()).unwrap_or("").to_lowercase();

@@ -5,19 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::settings::{PREFIX, Setting};
+use super::settings::{ALIASES, PREFIX, Setting};
 
 /// The file that is read when no other is named.
 const DEFAULT_FILE: &str = "caisson.toml";
 
-/// All variables of the environment whose names are ours.
+/// All variables of the environment whose names are ours, or those of other systems that we take.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment(pub(crate) Vec<(OsString, OsString)>);
 
 impl Environment {
     /// That of this process.
     pub(crate) fn now() -> Self {
-        Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect())
+        let is_alias = |name: &OsString| ALIASES.iter().any(|(alias, _)| name == alias);
+        Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || is_alias(name)).collect())
     }
 }
 

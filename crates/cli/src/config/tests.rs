@@ -155,3 +155,32 @@ fn sizes_and_homes_are_checked() {
     let sources = Sources { environment: Environment(vec![("CAISSON_LOG".into(), bytes)]), ..Sources::default() };
     assert!(Config::read(&sources, &Surroundings { is_root: true, ..Surroundings::default() }).unwrap_err().0[0].contains("not UTF-8"));
 }
+
+#[test]
+fn names_of_other_systems_are_taken_and_must_agree() {
+    let config = given("", &[("BOXED_API_KEY", "k")], &[]).read().unwrap();
+    assert_eq!((config.boxed_key, &config.aliases[..]), (Some(key::Key::new("k").unwrap()), &["BOXED_API_KEY"][..]));
+    let config = given("", &[("BOXED_API_KEY", "k"), ("CAISSON_BOXED_API_KEY", "k")], &[(Setting::BoxedApiKey, "flag")]).read().unwrap();
+    assert_eq!((config.boxed_key, config.aliases), (Some(key::Key::new("flag").unwrap()), Vec::new()));
+    refused(
+        &[("BOXED_API_KEY", "secret-1"), ("CAISSON_BOXED_API_KEY", "secret-2")],
+        &["BOXED_API_KEY", "CAISSON_BOXED_API_KEY", "disagree"],
+    );
+    refused(&[("BOXED_API_KEY", "k"), ("CAISSON_AUTH", "none")], &["BOXED_API_KEY", "none"]);
+    refused(&[("BOXED_API_KEY", "")], &["BOXED_API_KEY", "empty"]);
+    let problems = given("", &[("BOXED_API_KEY", "se cret")], &[]).problems();
+    assert!(!problems[0].contains("se cret"), "{problems:?}");
+}
+
+#[test]
+fn images_may_have_other_names() {
+    let table = "[image_aliases]\n'python:3.12' = 'host'\n\"a/b@sha256:0\" = 'host'\n";
+    for config in [given(table, &[], &[]), given("", &[("CAISSON_IMAGE_ALIASES", "python:3.12=host, a/b@sha256:0=host")], &[])] {
+        let aliases = config.read().unwrap().image_aliases;
+        assert_eq!(aliases.keys().collect::<Vec<_>>(), ["a/b@sha256:0", "python:3.12"]);
+    }
+    refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12")], &["CAISSON_IMAGE_ALIASES", "NAME=IMAGE"]);
+    refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12=nothing")], &["CAISSON_IMAGE_ALIASES", "`host`"]);
+    refused(&[("CAISSON_IMAGE_ALIASES", "=host")], &["without a name"]);
+    refused(&[("CAISSON_IMAGE_ALIASES", "a=host,a=host")], &["twice"]);
+}

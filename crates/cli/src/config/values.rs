@@ -1,11 +1,14 @@
 //! From text to values. Every refusal says what would be right.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
+
+use caisson_core::Image;
 
 use super::{layers::Layers, settings::Setting};
 use crate::{
@@ -34,7 +37,7 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(value),
             Err(what) => {
                 // Texts are shown, secrets are not.
-                let shown = if key == Setting::ApiKey || given.text.is_empty() {
+                let shown = if key.is_secret() || given.text.is_empty() {
                     String::new()
                 } else {
                     format!(" is `{}`:", printable::text(&given.text))
@@ -72,6 +75,25 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
 
 pub(super) fn api_key(text: &str) -> Result<key::Key, String> {
     key::Key::new(text).map_err(str::to_owned)
+}
+
+/// `NAME=IMAGE`, several with commas between them, over the ones that are there by default.
+pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, Image>, String> {
+    let mut aliases = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, image) = pair
+            .split_once('=')
+            .map(|(name, image)| (name.trim(), image.trim()))
+            .ok_or_else(|| "expected NAME=IMAGE, such as python:3.12=host; several are separated by commas".to_owned())?;
+        if name.is_empty() {
+            return Err("has an alias without a name".to_owned());
+        }
+        let image: Image = image.parse().map_err(|error| format!("{error}"))?;
+        if aliases.insert(name.to_owned(), image).is_some() {
+            return Err(format!("has `{}` twice; leave one out", printable::text(name)));
+        }
+    }
+    Ok(aliases)
 }
 
 /// Whether a key is needed.

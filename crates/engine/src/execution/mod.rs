@@ -111,7 +111,7 @@ pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecReq
     tasks.spawn(executions.track_future(async move {
         let result = async {
             let agent = living.ready_agent().await?;
-            let prepared = prepare(&living, &agent, request, None).await?;
+            let prepared = prepare(&living, &agent, request).await?;
             start(&core, &living, &agent, prepared).await
         };
         let mut started = match result.await {

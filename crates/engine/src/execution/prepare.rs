@@ -45,13 +45,7 @@ enum Wanted {
     Interpreter(String),
 }
 
-/// `report_changes`: a directory whose changed files are to be named at the end.
-pub(crate) async fn prepare(
-    living: &Living,
-    agent: &AgentClient,
-    request: ExecRequest,
-    report_changes: Option<String>,
-) -> Result<Prepared> {
+pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecRequest) -> Result<Prepared> {
     let mut code = None;
     let mut alternatives = Vec::new();
     let (argv, wanted) = match request.program {
@@ -109,7 +103,7 @@ pub(crate) async fn prepare(
         timeout_ms: request.timeout.map(|timeout| u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)),
         max_output_bytes: request.max_output_bytes,
         code,
-        report_changes,
+        report_changes: request.report_changes,
     };
     let (stdin, timeout, wait_for_readers) = (stdin.unwrap_or_default(), request.timeout, request.wait_for_readers);
     Ok(Prepared { start, first, inline_stdin, stdin, timeout, wait_for_readers, wanted })

@@ -293,7 +293,13 @@ impl Started {
         let (id, sandbox, duration_ms) = (execution.id, execution.sandbox, u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX));
         tracing::debug!(execution.id = %id, sandbox.id = %sandbox, duration_ms, status = status.as_str(), "Execution {id} ended");
         execution.outcome = Some(outcome);
-        Ok(ExecutionResult { execution, stdout: stdout.captured, stderr: stderr.captured })
+        Ok(ExecutionResult {
+            execution,
+            stdout: stdout.captured,
+            stderr: stderr.captured,
+            changes: ended.changes,
+            changes_truncated: ended.changes_truncated,
+        })
     }
 
     /// Writes the outcome; gives up after a few attempts, and then the next start calls the execution lost.

@@ -71,7 +71,7 @@ pub(crate) async fn write(Caller(app): Caller, Id(id): Id<SandboxId>, mut params
 }
 
 /// The body as the engine takes it. A client that stalls is an error like one that hangs up.
-pub(super) fn content(body: Body, stall: Duration) -> ByteStream {
+pub(crate) fn content(body: Body, stall: Duration) -> ByteStream {
     let frames = stream::unfold(body, move |mut body| async move {
         let next = match tokio::time::timeout(stall, body.frame()).await {
             Ok(frame) => frame?.map_err(io::Error::other),
@@ -153,7 +153,7 @@ fn describe(headers: &mut HeaderMap, stat: &FileStat) {
 
 /// The first `length` bytes of a content. A file that grows is cut there; one that has shrunk breaks the answer off, so that nobody
 /// takes the part for the whole.
-fn exactly(content: ByteStream, length: u64) -> impl futures::Stream<Item = io::Result<Bytes>> {
+pub(crate) fn exactly(content: ByteStream, length: u64) -> impl futures::Stream<Item = io::Result<Bytes>> {
     stream::unfold((content, length), |(mut content, left)| async move {
         if left == 0 {
             return None;

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
-use caisson_core::{ContextId, Error, ExecutionId, KeyId, SandboxId, Tenant};
+use caisson_core::{ContextId, Error, ExecutionId, KeyId, SandboxId, Tenant, WebhookId};
 
 use crate::error::ApiError;
 
@@ -30,6 +30,10 @@ impl Kind for ExecutionId {
 
 impl Kind for KeyId {
     const NAME: &str = "key";
+}
+
+impl Kind for WebhookId {
+    const NAME: &str = "webhook";
 }
 
 impl Kind for Tenant {

@@ -22,3 +22,4 @@ pub(crate) mod stream;
 pub(crate) mod tenants;
 pub mod types;
 pub(crate) mod watch;
+pub(crate) mod webhooks;

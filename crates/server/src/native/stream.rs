@@ -220,7 +220,7 @@ impl Talk {
 }
 
 /// How to close after what could not be read; `None` when there is nobody any more.
-fn broken(error: &axum::Error) -> Option<Closing> {
+pub(crate) fn broken(error: &axum::Error) -> Option<Closing> {
     use tokio_tungstenite::tungstenite::Error as Broken;
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Broken>());
     match cause? {

@@ -2,17 +2,17 @@
 
 use caisson_core::{
     ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream,
-    Tenant, TimeLimits, UserSpec,
+    Tenant, TimeLimits, UserSpec, WebhookId,
 };
 use caisson_engine::{
     GrepRequest, WindowSize,
-    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV},
+    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV, URL_BYTES},
 };
 use serde_json::{Value, json};
 use utoipa::{
     Number,
     openapi::{
-        Object, OneOfBuilder, OpenApi, RefOr, Schema,
+        Array, Object, OneOfBuilder, OpenApi, RefOr, Schema,
         path::Parameter,
         schema::{AdditionalProperties, ArrayItems, SchemaType, Type},
     },
@@ -40,6 +40,8 @@ fn begins_plainly(more: &str) -> String {
 const NO_NUL: &str = "^[^\\u0000]*$";
 /// `chmod`'s octal digits for 0 to 0777.
 const MODE: &str = "^(0o)?0*[0-7]{1,3}$";
+/// Addresses of receivers.
+const URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^/@#\\s\\\\][^@#\\s\\\\]*$";
 /// The number of an event, as text.
 const NUMBER: &str = "^[0-9]{1,19}$";
 /// RFC 4648 §4, with padding and without stray bits.
@@ -52,6 +54,7 @@ pub(super) fn tell(document: &mut OpenApi) {
     choices(document);
     labels_and_variables(document);
     tenants(document);
+    webhooks(document);
     parameters(document);
 }
 
@@ -172,6 +175,18 @@ fn tenants(document: &mut OpenApi) {
     }
 }
 
+fn webhooks(document: &mut OpenApi) {
+    let url = property(document, "CreateWebhook", "url");
+    (url.max_length, url.pattern) = (Some(URL_BYTES), Some(URL.to_owned()));
+    matching(property(document, "CreateWebhook", "tenant"), 1, Tenant::MAX_LENGTH, Tenant::PATTERN);
+    let description = property(document, "CreateWebhook", "description");
+    (description.max_length, description.pattern) = (Some(NOTE_LENGTH), Some(NO_NUL.to_owned()));
+    match schema_of(document, "CreateWebhook").properties.get_mut("types") {
+        Some(RefOr::T(Schema::Array(types))) => one_of(item_of_array(types), &EventKind::ALL.map(EventKind::as_str)),
+        _ => panic!("`types` of `CreateWebhook` is no list"),
+    }
+}
+
 fn parameters(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
@@ -183,6 +198,9 @@ fn parameters(document: &mut OpenApi) {
                     figure_or_text(parameter).pattern = Some(SandboxId::PATTERN.to_owned())
                 }
                 ("id", path) if path.starts_with("/v1/keys/") => figure_or_text(parameter).pattern = Some(KeyId::PATTERN.to_owned()),
+                ("id", path) if path.starts_with("/v1/webhooks/") => {
+                    figure_or_text(parameter).pattern = Some(WebhookId::PATTERN.to_owned())
+                }
                 ("id", path) if path.starts_with("/v1/tenants/") => {
                     matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN)
                 }
@@ -261,13 +279,19 @@ fn figure_or_text(parameter: &mut Parameter) -> &mut Object {
 }
 
 fn item_of(parameter: &mut Parameter) -> &mut Object {
-    if let Some(RefOr::T(Schema::Array(array))) = &mut parameter.schema
-        && let ArrayItems::RefOrSchema(items) = &mut array.items
+    match &mut parameter.schema {
+        Some(RefOr::T(Schema::Array(array))) => item_of_array(array),
+        _ => panic!("parameter `{}` is no list", parameter.name),
+    }
+}
+
+fn item_of_array(array: &mut Array) -> &mut Object {
+    if let ArrayItems::RefOrSchema(items) = &mut array.items
         && let RefOr::T(Schema::Object(object)) = &mut **items
     {
         return object;
     }
-    panic!("parameter `{}` is no list", parameter.name);
+    panic!("a list is not one of figures or texts");
 }
 
 #[cfg(test)]

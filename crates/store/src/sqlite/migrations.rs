@@ -10,6 +10,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (2, "tenants", include_str!("../../migrations/0002_tenants.sql")),
     (3, "events", include_str!("../../migrations/0003_events.sql")),
     (4, "events of sandbox", include_str!("../../migrations/0004_events_of_sandbox.sql")),
+    (5, "webhooks", include_str!("../../migrations/0005_webhooks.sql")),
 ];
 
 /// Everything that brings an empty file to the present schema.

@@ -7,6 +7,7 @@ mod read;
 mod rows;
 mod statements;
 mod tenants;
+mod webhooks;
 mod writer;
 
 use std::{
@@ -18,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox,
-    SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone,
+    Delivery, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox,
+    SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
 };
 use jiff::Timestamp;
 use sqlx::{
@@ -196,6 +197,28 @@ impl Ledger for Sqlite {
 
     fn written(&self) -> watch::Receiver<()> {
         self.writer.written()
+    }
+
+    async fn insert_webhook(&self, webhook: &Webhook) -> Result<(), StoreError> {
+        self.writer.submit(Operation::InsertWebhook(Box::new(webhook.clone()))).await?;
+        Ok(())
+    }
+
+    async fn save_delivery(&self, id: WebhookId, delivery: &Delivery) -> Result<(), StoreError> {
+        self.writer.submit(Operation::SaveDelivery(id, Box::new(delivery.clone()))).await?;
+        Ok(())
+    }
+
+    async fn remove_webhook(&self, tenant: &Tenant, id: WebhookId) -> Result<bool, StoreError> {
+        Ok(matches!(self.writer.submit(Operation::RemoveWebhook(tenant.clone(), id)).await?, Done::Removed(true)))
+    }
+
+    async fn webhooks(&self, tenant: &Tenant) -> Result<Vec<Webhook>, StoreError> {
+        webhooks::of(&self.readers, tenant).await
+    }
+
+    async fn every_webhook(&self) -> Result<Vec<Webhook>, StoreError> {
+        webhooks::all(&self.readers).await
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use caisson_core::{ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone};
+use caisson_core::{Delivery, ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone, Webhook, WebhookId};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -12,7 +12,7 @@ use super::{
     events,
     rows::{ExecutionRow, OutcomeRow, SandboxRow},
     statements::{self, Failure},
-    tenants, unavailable,
+    tenants, unavailable, webhooks,
 };
 
 /// Operations in one transaction.
@@ -35,6 +35,9 @@ pub(super) enum Operation {
     KeepAnswer(Box<AnswerRow>),
     ForgetAnswers { before_us: i64, limit: u32 },
     ForgetEvents { before_us: i64, limit: u32 },
+    InsertWebhook(Box<Webhook>),
+    SaveDelivery(WebhookId, Box<Delivery>),
+    RemoveWebhook(Tenant, WebhookId),
     Bury(Tombstone),
     Purge { before_us: i64, limit: u32 },
     Ping,
@@ -85,7 +88,7 @@ impl Writer {
         Self { queue, written }
     }
 
-    /// Changes with every commit.
+    /// Changes with every commit that an event may tell of.
     pub(super) fn written(&self) -> watch::Receiver<()> {
         self.written.clone()
     }
@@ -111,7 +114,10 @@ async fn write(mut db: SqliteConnection, mut jobs: mpsc::Receiver<Job>, committe
         } else {
             together(&mut db, &batch).await
         };
-        committed.send_replace(());
+        // Else whoever delivers events would be woken by having done so, and wake all others.
+        if !batch.iter().all(|job| matches!(job.operation, Operation::SaveDelivery(..))) {
+            committed.send_replace(());
+        }
         for (job, reply) in batch.drain(..).zip(replies) {
             // Whoever asked may have gone; what was asked is done all the same.
             job.reply.send(reply).ok();
@@ -198,6 +204,9 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::KeepAnswer(row) => answers::keep(db, row).await?,
         Operation::ForgetAnswers { before_us, limit } => return Ok(Done::Removed(answers::forget(db, *before_us, *limit).await?)),
         Operation::ForgetEvents { before_us, limit } => return Ok(Done::Removed(events::forget(db, *before_us, *limit).await?)),
+        Operation::InsertWebhook(webhook) => webhooks::insert(db, webhook).await?,
+        Operation::SaveDelivery(id, delivery) => webhooks::save(db, *id, delivery).await?,
+        Operation::RemoveWebhook(tenant, id) => return Ok(Done::Removed(webhooks::remove(db, tenant, *id).await?)),
         Operation::Bury(tombstone) => {
             let (sandboxes, executions) = statements::bury(db, tombstone).await?;
             return Ok(Done::Buried { sandboxes, executions });
@@ -215,6 +224,6 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
 
 impl Operation {
     fn is_one_statement(&self) -> bool {
-        !matches!(self, Self::InsertKey(_) | Self::Bury(_) | Self::Purge { .. })
+        !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(_) | Self::Purge { .. })
     }
 }

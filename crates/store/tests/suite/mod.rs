@@ -2,6 +2,7 @@
 
 mod events;
 mod tenants;
+mod webhooks;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +13,7 @@ use caisson_core::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-pub(crate) use self::{events::*, tenants::*};
+pub(crate) use self::{events::*, tenants::*, webhooks::*};
 
 /// A moment `seconds` after some fixed one.
 fn at(seconds: i64) -> Timestamp {

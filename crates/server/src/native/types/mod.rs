@@ -19,6 +19,7 @@ mod search;
 mod stream;
 mod tenant;
 mod watch;
+mod webhook;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
 pub use context::{CodeBody, CodeErrorBody, CodeResultBody, CodeStartEvent, ContextBody, ContextsBody, CreateContextBody, ShownBody};
@@ -38,6 +39,7 @@ pub use search::{GrepBody, GrepLineBody, GrepMatchBody};
 pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_output, encode_output};
 pub use tenant::{CallerBody, HoldingsBody, QuotasBody, TenantBody, UpdateQuotasBody};
 pub use watch::FileEventBody;
+pub use webhook::{CreateWebhookBody, WebhookBody, WebhookFailureBody};
 
 pub(crate) use field::printable_path;
 pub(crate) use link::{DEFAULT as DEFAULT_LINK, LONGEST as LONGEST_LINK, SHORTEST as SHORTEST_LINK};

@@ -101,6 +101,7 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
         ("ExecRequest", "POST", format!("{sandbox}/exec"), program.clone(), None),
         ("RunRequest", "POST", "/v1/run".to_owned(), program.clone(), None),
         ("CreateKey", "POST", "/v1/keys".to_owned(), json!({}), None),
+        ("CreateWebhook", "POST", "/v1/webhooks".to_owned(), json!({"url": "https://example.com/"}), None),
         ("UpdateQuotas", "PATCH", "/v1/tenants/x".to_owned(), json!({}), None),
         ("SignalRequest", "POST", format!("{execution}/signal"), json!({}), None),
         ("ResizeRequest", "POST", format!("{execution}/resize"), json!({"cols": 1, "rows": 1}), None),
@@ -128,7 +129,8 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
             }
         }
     }
-    for (path, item) in document["paths"].as_object().unwrap() {
+    // Dialects refuse what their contracts refuse.
+    for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| crate::dialects::of(path).is_none()) {
         for (method, operation) in item.as_object().unwrap() {
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
@@ -144,6 +146,7 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
                         query += &format!("&{}=a", other["name"].as_str().unwrap());
                     }
                     let target = path.replace("/v1/sandboxes/{id}", sandbox).replace("/v1/executions/{id}", execution);
+                    let target = target.replace("{id}", "whk0000000000000000000000000");
                     let refused = is_refused(&bench, &method.to_uppercase(), &format!("{target}?{query}"), "").await;
                     assert_eq!(refused, expect, "{method} {target}?{query:.300}");
                     tried += 1;

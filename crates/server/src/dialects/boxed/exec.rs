@@ -1,0 +1,224 @@
+//! Programs: each a process of its own, answered when it has ended.
+
+use std::{pin::pin, time::Duration};
+
+use axum::{body::Body as Answer, response::Response};
+use bytes::Bytes;
+use caisson_core::{ExecutionStatus, Result, SandboxId, Stream, TimeLimits};
+use caisson_engine::{Captured, Engine, ExecRequest, ExecutionResult, Program};
+use futures::{StreamExt, stream};
+use http::{StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use super::{
+    OUTPUT,
+    answer::{JSON, Named, bad_request, failed, json},
+    artifacts::{self, BoxedArtifact},
+    body::Body,
+};
+use crate::{
+    caller::Caller,
+    error::{ApiError, ApiResult},
+};
+
+/// The kernel takes no argument of this length or more; longer code is run from a file.
+const MAX_ARGUMENT: usize = 128 << 10;
+/// So much of each output is answered whole. Of more, it is the begin and the end.
+const MAX_OUTPUT: u64 = 16 << 20;
+/// Bytes read from a log at one time.
+const PIECE: usize = 256 << 10;
+const TIMED_OUT: i32 = 124;
+const NOT_FOUND: i32 = 127;
+/// Added to the number of a signal.
+const SIGNALLED: i32 = 128;
+const SIGKILL: i32 = 9;
+
+/// What to run.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct BoxedExec {
+    code: Option<String>,
+    /// `python` (when absent), `javascript`, `node`, `bash` or `sh`
+    language: Option<String>,
+    /// Milliseconds until its process tree is killed; only the sandbox's own time when absent
+    timeout_ms: Option<i64>,
+}
+
+/// How it went.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BoxedResult {
+    stdout: String,
+    stderr: String,
+    /// Files in `/output` that it made or changed, sorted by path
+    artifacts: Vec<BoxedArtifact>,
+    exit_code: Option<i32>,
+}
+
+/// Runs a program in a sandbox.
+///
+/// One that fails is a success here: look at `exit_code`, which is 124 after `timeout_ms`, 127 where the image has no interpreter, and 128
+/// and the number of the signal for one that was killed. When the client hangs up, the program is killed.
+#[utoipa::path(post, path = "/v1/sandbox/{id}/exec", operation_id = "boxed_exec", tag = "boxed",
+    params(("id" = String, Path)), request_body = BoxedExec, responses((status = 200, description = "It has ended", body = BoxedResult)))]
+pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<BoxedExec>) -> ApiResult<Response> {
+    let program = program(body.language.as_deref().unwrap_or_default(), body.code.unwrap_or_default())?;
+    let id = named.id()?;
+    let timeout = body.timeout_ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+    let request = ExecRequest {
+        timeout: timeout.map(|ms| Duration::from_millis(ms).min(TimeLimits::MAX)),
+        report_changes: Some(OUTPUT.to_owned()),
+        ..ExecRequest::new(program)
+    };
+    let (engine, gone) = (app.engine.clone(), CancellationToken::new());
+    let client = gone.clone().drop_guard();
+    let ended = app.owned(async move { run(&engine, id, request, gone).await }).await?;
+    let result = match ended {
+        Ok(result) => result,
+        Err(caisson_core::Error::Invalid { code: "program_not_found" | "interpreter_missing", message }) => {
+            let result =
+                BoxedResult { stdout: String::new(), stderr: format!("{message}\n"), artifacts: Vec::new(), exit_code: Some(NOT_FOUND) };
+            return Ok(json(StatusCode::OK, &result));
+        }
+        Err(error) => return Err(failed(&app.engine, id, error).await),
+    };
+    drop(client);
+    answer(&app.engine, id, result).await
+}
+
+fn program(language: &str, code: String) -> ApiResult<Program> {
+    let (name, argv) = match language {
+        "" | "python" => ("python", ["python3", "-c"]),
+        "javascript" | "node" => ("node", ["node", "-e"]),
+        "bash" | "sh" => ("bash", ["bash", "-c"]),
+        other => return Err(bad_request(format!("unsupported language: {other}"))),
+    };
+    Ok(if code.len() < MAX_ARGUMENT && !code.contains('\0') {
+        Program::Argv(argv.into_iter().map(str::to_owned).chain([code]).collect())
+    } else {
+        Program::Code { language: name.to_owned(), text: code, args: Vec::new() }
+    })
+}
+
+/// Until it has ended. It is killed when nobody waits for it any more.
+async fn run(engine: &Engine, id: SandboxId, request: ExecRequest, gone: CancellationToken) -> Result<ExecutionResult> {
+    let running = engine.exec(id, request).await?;
+    let execution = running.execution.id;
+    let mut ended = pin!(running.wait());
+    tokio::select! {
+        result = &mut ended => return result,
+        // Nothing is lost: it is waited for once more.
+        () = gone.cancelled() => {}
+    }
+    // It may have ended meanwhile.
+    engine.kill(execution).await.ok();
+    ended.await
+}
+
+/// The exit code as a shell has it.
+pub(super) fn exit_code(result: &ExecutionResult) -> Option<i32> {
+    let outcome = result.execution.outcome.as_ref()?;
+    match outcome.status {
+        ExecutionStatus::TimedOut => Some(TIMED_OUT),
+        ExecutionStatus::Lost => None,
+        _ => outcome.exit_code.or_else(|| Some(SIGNALLED + outcome.signal.unwrap_or(SIGKILL))),
+    }
+}
+
+async fn answer(engine: &Engine, id: SandboxId, result: ExecutionResult) -> ApiResult<Response> {
+    let mut notes = Vec::new();
+    if let Some(outcome) = &result.execution.outcome
+        && !matches!(outcome.status, ExecutionStatus::Exited | ExecutionStatus::Signaled)
+    {
+        notes.extend(outcome.message.clone());
+    }
+    let stdout = said(engine, &result, Stream::Stdout, &result.stdout, &mut notes).await?;
+    let mut stderr = said(engine, &result, Stream::Stderr, &result.stderr, &mut notes).await?;
+    let wanted = artifacts::wanted(&result, &mut notes);
+    for note in notes {
+        if !stderr.is_empty() && !stderr.ends_with('\n') {
+            stderr.push('\n');
+        }
+        stderr += &format!("boxed: {note}\n");
+    }
+    let whole = BoxedResult { stdout, stderr, artifacts: Vec::new(), exit_code: exit_code(&result) };
+    if wanted.is_empty() {
+        return Ok(json(StatusCode::OK, &whole));
+    }
+    // One file after the other, so that no more than one is in memory.
+    let text = |value: &str| serde_json::to_string(value).map_err(|_| ApiError::internal());
+    let head = format!("{{\"stdout\":{},\"stderr\":{},\"artifacts\":[", text(&whole.stdout)?, text(&whole.stderr)?);
+    let tail = format!("],\"exit_code\":{}}}\n", whole.exit_code.map_or_else(|| "null".to_owned(), |code| code.to_string()));
+    let mut first = true;
+    let files = artifacts::read(engine.clone(), id, wanted).map(move |artifact| {
+        let comma = if std::mem::take(&mut first) { "" } else { "," };
+        format!("{comma}{}", serde_json::to_string(&artifact).expect("an artifact is text"))
+    });
+    let pieces = stream::once(std::future::ready(head)).chain(files).chain(stream::once(std::future::ready(tail)));
+    let body = Answer::from_stream(pieces.map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece))));
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    Ok(response)
+}
+
+/// All that it wrote to one stream, or, where that is too much, how it begins and how it ends.
+async fn said(
+    engine: &Engine,
+    result: &ExecutionResult,
+    stream: Stream,
+    captured: &Captured,
+    notes: &mut Vec<String>,
+) -> ApiResult<String> {
+    if !captured.truncated() {
+        return Ok(String::from_utf8_lossy(&captured.head).into_owned());
+    }
+    let total = captured.total_bytes;
+    let mut all = Vec::new();
+    while total <= MAX_OUTPUT && (all.len() as u64) < total {
+        match engine.output(result.execution.id, stream, all.len() as u64, PIECE).await? {
+            Some(piece) if piece.offset == all.len() as u64 && !piece.data.is_empty() => all.extend_from_slice(&piece.data),
+            // The rest is not kept.
+            _ => break,
+        }
+    }
+    if all.len() as u64 != total {
+        let (head, tail) = (captured.head.len(), captured.tail.len());
+        notes.push(format!("of {total} bytes on {} these are the first {head} and the last {tail}", stream.as_str()));
+        all = [&captured.head[..], &captured.tail].concat();
+    }
+    Ok(match String::from_utf8(all) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_upstreams() {
+        let argv = |language: &str| match program(language, "x".to_owned()).unwrap() {
+            Program::Argv(argv) => argv.join(" "),
+            other => panic!("{other:?}"),
+        };
+        for (language, expect) in [
+            ("", "python3 -c x"),
+            ("python", "python3 -c x"),
+            ("node", "node -e x"),
+            ("javascript", "node -e x"),
+            ("sh", "bash -c x"),
+            ("bash", "bash -c x"),
+        ] {
+            assert_eq!(argv(language), expect);
+        }
+        for language in ["ruby", "Python", " python", "python3"] {
+            let text = program(language, String::new()).unwrap_err().parts().2.to_owned();
+            assert_eq!(text, format!("unsupported language: {language}"));
+        }
+        for code in ["x".repeat(MAX_ARGUMENT), "a\0b".to_owned()] {
+            assert!(matches!(program("sh", code).unwrap(), Program::Code { language, .. } if language == "bash"));
+        }
+    }
+}
