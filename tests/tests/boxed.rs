@@ -323,7 +323,7 @@ fn files_go_in_and_out_whole() {
     // What is too much for its disk is refused, and ends nothing.
     let beyond = vec![8; 300 << 20];
     let full = upload(&server, &id, &[("file", Some("beyond"), &beyond), ("path", None, b"/tmp")]);
-    refused(&full, 413, "");
+    refused(&full, 429, "disk: limit 384 MiB");
     assert_eq!(bash(&server, &id, "ls /tmp"), "large\n");
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();

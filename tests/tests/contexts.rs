@@ -493,6 +493,40 @@ fn r5_4_contexts_survive_their_code_or_say_why_not() {
     server.finish();
 }
 
+/// Each of these is ordinary text or ordinary use, however odd, and none may cost the context its state.
+#[test]
+fn odd_texts_and_floods_end_no_context() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let python = Context::new(&sandbox, "python");
+    assert_eq!(python.says("kept = 1"), (String::new(), None));
+    // Two escapes each in JSON: more than a line may hold.
+    let large = python.run("'\u{1f600}' * 1_000_000");
+    assert_eq!((&large["status"], &large["results"][0]["omitted"]["text/plain"]), (&json!("ok"), &json!(1_000_002)), "{large:.500}");
+    // What a name of a file in no encoding is in Python.
+    assert_eq!(python.value("'a\\udcffb'"), "'a\\udcffb'");
+    assert_eq!(python.value("class Odd:\n    def __repr__(self): return '\\udcff'\nOdd()"), "\\udcff");
+    let shown = python.run("display({'x/%d' % n: 'y' for n in range(50)} | {'z' * 300: 'long', 'a/\\udcff': '\\udcff'}, raw=True)");
+    assert_eq!(shown["results"][0]["data"].as_object().unwrap().len(), 32, "{shown:#}");
+    assert_eq!(python.value("kept"), "1");
+
+    let node = Context::new(&sandbox, "node");
+    assert_eq!(node.says("var kept = 1").0, "");
+    assert_eq!(error(&node.run("throw new Error('\\ud800')"), "Error")["message"], "\u{fffd}");
+    let long = node.run("throw new Error('\u{1f600}x'.repeat(100_000))");
+    assert!(text(&error(&long, "Error")["message"]).contains("characters left out"), "{long:.500}");
+    assert_eq!(node.value("kept"), "1");
+
+    // What it writes all the time does not keep it unheard.
+    let bash = Context::new(&sandbox, "bash");
+    let flood = bash.try_run(&json!({"code": "yes & flood=$!; echo begun", "timeout_s": 20})).expect(200).json();
+    assert_eq!(flood["status"], "ok", "{flood:.500}");
+    let after = bash.try_run(&json!({"code": "kill $flood; wait; echo over", "timeout_s": 20})).expect(200).json();
+    assert_eq!(after["status"], "ok", "{after:.500}");
+    assert_eq!(bash.says("echo quiet").0.lines().last(), Some("quiet"));
+    server.finish();
+}
+
 #[test]
 fn many_small_runs_cost_no_memory() {
     let server = Server::start();

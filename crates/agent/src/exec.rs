@@ -316,7 +316,13 @@ impl Running {
                     (Ok(room), Some(frame)) => room.send(frame),
                     _ => return self.abandon().await,
                 },
-                // Cancel-safe, see `Output::read`.
+                // Cancel-safe, see `Output::read`. In front of what it writes, so that no flood keeps it unheard: what was written before is
+                // told before, here.
+                bytes = said(&mut self.channel), if self.outgoing.is_empty() => {
+                    self.tell_what_was_written_before();
+                    self.tell(Frame::new(Kind::Channel, bytes));
+                }
+                // Likewise.
                 (kind, bytes) = either(&mut self.stdout, &mut self.stderr), if self.outgoing.is_empty() => {
                     self.written += bytes.len() as u64;
                     let bytes = clip(bytes, self.written, start.max_output_bytes);
@@ -327,11 +333,6 @@ impl Running {
                         ended = Some(Ended::OutputLimit);
                         self.kill().await;
                     }
-                }
-                // Likewise.
-                bytes = said(&mut self.channel), if self.outgoing.is_empty() => {
-                    self.tell_what_was_written_before();
-                    self.tell(Frame::new(Kind::Channel, bytes));
                 }
             }
         }

@@ -1,8 +1,11 @@
 //! What a driver says: lines of JSON, bounded before anything is made of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
 
 use crate::figures;
 
@@ -40,7 +43,7 @@ impl Shown {
 }
 
 /// What a run raised.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub name: String,
     pub message: String,
@@ -73,29 +76,60 @@ pub(super) enum Done {
     Incomplete,
 }
 
+/// What a line may hold, whatever it is: an enum with a tag would keep all of it, the unknown included, before anything is looked at.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Line {
-    Ready {
-        version: String,
-    },
-    Begun {},
-    Display {
-        data: BTreeMap<String, String>,
-        #[serde(default)]
-        omitted: BTreeMap<String, u64>,
-    },
-    Value {
-        data: BTreeMap<String, String>,
-        #[serde(default)]
-        omitted: BTreeMap<String, u64>,
-    },
-    Error(Failure),
-    Done {
-        status: Done,
-        #[serde(default)]
-        exit_code: Option<i32>,
-    },
+struct Line {
+    #[serde(rename = "type")]
+    kind: Kind,
+    version: Option<String>,
+    data: Option<Bundle<String>>,
+    omitted: Option<Bundle<u64>>,
+    name: Option<String>,
+    message: Option<String>,
+    traceback: Option<String>,
+    status: Option<Done>,
+    exit_code: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Ready,
+    Begun,
+    Display,
+    Value,
+    Error,
+    Done,
+}
+
+/// Something by media type; no more is read than there may be.
+struct Bundle<T>(BTreeMap<String, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bundle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BundleVisitor(PhantomData))
+    }
+}
+
+struct BundleVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BundleVisitor<T> {
+    type Value = Bundle<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "up to {MAX_TYPES} media types")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut bundle = BTreeMap::new();
+        while let Some((name, content)) = map.next_entry::<String, T>()? {
+            if bundle.len() == MAX_TYPES || name.len() > MAX_TYPE {
+                return Err(de::Error::invalid_length(bundle.len(), &self));
+            }
+            bundle.insert(name, content);
+        }
+        Ok(Bundle(bundle))
+    }
 }
 
 /// Bytes into lines. Holds at most one incomplete line, and what came with its end.
@@ -140,24 +174,31 @@ fn read(line: &[u8]) -> Result<Message, String> {
     if line.len() > MAX_LINE {
         return Err(format!("it said more than {} at once", figures::bytes(MAX_LINE as u64)));
     }
-    let shown = |is_value, data: BTreeMap<String, String>, omitted: BTreeMap<String, u64>| {
-        let names = data.keys().chain(omitted.keys());
-        if data.len() + omitted.len() > MAX_TYPES || names.into_iter().any(|name| name.len() > MAX_TYPE) {
-            return Err(format!("it showed something in more than {MAX_TYPES} ways, or in one with a very long name"));
-        }
-        Ok(Message::Shown(Shown { is_value, data, omitted }))
-    };
     // The error's own text would quote what was said.
-    match serde_json::from_slice(line).map_err(|_| "something else than its driver wrote to its control channel".to_owned())? {
-        Line::Ready { version } => Ok(Message::Ready { version: figures::tamed(&version, MAX_VERSION) }),
-        Line::Begun {} => Ok(Message::Begun),
-        Line::Display { data, omitted } => shown(false, data, omitted),
-        Line::Value { data, omitted } => shown(true, data, omitted),
-        Line::Error(failure) => Ok(Message::Error(Failure { name: figures::tamed(&failure.name, MAX_NAME), ..failure })),
-        Line::Done { status, exit_code } => match exit_code {
-            None | Some(0..=255) => Ok(Message::Done { how: status, exit_code }),
-            Some(code) => Err(format!("it told of an exit code of {code}")),
-        },
+    let line = serde_json::from_slice(line).ok();
+    let message = line.and_then(message).ok_or_else(|| "something else than its driver wrote to its control channel".to_owned())?;
+    match message {
+        Message::Done { exit_code: Some(code), .. } if !(0..=255).contains(&code) => Err(format!("it told of an exit code of {code}")),
+        message => Ok(message),
+    }
+}
+
+/// What a line says, if it has all that belongs to its kind.
+fn message(line: Line) -> Option<Message> {
+    let shown = |is_value, data: Option<Bundle<String>>, omitted: Option<Bundle<u64>>| {
+        let omitted = omitted.map(|omitted| omitted.0).unwrap_or_default();
+        Some(Message::Shown(Shown { is_value, data: data?.0, omitted }))
+    };
+    match line.kind {
+        Kind::Ready => Some(Message::Ready { version: figures::tamed(&line.version?, MAX_VERSION) }),
+        Kind::Begun => Some(Message::Begun),
+        Kind::Display => shown(false, line.data, line.omitted),
+        Kind::Value => shown(true, line.data, line.omitted),
+        Kind::Error => {
+            let name = figures::tamed(&line.name?, MAX_NAME);
+            Some(Message::Error(Failure { name, message: line.message?, traceback: line.traceback? }))
+        }
+        Kind::Done => Some(Message::Done { how: line.status?, exit_code: line.exit_code }),
     }
 }
 
@@ -197,6 +238,8 @@ mod tests {
             "\u{0}\u{0}\n".to_owned(),
             "[]\n".to_owned(),
             "{\"type\":\"explode\"}\n".to_owned(),
+            "{\"type\":\"value\"}\n".to_owned(),
+            "{\"type\":\"error\",\"name\":\"x\"}\n".to_owned(),
             "{\"type\":\"done\",\"status\":\"ok\",\"exit_code\":256}\n".to_owned(),
             "{\"type\":\"value\",\"data\":{\"text/plain\":[1]}}\n".to_owned(),
             format!("{{\"type\":\"value\",\"data\":{{{}}}}}\n", many.join(",")),

@@ -234,7 +234,10 @@ impl Context {
     /// The error for somebody who wants something of an interpreter that has ended.
     fn ended(&self) -> Error {
         let why = self.view.borrow().message.clone().unwrap_or_else(|| "it was deleted".to_owned());
-        Error::conflict("context_ended", format!("context `{}` has ended: {why}; restart it, or make another", self.id))
+        Error::conflict(
+            "context_ended",
+            format!("context `{}` has ended: {why}; make another, or restart it if it is still listed", self.id),
+        )
     }
 }
 

@@ -64,6 +64,7 @@ impl Task {
                 After::GoesOn(interpreter)
             }
             Err(error) => {
+                self.context.has_ended(format!("it could not be started: {}", figures::tamed(&error.to_string(), 1000)));
                 drop(self);
                 return drop(ready.send(Err(error)));
             }

@@ -23,6 +23,7 @@ const AT_ONCE: u32 = 50;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Pause when the database did not answer.
 const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 pub(super) struct Courier {
     engine: Engine,
@@ -66,6 +67,7 @@ impl Courier {
     }
 
     async fn next(&mut self) -> Events {
+        let mut pause = REST;
         loop {
             let kinds = self.webhook.kinds.clone();
             let filter = EventFilter { after: self.webhook.delivery.until, sandbox: None, kinds, limit: AT_ONCE };
@@ -73,8 +75,11 @@ impl Courier {
             match timeout(patience, self.engine.next_events(&filter)).await {
                 Ok(Ok(events)) => return events,
                 Ok(Err(error)) => {
-                    tracing::debug!(webhook = %self.webhook.id, error = %error, "There are no events to be had");
-                    sleep(REST).await;
+                    if pause == REST {
+                        tracing::warn!(webhook = %self.webhook.id, error = %error, "Webhook {} has no events to be told of", self.webhook.id);
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_REST);
                 }
                 Err(_) => self.record().await,
             }
@@ -115,7 +120,9 @@ impl Courier {
 
     fn message<'a>(&'a self, url: &'a Url, event: &LifecycleEvent) -> Message<'a> {
         let body = serde_json::to_vec(&EventBody::from(event)).expect("an event has text keys and finite figures");
-        Message { id: format!("{}_{}", self.webhook.id, event.number), body: body.into(), url, secret: &self.webhook.secret }
+        // With its moment: after a power cut the last numbers may be given out again, to other events.
+        let id = format!("{}_{}_{}", self.webhook.id, event.number, event.at.as_microsecond());
+        Message { id, body: body.into(), url, secret: &self.webhook.secret }
     }
 
     fn note(&mut self, event: u64, outcome: Outcome) {

@@ -114,8 +114,7 @@ async fn write(mut db: SqliteConnection, mut jobs: mpsc::Receiver<Job>, committe
         } else {
             together(&mut db, &batch).await
         };
-        // Else whoever delivers events would be woken by having done so, and wake all others.
-        if !batch.iter().all(|job| matches!(job.operation, Operation::SaveDelivery(..))) {
+        if batch.iter().any(|job| job.operation.makes_events()) {
             committed.send_replace(());
         }
         for (job, reply) in batch.drain(..).zip(replies) {
@@ -223,6 +222,14 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
 }
 
 impl Operation {
+    /// Whether an event may tell of it.
+    fn makes_events(&self) -> bool {
+        matches!(
+            self,
+            Self::InsertSandbox(_) | Self::UpdateSandbox(_) | Self::InsertExecution(_) | Self::FinishExecution(..) | Self::Bury(_)
+        )
+    }
+
     fn is_one_statement(&self) -> bool {
         !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(_) | Self::Purge { .. })
     }

@@ -9,6 +9,11 @@ const CHANNEL = 9;
 const LARGEST = 8 * 1024 * 1024 - 4096;
 const LONGEST_MESSAGE = 64 * 1024;
 const LONGEST_TRACEBACK = 512 * 1024;
+// The host takes no more media types of one thing, and no longer names of them.
+const MOST_TYPES = 32;
+const LONGEST_TYPE = 200;
+// Halves of characters are no text.
+const HALF = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 const fs = require('fs'), net = require('net'), repl = require('repl'), util = require('util');
 const { Readable, Writable } = require('stream');
 const RICH = [
@@ -20,7 +25,8 @@ const pause = new Int32Array(new SharedArrayBuffer(4));
 
 // At once, so that nothing that is printed later comes before it.
 function tell(message) {
-  let line = Buffer.from(JSON.stringify(message) + '\n');
+  const whole = (_key, value) => (typeof value === 'string' ? value.replace(HALF, '\ufffd') : value);
+  let line = Buffer.from(JSON.stringify(message, whole) + '\n');
   while (line.length > 0) {
     try {
       line = line.subarray(fs.writeSync(CHANNEL, line));
@@ -64,8 +70,10 @@ function bundle(value) {
   return data;
 }
 
-function show(type, data) {
+function show(type, shown) {
   const omitted = {};
+  const named = Object.entries(shown).map(([name, content]) => [name.replace(HALF, '\ufffd'), content]);
+  const data = Object.fromEntries(named.filter(([name]) => Buffer.byteLength(name) <= LONGEST_TYPE).slice(0, MOST_TYPES));
   // The largest go first.
   while (JSON.stringify(data).length * 3 > LARGEST && Buffer.byteLength(JSON.stringify(data)) > LARGEST) {
     const largest = Object.keys(data).reduce((a, b) => (data[a].length >= data[b].length ? a : b));

@@ -28,6 +28,9 @@ LARGEST = 8 * 1024 * 1024 - 4096
 # So much of an error's own words, and of where it came from, is told.
 LONGEST_MESSAGE = 64 * 1024
 LONGEST_TRACEBACK = 512 * 1024
+# The host takes no more media types of one thing, and no longer names of them.
+MOST_TYPES = 32
+LONGEST_TYPE = 200
 # Out of the way of what programs do to descriptors by number.
 QUIET_PLACE = 300
 
@@ -118,7 +121,7 @@ def as_text(value):
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(bytes(value)).decode()
     if isinstance(value, str):
-        return value
+        return printable(value)
     return json.dumps(value)
 
 
@@ -155,7 +158,7 @@ def bundle(value):
                 if shown is not None:
                     data[kind] = as_text(shown)
     if "text/plain" not in data:
-        data["text/plain"] = repr(value)
+        data["text/plain"] = printable(repr(value))
     return data
 
 
@@ -169,8 +172,10 @@ def attempt(show):
 
 def show(kind, data):
     omitted = {}
-    # The largest go first.
-    while sum(len(text) for text in data.values()) * 6 > LARGEST and len(json.dumps(data)) > LARGEST:
+    named = [(printable(name), content) for name, content in data.items()]
+    data = dict([(name, content) for name, content in named if len(name.encode()) <= LONGEST_TYPE][:MOST_TYPES])
+    # The largest go first. A character is twelve bytes at most: two escapes, where it is beyond the first plane.
+    while sum(len(text) for text in data.values()) * 12 > LARGEST and len(json.dumps(data)) > LARGEST:
         largest = max(data, key=lambda key: len(data[key]))
         omitted[largest] = len(data.pop(largest))
     channel.tell(type=kind, data=data, omitted=omitted)
