@@ -92,10 +92,16 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         _ => prepared.timeout.map_or(START_WITHIN.1, |timeout| timeout.clamp(START_WITHIN.0, START_WITHIN.1)),
     };
     let answering = pin!(tokio::time::timeout(within, starting));
-    let (answer, before) = match future::select(pin!(hits_before(core, living)), answering).await {
-        Either::Left((before, answering)) => (answering.await, Some(before)),
-        // A backend that does not say holds nobody up.
-        Either::Right((answer, _)) => (answer, None),
+    let (answer, before) = if living.has_been_out_of_memory() {
+        // It may be so still, and then a program is killed sooner than it is counted what was before.
+        let before = hits_before(core, living).await;
+        (answering.await, Some(before))
+    } else {
+        match future::select(pin!(hits_before(core, living)), answering).await {
+            Either::Left((before, answering)) => (answering.await, Some(before)),
+            // A backend that does not say holds nobody up.
+            Either::Right((answer, _)) => (answer, None),
+        }
     };
     let answer = answer.unwrap_or(Err(AgentError::Silent(within)));
     let (frames, stream, found) = match answer {

@@ -365,6 +365,11 @@ impl Living {
         tokio::time::timeout(USAGE_WITHIN, backend.usage(self.id)).await.ok().flatten()
     }
 
+    /// Whether anything in it was killed for want of memory, as far as that is known.
+    pub(crate) fn has_been_out_of_memory(&self) -> bool {
+        self.oom_kills.load(Ordering::Acquire) > 0
+    }
+
     /// How often it has met its limits by now. A backend that does not say has counted nothing.
     pub(crate) async fn hits(&self, backend: &dyn Backend) -> Hits {
         let hits = self.usage(backend).await.map(Hits::from).unwrap_or_default();
