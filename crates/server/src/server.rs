@@ -18,6 +18,7 @@ use hyper_util::{
         graceful::{GracefulShutdown, Watcher},
     },
 };
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -38,6 +39,10 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause after a failure to accept, which mostly means that descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After this much silence the kernel asks a client whether it is there, again after so long, and so many times.
+const SILENT: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+const ASK: u32 = 4;
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// The largest head of a request, and what is read ahead of a body.
@@ -196,6 +201,9 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "Cannot set TCP_NODELAY: {error}");
         }
+        if let Err(error) = notice_who_vanishes(&stream) {
+            tracing::debug!(%peer, "Cannot have the kernel look after a connection: {error}");
+        }
         let traffic = Traffic::new();
         let place = self.present.enter(Arc::clone(&traffic));
         let service = {
@@ -231,6 +239,15 @@ impl Connections {
             tracing::debug!(%peer, "A connection ended early: {error}");
         }
     }
+}
+
+/// A client whose machine or network is gone says nothing of it. Where nothing is sent to it either, the kernel has to ask whether it is
+/// still there, or what it had open stays open.
+fn notice_who_vanishes(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, SILENT)?;
+    sockopt::set_tcp_keepintvl(stream, ASK_AGAIN)?;
+    sockopt::set_tcp_keepcnt(stream, ASK)?;
+    sockopt::set_socket_keepalive(stream, true)
 }
 
 #[cfg(test)]
