@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -17,7 +18,9 @@ use bytes::Bytes;
 use caisson_core::{KeyId, Scope};
 use caisson_engine::{Credential, Engine};
 use futures::future::BoxFuture;
+use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
+use jiff::Timestamp;
 
 use crate::{
     app::App,
@@ -34,11 +37,23 @@ pub(crate) struct View {
     pub(crate) scope: Scope,
     /// Absent for the configured key, and where none is needed.
     credential: Option<Arc<Credential>>,
+    /// When what let the caller in expires, where that is no key.
+    until: Option<Timestamp>,
 }
 
 impl View {
     pub(crate) fn new(app: &Arc<App>, engine: Engine, scope: Scope, credential: Option<Arc<Credential>>) -> Self {
-        Self { app: Arc::clone(app), engine, scope, credential }
+        Self { app: Arc::clone(app), engine, scope, credential, until: None }
+    }
+
+    /// The same, for whoever was let in until then.
+    pub(crate) fn until(self, expiry: Timestamp) -> Self {
+        Self { until: Some(expiry), ..self }
+    }
+
+    /// For what makes views of its own.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The key that was shown, when it is one of those that can be revoked.
@@ -46,18 +61,30 @@ impl View {
         self.credential.as_ref().map(|credential| credential.key.id)
     }
 
-    /// Returns when the caller's key is not valid any more. Whatever goes on behind an answer for the caller has to end then; the bodies
+    /// Returns when the caller's key or link is not valid any more. Whatever goes on behind an answer for the caller has to end then; the bodies
     /// of answers do so by themselves.
     pub(crate) async fn shut_out(&self) {
-        match &self.credential {
-            Some(credential) => credential.invalid().await,
-            None => std::future::pending().await,
+        let revoked = async {
+            match &self.credential {
+                Some(credential) => credential.invalid().await,
+                None => std::future::pending().await,
+            }
+        };
+        let expired = async {
+            match self.until {
+                Some(expiry) => expired(expiry).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = revoked => {}
+            () = expired => {}
         }
     }
 
-    /// Answers for as long as the caller's key is valid; then the wait or the stream breaks off.
+    /// Answers for as long as the caller's key or link is valid; then the wait or the stream breaks off.
     pub(crate) async fn while_valid(self: Arc<Self>, answering: impl Future<Output = Response>) -> Response {
-        if self.credential.is_none() {
+        if self.credential.is_none() && self.until.is_none() {
             return answering.await;
         }
         let response = tokio::select! {
@@ -65,14 +92,32 @@ impl View {
             // First, so that whoever revokes the own key hears of it.
             response = answering => response,
             // What has begun goes on in tasks of its own.
-            () = self.shut_out() => return auth::not_valid().into_response(),
+            () = self.shut_out() => return self.refusal().into_response(),
         };
         response.map(|body| {
-            if body.size_hint().exact().is_some() {
+            // One whose length is known may take just as long.
+            if body.is_end_stream() {
                 return body;
             }
             Body::new(Revocable { body, invalid: Box::pin(async move { self.shut_out().await }) })
         })
+    }
+
+    fn refusal(&self) -> ApiError {
+        if self.until.is_some() {
+            let message = "the link has expired; ask whoever gave it to you for a new one";
+            return ApiError::new(StatusCode::UNAUTHORIZED, "token_expired", message);
+        }
+        auth::not_valid()
+    }
+}
+
+/// Returns at this time. The clock of the host may be set meanwhile: it is looked at again.
+async fn expired(at: Timestamp) {
+    while let Ok(left) = Timestamp::now().duration_until(at).try_into()
+        && left != Duration::ZERO
+    {
+        tokio::time::sleep(left).await;
     }
 }
 
@@ -111,7 +156,7 @@ impl http_body::Body for Revocable {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.invalid.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(axum::Error::new("the key is not valid any more"))));
+            return Poll::Ready(Some(Err(axum::Error::new("the key or the link is not valid any more"))));
         }
         Pin::new(&mut self.body).poll_frame(context)
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use std::{num::NonZeroU16, sync::Arc};
 
-use super::{Asked, Links, Visit, cookies, token::NoToken};
+use super::{Asked, Links, PublicDomain, Visit, cookies, token::NoToken};
 use crate::{
     app::App,
     auth::{self, Auth, hosts},
@@ -19,8 +19,8 @@ use crate::{
 /// By what a request was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// A key; whether it was in `Authorization`, which then is ours.
-    Key { in_authorization: bool },
+    /// A key.
+    Key,
     /// A token in the address.
     Token(String),
     /// A token in a cookie.
@@ -33,48 +33,50 @@ pub(super) enum Admission {
 pub(super) fn admit(app: &Arc<App>, asked: &Asked, request: &Request) -> ApiResult<Visit> {
     let headers = request.headers();
     // Whoever was let in without a key sees what the sandbox's own tenant sees of it.
-    let of_owner = |id| {
+    let of_owner = |id, expiry| {
         let engine = app.operator.of_owner(id).unwrap_or_else(|| app.operator.clone());
-        Arc::new(View::new(app, engine, Scope::Run, None))
+        Arc::new(View::new(app, engine, Scope::Run, None).until(time(expiry)))
+    };
+    if matches!(app.config.auth, Auth::None) && !asked.is_by_host() {
+        auth::refuse_other_hosts(request)?;
+    }
+    // Before any key: a good link opens its port also to those whose key is another tenant's.
+    let by_token = asked.token.as_ref().map(|token| -> ApiResult<Visit> {
+        let place = asked.place().map_err(|_| invalid())?;
+        let expiry = app.links.check(token, place.id, place.port).map_err(no_token)?;
+        Ok(Visit { caller: of_owner(place.id, expiry), place, admission: Admission::Token(token.clone()) })
+    });
+    let no_token_opens = match by_token {
+        Some(Ok(visit)) => return Ok(visit),
+        Some(Err(why)) => Some(why),
+        None => None,
     };
     let refusal = match &app.config.auth {
         Auth::Keys(keys) => match auth::by_key(app, keys, Access::Port, request) {
-            Ok(caller) => {
-                let in_authorization = auth::check_key(app, keys, &only(headers, &header::AUTHORIZATION)).is_ok();
-                return Ok(Visit { place: asked.place()?, admission: Admission::Key { in_authorization }, caller: Arc::new(caller) });
-            }
+            Ok(caller) => return Ok(Visit { place: asked.place()?, admission: Admission::Key, caller: Arc::new(caller) }),
             Err(refusal) => Some(refusal),
         },
+        // Names of this machine are asked for by this machine alone. All others are there for somebody elsewhere, whom nothing keeps out.
+        Auth::None if asked.is_by_host() && !app.links.domain().is_some_and(PublicDomain::is_local) => Some(private()),
         Auth::None => None,
     };
-    if refusal.is_none() && !asked.is_by_host() {
-        auth::refuse_other_hosts(request)?;
-    }
-    if let Some(token) = &asked.token {
-        let place = asked.place().map_err(|_| invalid())?;
-        return match app.links.check(token, place.id, place.port) {
-            Ok(_) => Ok(Visit { caller: of_owner(place.id), place, admission: Admission::Token(token.clone()) }),
-            Err(why) => Err(no_token(why)),
-        };
+    if let Some(why) = no_token_opens {
+        return Err(why);
     }
     if asked.is_by_host()
         && let Ok(place) = asked.place()
     {
         match by_cookie(&app.links, headers, place.id, place.port) {
-            Some(Ok(())) => {
+            Some(Ok(expiry)) => {
                 refuse_other_origins(request)?;
-                return Ok(Visit { caller: of_owner(place.id), place, admission: Admission::Cookie });
+                return Ok(Visit { caller: of_owner(place.id, expiry), place, admission: Admission::Cookie });
             }
             Some(Err(why)) if refusal.is_some() => return Err(no_token(why)),
             _ => {}
         }
     }
     match refusal {
-        Some(_) if headers.get(header::AUTHORIZATION).is_none() && !headers.contains_key("x-api-key") => {
-            let message = "a port is private: send a key (`Authorization: Bearer KEY` or `X-API-Key: KEY`), or make a link with `POST \
-                           /v1/sandboxes/{id}/links` or `caisson port`";
-            Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
-        }
+        Some(_) if !headers.contains_key(header::AUTHORIZATION) && !headers.contains_key("x-api-key") => Err(private()),
         Some(refusal) => Err(refusal),
         None => {
             if asked.is_by_host() {
@@ -87,16 +89,18 @@ pub(super) fn admit(app: &Arc<App>, asked: &Asked, request: &Request) -> ApiResu
     }
 }
 
-fn only(headers: &HeaderMap, name: &http::HeaderName) -> HeaderMap {
-    headers.get(name).map(|value| HeaderMap::from_iter([(name.clone(), value.clone())])).unwrap_or_default()
+fn private() -> ApiError {
+    let message = "a port is private: send a key (`Authorization: Bearer KEY` or `X-API-Key: KEY`) where the server has keys, or make a link \
+                   with `POST /v1/sandboxes/{id}/links` or `caisson port`";
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
 }
 
 /// What the cookies of ours say. Pages of other ports can set some for this one, so that any that is right will do.
-fn by_cookie(links: &Links, headers: &HeaderMap, id: SandboxId, port: NonZeroU16) -> Option<Result<(), NoToken>> {
+fn by_cookie(links: &Links, headers: &HeaderMap, id: SandboxId, port: NonZeroU16) -> Option<Result<u64, NoToken>> {
     let mut last = None;
     for token in cookies::tokens(headers) {
         match links.check(&token, id, port) {
-            Ok(_) => return Some(Ok(())),
+            Ok(expiry) => return Some(Ok(expiry)),
             Err(why) => last = Some(Err(why)),
         }
     }
@@ -133,12 +137,16 @@ fn forbidden(origin: &str) -> ApiError {
 fn no_token(why: NoToken) -> ApiError {
     match why {
         NoToken::Expired(at) => {
-            let at = i64::try_from(at).ok().and_then(|at| Timestamp::from_second(at).ok()).unwrap_or(Timestamp::MAX);
-            let message = format!("the link expired at {at}; ask whoever gave it to you for a new one");
+            let message = format!("the link expired at {}; ask whoever gave it to you for a new one", time(at));
             ApiError::new(StatusCode::UNAUTHORIZED, "token_expired", message)
         }
         NoToken::Invalid => invalid(),
     }
+}
+
+/// Seconds since 1970 as a time.
+fn time(seconds: u64) -> Timestamp {
+    i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
 }
 
 fn invalid() -> ApiError {

@@ -4,11 +4,11 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
     asked::{Form, Place},
-    cookies, forward,
+    cookies, forward, leads,
     links::Links,
 };
 
@@ -48,7 +48,12 @@ const SANDBOX: HeaderValue =
 const EVERYBODY: HeaderValue = HeaderValue::from_static("*");
 
 /// Takes from an answer what it may not have, and adds what keeps its page apart. `opaque`: a page without an origin asks.
-pub(super) fn clean(headers: &mut HeaderMap, place: &Place, links: &Links, opaque: bool) {
+/// `asked`: the host that the client asked.
+pub(super) fn clean(headers: &mut HeaderMap, place: &Place, links: &Links, asked: &str, opaque: bool) {
+    // Where both are, the length is a lie (RFC 9112 §6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let upgraded = headers.get(header::UPGRADE).cloned();
     forward::remove_what_is_of_the_connection(headers);
     headers.remove("proxy-authenticate");
@@ -69,30 +74,12 @@ pub(super) fn clean(headers: &mut HeaderMap, place: &Place, links: &Links, opaqu
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, EVERYBODY);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EVERYBODY);
     }
-    let token = place.token.as_deref().filter(|_| place.is_link());
-    let led = headers.get(header::LOCATION).and_then(|to| to.to_str().ok());
-    if let Some(to) = led.and_then(|to| within(to, &links.prefix(place.id, place.port, token), place)) {
+    // One at most, so that nobody chooses another.
+    if let Some(to) = headers.remove(header::LOCATION)
+        && let Some(to) = leads::led(&to, place, links, asked)
+    {
         headers.insert(header::LOCATION, to);
     }
-}
-
-/// Where a program leads that means a place of its own, as it is told from outside; `None` for all other places.
-fn within(location: &str, prefix: &str, place: &Place) -> Option<HeaderValue> {
-    let own = |path: &str| {
-        // It may have gone by `X-Forwarded-Prefix` itself.
-        let told = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-        if told { HeaderValue::from_str(path).ok() } else { HeaderValue::from_str(&format!("{prefix}{path}")).ok() }
-    };
-    if location.starts_with('/') && !location.starts_with("//") {
-        return own(location);
-    }
-    let uri: Uri = location.parse().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let names = [format!("localhost:{}", place.port), format!("127.0.0.1:{}", place.port)];
-    let authority =
-        uri.authority().filter(|authority| is_http && names.iter().any(|name| authority.as_str().eq_ignore_ascii_case(name)))?;
-    let behind = location.split_once("://")?.1.strip_prefix(authority.as_str())?;
-    if behind.starts_with('/') { own(behind) } else { own(&format!("/{behind}")) }
 }
 
 /// Whether a page asks that has no origin: one of ours, or one that somebody else keeps apart.
@@ -139,7 +126,7 @@ mod tests {
         for (name, value) in said {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        clean(&mut headers, place, &Links::new(Public::default(), None), opaque);
+        clean(&mut headers, place, &Links::new(Public::default(), None), "localhost:8080", opaque);
         headers
     }
 
@@ -166,24 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn where_a_program_leads_is_told_from_outside() {
-        let prefix = format!("/v1/sandboxes/{ID}/ports/80");
-        for (rest, location, expect) in [
-            ("/", "/login?x=1#y", format!("{prefix}/login?x=1#y")),
-            ("/~ct_x/", "/login", format!("{prefix}/~ct_x/login")),
-            ("/", "http://localhost:80/a", format!("{prefix}/a")),
-            ("/", "https://127.0.0.1:80", format!("{prefix}/")),
-            ("/", "http://localhost:81/a", "http://localhost:81/a".to_owned()),
-            ("/", "https://example.com/a", "https://example.com/a".to_owned()),
-            ("/", "//example.com/a", "//example.com/a".to_owned()),
-            ("/", "next", "next".to_owned()),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
-            clean(&mut headers, &place(rest), &Links::new(Public::default(), None), false);
-            assert_eq!(headers[header::LOCATION], expect, "{location}");
+    fn r3_5_a_length_that_is_a_lie_does_not_pass() {
+        let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
+        for place in [place("/"), Place { form: Form::Host, ..place("/") }] {
+            let headers = cleaned(&place, false, &both);
+            assert!(!headers.contains_key("content-length") && !headers.contains_key("transfer-encoding"), "{headers:?}");
+            assert_eq!(cleaned(&place, false, &both[..1])["content-length"], "5");
         }
-        let told = HeaderValue::from_str(&format!("{prefix}/x")).unwrap();
-        assert_eq!(within(told.to_str().unwrap(), &prefix, &place("/")), Some(told.clone()));
+    }
+
+    #[test]
+    fn r3_5_an_answer_leads_to_one_place() {
+        let two = [("location", "next"), ("location", "../../sbxother/ports/1/")];
+        let headers = cleaned(&place("/"), false, &two);
+        assert_eq!(headers.get_all("location").iter().collect::<Vec<_>>(), ["next"]);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 
+use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
+use http_body::Body as _;
 
 use super::{
-    admit::Admission,
     asked::{Form, Place},
     cookies,
 };
 use crate::{
-    app::App,
-    auth::first_host,
+    auth::{self, Auth},
+    caller::View,
     error::{ApiError, ApiResult},
 };
 
@@ -37,8 +38,7 @@ const OURS: [&str; 9] = [
 /// - as `Host` its own name where the port has one, so that it goes with `Origin`, and otherwise `localhost`, which every program takes;
 /// - from us alone who asks and for what (`X-Forwarded-For`, `-Host`, `-Proto`, `-Prefix`);
 /// - no key, no token of ours but the one in its own address, and no cookie of others.
-pub(super) fn prepare(app: &App, place: &Place, admission: &Admission, peer: SocketAddr, upgrade: bool, head: &mut Parts) -> ApiResult<()> {
-    let asked = first_host(head).unwrap_or_default();
+pub(super) fn prepare(app: &View, place: &Place, asked: &str, peer: SocketAddr, upgrade: bool, head: &mut Parts) -> ApiResult<()> {
     head.uri = Uri::builder()
         .path_and_query(place.target())
         .build()
@@ -48,12 +48,13 @@ pub(super) fn prepare(app: &App, place: &Place, admission: &Admission, peer: Soc
     let headers = &mut head.headers;
     remove_what_is_of_the_connection(headers);
     OURS.iter().for_each(|name| drop(headers.remove(*name)));
-    if matches!(admission, Admission::Key { in_authorization: true }) {
+    // Whatever let the request in: a key that it shows beside a token is a key.
+    if headers.get_all(header::AUTHORIZATION).iter().any(|value| is_key(app, value)) {
         headers.remove(header::AUTHORIZATION);
     }
     cookies::go_in(headers, place);
     let host = match place.form {
-        Form::Host => asked.clone(),
+        Form::Host => asked.to_owned(),
         Form::Path { .. } => {
             // It may have a token in it, or tell other addresses of the API.
             headers.remove(header::REFERER);
@@ -66,7 +67,7 @@ pub(super) fn prepare(app: &App, place: &Place, admission: &Admission, peer: Soc
     };
     say(header::HOST, &host);
     say(HeaderName::from_static("x-forwarded-for"), &peer.ip().to_canonical().to_string());
-    say(HeaderName::from_static("x-forwarded-host"), &asked);
+    say(HeaderName::from_static("x-forwarded-host"), asked);
     say(HeaderName::from_static("x-forwarded-proto"), app.links.scheme());
     if let Form::Path { in_path } = place.form {
         let token = place.token.as_deref().filter(|_| in_path);
@@ -78,6 +79,19 @@ pub(super) fn prepare(app: &App, place: &Place, admission: &Admission, peer: Soc
         say(header::UPGRADE, "websocket");
     }
     Ok(())
+}
+
+/// Whether an `Authorization` is one of ours.
+fn is_key(app: &View, shown: &HeaderValue) -> bool {
+    let alone = HeaderMap::from_iter([(header::AUTHORIZATION, shown.clone())]);
+    matches!(&app.config.auth, Auth::Keys(keys) if auth::check_key(app.app(), keys, &alone).is_ok())
+}
+
+/// Says that a body of unknown length comes. Of methods that mostly have none, none would be passed on.
+pub(super) fn announce(body: &Body, headers: &mut HeaderMap) {
+    if !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Removes what is about one connection, and what that says is.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use caisson_core::SandboxId;
+use reqwest::Url;
 
 use super::{
     Public, PublicDomain,
@@ -73,6 +74,12 @@ impl Links {
         }
     }
 
+    /// Whether an address is at the API's origin, which is known by the name that a client asked and by the one that the operator gave it.
+    pub(super) fn is_api(&self, address: &Url, asked: &Url) -> bool {
+        let own = Url::parse(&self.base()).ok();
+        [Some(asked), own.as_ref()].into_iter().flatten().any(|api| door(api) == door(address))
+    }
+
     /// Whether clients speak TLS, to whoever stands before the server.
     pub(super) fn is_https(&self) -> bool {
         match (&self.public.url, self.domain()) {
@@ -94,6 +101,11 @@ impl Links {
             (None, _) => String::new(),
         }
     }
+}
+
+/// Host and port of an address. Which of both schemes a client speaks is known to whoever stands before the server.
+fn door(address: &Url) -> (Option<&str>, Option<u16>) {
+    (address.host_str().map(|host| host.trim_end_matches('.')), address.port().filter(|port| ![80, 443].contains(port)))
 }
 
 /// Every address of the machine is none that can be gone to.

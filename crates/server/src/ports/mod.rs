@@ -17,6 +17,7 @@ mod asked;
 mod cookies;
 mod exchange;
 mod forward;
+mod leads;
 mod links;
 mod page;
 mod public;
@@ -46,6 +47,7 @@ use self::{
 };
 use crate::{
     app::{Admitted, App, Peer},
+    auth::first_host,
     caller::View,
     error::{ApiError, ApiResult},
 };
@@ -105,7 +107,7 @@ pub(crate) async fn answer_host(app: Arc<App>, asked: ApiResult<Asked>, request:
 pub(crate) async fn answer(visit: Visit, request: Request) -> Response {
     let headers = request.headers().clone();
     let caller = Arc::clone(&visit.caller);
-    let by_key = matches!(visit.admission, Admission::Key { .. });
+    let by_key = matches!(visit.admission, Admission::Key);
     let admitted = Admitted(caller.engine.tenant().clone());
     let answering = async { pass(visit, request).await.unwrap_or_else(|refusal| page::refusal(refusal, &headers)) };
     let mut response = caller.while_valid(answering).await;
@@ -138,13 +140,15 @@ async fn pass(visit: Visit, mut request: Request) -> ApiResult<Response> {
     let opaque = answer::is_from_opaque(request.headers());
     let upgrade = exchange::Wanted::of(&mut request);
     let (mut head, body) = request.into_parts();
-    forward::prepare(&app, &place, &admission, peer, upgrade.is_some(), &mut head)?;
+    let asked = first_host(&head).unwrap_or_default();
+    forward::prepare(&app, &place, &asked, peer, upgrade.is_some(), &mut head)?;
+    forward::announce(&body, &mut head.headers);
     let stream = app.engine.connect_port(place.id, place.port).await.map_err(refused)?;
     let mut response = match exchange::exchange(&app, stream, Request::from_parts(head, body), upgrade).await {
         Ok(response) => response,
         Err(failure) => return Err(failed(&app, &place, failure).await),
     };
-    answer::clean(response.headers_mut(), &place, &app.links, opaque);
+    answer::clean(response.headers_mut(), &place, &app.links, &asked, opaque);
     Ok(response)
 }
 
