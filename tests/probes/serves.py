@@ -79,6 +79,12 @@ async def misbehave(what, writer, reader):
         await writer.drain()
         await RELEASED.wait()
         writer.write(b"last")
+    elif what == "slow":
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nfirst ")
+        await writer.drain()
+        await reader.read()
+    elif what == "away":
+        writer.write(answer("307 Away", b"", "text/plain", ["Location: ../../../../../keys"]))
     elif what == "never":
         await reader.read()
     elif what == "origin":

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Client, Heard, Request, Sandbox, Server, Setup, Value, eventually, json, meant_to_lack, needs};
+use caisson_tests::{Client, Heard, Request, Sandbox, Server, Setup, Value, allowed, eventually, json, meant_to_lack, needs};
 
 const SERVES: &str = include_str!("../probes/serves.py");
 const PAGE: &str = include_str!("../probes/page.js");
@@ -171,6 +171,11 @@ fn requests_go_in_as_they_are() {
     }
     let chunks = port.ask("POST", "/a").send_chunks((0..10).map(|n| vec![b'0' + n; 1000])).expect(200).json();
     assert_eq!(chunks["body"].as_str().unwrap().len(), 10_000);
+    // Also of methods that mostly have none.
+    for method in ["GET", "DELETE", "OPTIONS"] {
+        let told = port.ask(method, "/a").send_chunks([b"asked ".to_vec(), b"in pieces".to_vec()].into_iter()).expect(200).json();
+        assert_eq!((&told["method"], &told["body"]), (&json!(method), &json!("asked in pieces")));
+    }
     server.finish();
 }
 
@@ -427,6 +432,145 @@ fn r3_5_keys_and_cookies_of_others_stay_outside() {
     worker.refused(403, "service_worker");
     assert_eq!(port.ask("GET", "/bad/leads").send().expect(302).header("location"), Some(port.target("/elsewhere?x=1").as_str()));
     assert!(!server.log().contains(&token), "tokens are in no log");
+    server.finish();
+}
+
+/// A key that is not enough by itself is still a key.
+#[test]
+fn r3_5_no_key_goes_in_whatever_let_the_request_in() {
+    let server = Setup::default().env("CAISSON_PUBLIC_DOMAIN", DOMAIN).start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let (operator, token, host) = (server.client.key.clone().unwrap(), port.token(), port.host());
+    let made = server.post("/v1/keys", &json!({"tenant": "default", "scope": "read"})).expect(201).json();
+    let reads = made["key"].as_str().unwrap();
+    let bearer = format!("Bearer {reads}");
+    let stranger = anonymous(&server);
+    stranger.request("POST", &port.target("/x")).header("authorization", &bearer).send().refused(403, "forbidden");
+    for request in [
+        stranger.request("POST", &port.target(&format!("/~{token}/x"))),
+        stranger.request("POST", &port.target(&format!("/x?caisson_token={token}"))),
+        stranger.request("POST", &format!("/x?caisson_token={token}")).header("host", &host),
+        stranger.request("POST", "/x").header("host", &host).header("cookie", &format!("caisson_token={token}")),
+    ] {
+        let told = port.told(request.header("authorization", &bearer).header("x-api-key", reads).bytes("x"));
+        assert!(!told.to_string().contains(reads), "the key is inside: {told}");
+    }
+    // Not as one of two either, whichever is looked at first.
+    for (first, second) in [("Bearer apps-own", bearer.as_str()), (bearer.as_str(), "Bearer apps-own")] {
+        let head = format!(
+            "GET {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-api-key: {operator}\r\nauthorization: {first}\r\n\
+             authorization: {second}\r\n\r\n",
+            port.target("/x"),
+            server.client.address
+        );
+        let mut stream = TcpStream::connect(server.client.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains(reads) && !answer.contains(&operator), "{answer}");
+    }
+    // Nor do those who have one follow a program elsewhere in the API.
+    let away = port.ask("GET", "/bad/away").send().expect(307);
+    assert_eq!(away.header("location"), None);
+    server.finish();
+}
+
+#[test]
+fn r3_5_a_link_opens_its_port_also_to_those_with_a_key_of_another_tenant() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let made = server.post("/v1/keys", &json!({"tenant": "other"})).expect(201).json();
+    let other = Client { key: Some(made["key"].as_str().unwrap().to_owned()), ..server.client.clone() };
+    other.request("GET", &port.target("/a")).send().refused(404, "not_found");
+    let told = other.request("GET", &port.target(&format!("/~{}/a", port.token()))).send().expect(200).json();
+    assert_eq!((&told["target"], heard(&told, "authorization")), (&json!("/a"), vec![]));
+    server.finish();
+}
+
+#[test]
+fn r3_5_without_keys_a_name_that_others_can_ask_for_needs_a_link() {
+    let server = Setup::default().without_key().env("CAISSON_AUTH", "none").env("CAISSON_PUBLIC_DOMAIN", DOMAIN).start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let (token, host) = (port.token(), port.host());
+    let ask = |target: &str| server.request("GET", target).header("host", &host);
+    for request in [ask("/a"), ask("/a").header("authorization", "Bearer x"), ask("/a").header("x-forwarded-host", "localhost")] {
+        request.send().refused(401, "unauthorized");
+    }
+    ask("/a?caisson_token=ct_x").send().refused(401, "invalid_token");
+    ask("/a").header("cookie", "caisson_token=ct_x").send().refused(401, "invalid_token");
+    let refused = server.try_socket("/websocket", &[("host", &host)]).unwrap_err();
+    assert_eq!((refused.status, refused.code().as_str()), (401, "unauthorized"));
+    assert_eq!(port.told(ask(&format!("/a?caisson_token={token}")))["target"], "/a");
+    assert_eq!(port.told(ask("/a").header("cookie", &format!("caisson_token={token}")))["target"], "/a");
+    server.finish();
+}
+
+/// Reads until the answer breaks off, which it must not do as if it were whole.
+#[track_caller]
+fn breaks_off(mut body: impl Read) {
+    body.read_to_end(&mut Vec::new()).unwrap_err();
+}
+
+#[test]
+fn r3_5_what_a_link_opened_ends_with_it() {
+    let server = Setup::default().env("CAISSON_PUBLIC_DOMAIN", DOMAIN).start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let (stranger, host) = (anonymous(&server), port.host());
+    let lasts = allowed(Duration::from_secs(4)).as_secs();
+    let token = port.link(json!({"port": PORT, "expires_in_s": lasts}))["token"].as_str().unwrap().to_owned();
+    let by_path = |what: &str| stranger.request("GET", &port.target(&format!("/~{token}{what}")));
+    let by_cookie = stranger.request("GET", "/ticks").header("host", &host).header("cookie", &format!("caisson_token={token}"));
+    let open = [by_path("/ticks"), by_path("/bad/slow"), by_cookie].map(Request::open);
+    assert!(open.iter().all(|answer| answer.status == 200));
+    let mut socket = server.try_socket(&port.target(&format!("/~{token}/websocket")), &[("authorization", "none")]).unwrap();
+    // This one waits for a head that never comes.
+    by_path("/bad/never").send().refused(401, "token_expired");
+    open.into_iter().for_each(|answer| breaks_off(answer.body));
+    socket.try_hear().unwrap_err();
+    eventually("the end of all inside", WITHIN, || (port.open() == 0).then_some(()));
+    server.finish();
+}
+
+#[test]
+fn r6_8_a_revoked_key_ends_answers_of_known_length_as_well() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let made = server.post("/v1/keys", &json!({"tenant": "default"})).expect(201).json();
+    let client = Client { key: Some(made["key"].as_str().unwrap().to_owned()), ..server.client.clone() };
+    let mut slow = client.request("GET", &port.target("/bad/slow")).open();
+    assert_eq!((slow.status, slow.header("content-length")), (200, Some("100")));
+    slow.body.read_exact(&mut [0; 6]).unwrap();
+    server.request("DELETE", &format!("/v1/keys/{}", made["id"].as_str().unwrap())).send().expect(204);
+    breaks_off(slow.body);
+    eventually("its end inside", WITHIN, || (port.open() == 0).then_some(()));
+    server.finish();
+}
+
+/// Whoever vanishes sends no end: only the kernel can find out.
+#[test]
+fn r6_3_the_kernel_asks_silent_clients_whether_they_are_there() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let port = Port::serve(&sandbox, "127.0.0.1");
+    let waiting = port.ask("GET", "/bad/never").begin(0, b"");
+    let hex = |port: u16| format!(":{port:04X}");
+    let (ours, theirs) = (hex(server.client.address.port()), hex(waiting.local_addr().unwrap().port()));
+    // `02` is the timer of such questions, with hundredths of a second until the next (proc_net_tcp.txt of the kernel).
+    let left = eventually("a timer of the kernel's", WITHIN, || {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let row = table
+            .lines()
+            .map(|row| row.split_whitespace().collect::<Vec<_>>())
+            .find(|row| row[1].ends_with(&ours) && row[2].ends_with(&theirs));
+        u64::from_str_radix(row?[5].strip_prefix("02:")?, 16).ok()
+    });
+    assert!(left <= 6000, "the kernel waits for another {left} hundredths of a second");
+    drop(waiting);
     server.finish();
 }
 
