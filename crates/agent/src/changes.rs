@@ -16,6 +16,9 @@ const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 32;
 /// Files named.
 const MAX_CHANGES: usize = 2_000;
+/// What their names may come to as they are told, and what a file costs beyond its name: they go in one frame, which has its limit.
+const MAX_NAMES: usize = caisson_wire::frame::MAX_EXIT / 2;
+const FILE: usize = 200;
 
 /// What a file looked like: modification and status change in nanoseconds, size, inode.
 type Look = (i128, i128, u64, u64);
@@ -58,8 +61,13 @@ impl Snapshot {
             }
         });
         changes.files.sort_by(|a, b| a.path.cmp(&b.path));
-        changes.truncated |= walked || changes.files.len() > MAX_CHANGES;
+        let (found, mut bytes) = (changes.files.len(), 0);
         changes.files.truncate(MAX_CHANGES);
+        changes.files.retain(|file| {
+            bytes += FILE + file.path.len() + file.target.as_ref().map_or(0, String::len);
+            bytes <= MAX_NAMES
+        });
+        changes.truncated |= walked || changes.files.len() < found;
         changes
     }
 }
@@ -127,6 +135,22 @@ mod tests {
         let changes = before.compare(root, at("code.py").to_str());
         assert_eq!(changes.files.len(), 2, "{:?}", names(&changes));
         assert!(!changes.truncated);
+    }
+
+    #[test]
+    fn long_names_are_as_many_as_a_frame_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        // Every byte of these becomes three.
+        let deep = directory.path().join(format!("{}/", "\u{e4}".repeat(125)).repeat(13));
+        fs::create_dir_all(&deep).unwrap();
+        for index in 0..1000 {
+            fs::write(deep.join(format!("{index:0>4}{}", "\u{e4}".repeat(120))), "").unwrap();
+        }
+        let changes = Snapshot::default().compare(directory.path().to_str().unwrap(), None);
+        let told = serde_json::to_vec(&changes.files).unwrap().len();
+        assert!(told > MAX_NAMES / 2 && told < MAX_NAMES + MAX_NAMES / 4, "{told}");
+        assert!(changes.truncated);
+        assert!(changes.files.is_sorted_by(|a, b| a.path < b.path) && changes.files[0].path.contains("/0000"), "the first ones");
     }
 
     #[test]

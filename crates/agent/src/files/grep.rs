@@ -20,7 +20,7 @@ use regex_automata::{
 };
 use rustix::fs::{FileType, OFlags, fstat};
 
-use super::{bytes, glob::Glob, join, place, read::open_for_reading, told};
+use super::{LONGEST_PATH, bytes, glob::Glob, join, place, read::open_for_reading, told};
 use crate::{
     body::Answer,
     query::absolute,
@@ -88,8 +88,11 @@ fn search(root: &[u8], asked: &Grep) -> Result<Grepped, Refusal> {
                 if exclude.iter().any(about) || !(include.is_empty() || include.iter().any(about)) {
                     continue;
                 }
+                let whole = join(told(root), &visit.path);
                 match walk.open(&visit) {
-                    Ok((file, _)) => search.file(&join(told(root), &visit.path), file.into()),
+                    // What nobody can name in one go is not told.
+                    Ok(_) if whole.len() > LONGEST_PATH => search.found.unreadable += 1,
+                    Ok((file, _)) => search.file(&whole, file.into()),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(_) => search.found.unreadable += 1,
                 }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use rustix::fs::{FileType, OFlags};
 
-use super::{bytes, describe, glob::Glob, join, place, told};
+use super::{LONGEST_PATH, bytes, describe, glob::Glob, join, place, told};
 use crate::{
     body::Answer,
     query::Query,
@@ -90,6 +90,7 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
     let mut listing = Listing { entries: Vec::new(), next: None, unreadable: 0 };
     let mut last = Vec::new();
     let mut told_bytes = 0;
+    let longest = LONGEST_PATH.saturating_sub(join(told(root), b"").len());
     for passed in 1u64.. {
         let visit = match walk.next_entry() {
             Ok(Some(visit)) => visit,
@@ -105,6 +106,14 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
         if late || (is_wanted && is_full) {
             listing.next = Some(path::encode(&last)).filter(|_| !last.is_empty());
             break;
+        }
+        // Trees may be deeper than names are long. What nobody can name in one go is not told, and neither is what is in it.
+        if visit.path.len() > longest {
+            listing.unreadable += 1;
+            if visit.path.len() <= LONGEST_PATH {
+                last = visit.path;
+            }
+            continue;
         }
         if is_wanted
             // What has gone since its directory was read is not there.
@@ -127,6 +136,8 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::ffi::OsStrExt};
+
+    use rustix::fs::{Mode, mkdirat, openat};
 
     use super::*;
 
@@ -160,6 +171,34 @@ mod tests {
             assert!(entries.iter().all(|entry| whole.entries.contains(entry)));
         }
     }
+
+    #[test]
+    fn what_is_too_deep_to_be_named_is_counted_and_not_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = "d".repeat(240);
+        let mut deep = rustix::fs::open(directory.path(), OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            mkdirat(&deep, &name, Mode::RWXU).unwrap();
+            deep = openat(&deep, &name, OFlags::PATH, Mode::empty()).unwrap();
+        }
+        fs::write(directory.path().join("z"), "").unwrap();
+        let root = directory.path().as_os_str().as_bytes();
+        for (limit, pattern) in [(100, None), (1, None), (100, Some("**")), (1, Some("**"))] {
+            let (mut looked_for, mut paths, mut unreadable) = (wanted(64, limit, pattern), Vec::new(), 0);
+            loop {
+                let page = tree(root, &looked_for).unwrap();
+                paths.extend(page.entries.iter().map(|entry| path::decode(&entry.path).unwrap()));
+                unreadable += page.unreadable;
+                let Some(next) = page.next else { break };
+                looked_for.after = path::decode(&next);
+            }
+            let longest = paths.iter().map(Vec::len).max().unwrap();
+            assert!(longest <= LONGEST_PATH && longest + 241 > LONGEST_PATH, "{longest}");
+            assert!(paths.last().unwrap().ends_with(b"/z"), "what is behind it is told");
+            assert!(unreadable >= 1);
+        }
+    }
+
     #[test]
     fn long_names_make_short_pages() {
         let directory = tempfile::tempdir().unwrap();

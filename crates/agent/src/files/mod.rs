@@ -31,6 +31,8 @@ use crate::{body::Answer, query::Query, refusal::of_errno, service::json, setup:
 
 /// Pieces under way between a worker and the stream.
 const CHUNKS: usize = 4;
+/// The longest path that a program can name, and so the longest one that is told.
+const LONGEST_PATH: usize = 4095;
 /// The path that a request is about, as bytes.
 fn path_of(request: &Request<Incoming>, agent: &Agent) -> Result<Vec<u8>, Refusal> {
     Ok(bytes(Query::of(request.uri()).path(&agent.config.work_dir)?))
