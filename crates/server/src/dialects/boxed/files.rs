@@ -24,6 +24,8 @@ use crate::{
 
 /// Entries of one answer.
 const MAX_ENTRIES: usize = 50_000;
+/// What their paths may come to.
+const MAX_PATHS: usize = 8 << 20;
 const MAX_DEPTH: u32 = 64;
 /// What is not looked into when everything is asked for: the kernel makes it up.
 const MADE_UP: [&[u8]; 3] = [b"/proc", b"/sys", b"/dev"];
@@ -85,7 +87,8 @@ async fn entries(engine: &Engine, id: SandboxId, path: &[u8]) -> caisson_core::R
     if root.kind != FileKind::Directory {
         return Ok(entries);
     }
-    let found = if whole == b"/" { everything(engine, id).await? } else { below(engine, id, path, MAX_ENTRIES - 1).await? };
+    let mut room = Room { entries: MAX_ENTRIES - 1, bytes: MAX_PATHS };
+    let found = if whole == b"/" { everything(engine, id, &mut room).await? } else { below(engine, id, path, &mut room).await? };
     // What is in it is told behind its name as it was asked for.
     let asked = plain(path);
     entries.extend(found.iter().map(|stat| {
@@ -100,15 +103,38 @@ async fn entries(engine: &Engine, id: SandboxId, path: &[u8]) -> caisson_core::R
     Ok(entries)
 }
 
-/// At most so many of what is in a folder.
-async fn below(engine: &Engine, id: SandboxId, path: &[u8], most: usize) -> caisson_core::Result<Vec<FileStat>> {
+/// What an answer has room for.
+struct Room {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Whether this one still fits. Once one does not, nothing does.
+    fn take(&mut self, stat: &FileStat) -> bool {
+        match self.bytes.checked_sub(stat.path.len()) {
+            Some(left) if self.entries > 0 => {
+                (self.entries, self.bytes) = (self.entries - 1, left);
+                true
+            }
+            _ => {
+                self.entries = 0;
+                false
+            }
+        }
+    }
+}
+
+/// What is in a folder, as far as there is room.
+async fn below(engine: &Engine, id: SandboxId, path: &[u8], room: &mut Room) -> caisson_core::Result<Vec<FileStat>> {
     let mut found: Vec<FileStat> = Vec::new();
     let mut after: Option<Vec<u8>> = None;
-    while found.len() < most {
-        let limit = u32::try_from(most - found.len()).unwrap_or(u32::MAX);
+    while room.entries > 0 {
+        let limit = u32::try_from(room.entries).unwrap_or(u32::MAX);
         let page = engine.list_files(id, path, MAX_DEPTH, limit, after.as_deref()).await?;
-        found.extend(page.entries);
-        after = page.next;
+        // Whoever has nothing more to tell cannot say to go on.
+        after = page.next.filter(|_| !page.entries.is_empty());
+        found.extend(page.entries.into_iter().take_while(|stat| room.take(stat)).map(|stat| FileStat { target: None, ..stat }));
         if after.is_none() {
             break;
         }
@@ -117,21 +143,18 @@ async fn below(engine: &Engine, id: SandboxId, path: &[u8], most: usize) -> cais
 }
 
 /// What is in the root, without what is made up; and of what is lent only as much as there is room for.
-async fn everything(engine: &Engine, id: SandboxId) -> caisson_core::Result<Vec<FileStat>> {
+async fn everything(engine: &Engine, id: SandboxId, room: &mut Room) -> caisson_core::Result<Vec<FileStat>> {
     let top = engine.list_files(id, b"/", 1, u32::try_from(MAX_ENTRIES).unwrap_or(u32::MAX), None).await?.entries;
-    let mut left = MAX_ENTRIES - 1;
     let mut found: Vec<(FileStat, Vec<FileStat>)> =
-        top.into_iter().filter(|stat| !MADE_UP.contains(&&stat.path[..])).map(|stat| (stat, Vec::new())).collect();
-    left = left.saturating_sub(found.len());
+        top.into_iter().filter(|stat| !MADE_UP.contains(&&stat.path[..]) && room.take(stat)).map(|stat| (stat, Vec::new())).collect();
     for last in [false, true] {
         for (stat, inside) in found.iter_mut().filter(|(stat, _)| stat.kind == FileKind::Directory && (stat.path == LENT) == last) {
-            *inside = match below(engine, id, &stat.path, left).await {
+            *inside = match below(engine, id, &stat.path, room).await {
                 Ok(inside) => inside,
                 // It has gone, or is nobody's to look into.
                 Err(Error::NotFound { kind: "file", .. } | Error::Conflict { .. } | Error::Invalid { .. }) => Vec::new(),
                 Err(error) => return Err(error),
             };
-            left = left.saturating_sub(inside.len());
         }
     }
     Ok(found.into_iter().flat_map(|(stat, inside)| std::iter::once(stat).chain(inside)).collect())
@@ -242,8 +265,20 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_whole() {
-        let stat = |kind, mode| FileStat {
+    fn answers_have_an_end_in_entries_and_in_bytes() {
+        let stat = |length: usize| FileStat { path: vec![b'x'; length], ..stat(FileKind::File, 0) };
+        let mut room = Room { entries: 2, bytes: 10 };
+        assert!(room.take(&stat(3)) && room.take(&stat(3)) && !room.take(&stat(1)));
+        let mut room = Room { entries: 9, bytes: 10 };
+        assert!(room.take(&stat(10)) && !room.take(&stat(1)));
+        // What comes behind is not told without what came before it.
+        let mut room = Room { entries: 9, bytes: 10 };
+        assert!(room.take(&stat(4)) && !room.take(&stat(7)) && !room.take(&stat(1)));
+        assert_eq!(room.entries, 0, "and nobody asks for more");
+    }
+
+    fn stat(kind: FileKind, mode: u32) -> FileStat {
+        FileStat {
             path: b"/workspace/a".to_vec(),
             kind,
             size: 7,
@@ -253,7 +288,11 @@ mod tests {
             gid: 0,
             inode: 1,
             target: None,
-        };
+        }
+    }
+
+    #[test]
+    fn modes_are_whole() {
         let told = entry(&stat(FileKind::Directory, 0o755), b"workspace/");
         assert_eq!((told.name.as_str(), told.mode, told.size, told.is_dir), ("workspace", 16877, 0, true));
         let told = entry(&stat(FileKind::File, 0o644), b"workspace/a");
