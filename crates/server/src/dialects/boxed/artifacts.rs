@@ -1,15 +1,16 @@
 //! What a program leaves in `/output`: one entry a file, with its content at the end.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use caisson_core::{FileKind, FileStat, SandboxId};
+use caisson_core::{Error, FileKind, FileStat, SandboxId};
 use caisson_engine::{Engine, ExecutionResult};
 use futures::{Stream, TryStreamExt, stream};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{OUTPUT, mime};
+use crate::native::files::exactly;
 
 /// Files over this size are left out.
 const MAX_FILE: u64 = 10 << 20;
@@ -58,24 +59,42 @@ fn below(path: &[u8]) -> Option<&[u8]> {
     path.strip_prefix(OUTPUT.as_bytes())?.strip_prefix(b"/")
 }
 
-/// Their contents, one after the other. What has gone meanwhile is passed over.
-pub(super) fn read(engine: Engine, id: SandboxId, wanted: VecDeque<FileStat>) -> impl Stream<Item = BoxedArtifact> {
-    stream::unfold((engine, wanted), move |(engine, mut wanted)| async move {
-        loop {
-            let stat = wanted.pop_front()?;
-            if let Some(artifact) = one(&engine, id, &stat).await {
-                return Some((artifact, (engine, wanted)));
+/// Their contents, one after the other, as they are when their turn comes. What has gone meanwhile is passed over, and so is what has
+/// become too large; when one cannot be read, nothing follows it.
+pub(super) fn read(engine: Engine, id: SandboxId, wanted: VecDeque<FileStat>) -> impl Stream<Item = io::Result<BoxedArtifact>> {
+    stream::try_unfold((engine, wanted, MAX_ALL), move |(engine, mut wanted, mut left)| async move {
+        while let Some(stat) = wanted.pop_front() {
+            if let Some(artifact) = one(&engine, id, &stat, &mut left).await? {
+                return Ok(Some((artifact, (engine, wanted, left))));
             }
         }
+        Ok(None)
     })
 }
 
-async fn one(engine: &Engine, id: SandboxId, stat: &FileStat) -> Option<BoxedArtifact> {
-    let (_, content) = engine.read_file(id, &stat.path, 0, Some(stat.size)).await.ok()?;
-    let content = content.try_fold(Vec::new(), async |mut all, piece| {
+async fn one(engine: &Engine, id: SandboxId, stat: &FileStat, left: &mut u64) -> io::Result<Option<BoxedArtifact>> {
+    let Some(path) = below(&stat.path) else { return Ok(None) };
+    let (now, content) = match engine.read_file(id, &stat.path, 0, None).await {
+        Ok(read) => read,
+        Err(error) if is_no_file(&error) => return Ok(None),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    if now.size > MAX_FILE.min(*left) {
+        return Ok(None);
+    }
+    *left -= now.size;
+    let content = exactly(content, now.size).try_fold(Vec::new(), async |mut all, piece| {
         all.extend_from_slice(&piece);
         Ok(all)
     });
-    let path = String::from_utf8_lossy(below(&stat.path)?).into_owned();
-    Some(BoxedArtifact { mime: mime::of(&path), data_base64: STANDARD.encode(content.await.ok()?), path })
+    let path = String::from_utf8_lossy(path).into_owned();
+    Ok(Some(BoxedArtifact { mime: mime::of(&path), data_base64: STANDARD.encode(content.await?), path }))
+}
+
+/// Whether there is no file (any more) where one was.
+fn is_no_file(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotFound { kind: "file", .. } | Error::Conflict { code: "is_a_directory" | "not_a_directory" | "not_a_file", .. }
+    )
 }

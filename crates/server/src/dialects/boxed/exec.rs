@@ -2,33 +2,25 @@
 
 use std::{pin::pin, time::Duration};
 
-use axum::{body::Body as Answer, response::Response};
-use bytes::Bytes;
-use caisson_core::{ExecutionStatus, Result, SandboxId, Stream, TimeLimits};
-use caisson_engine::{Captured, Engine, ExecRequest, ExecutionResult, Program};
-use futures::{StreamExt, stream};
-use http::{StatusCode, header};
+use axum::response::Response;
+use caisson_core::{ExecutionStatus, Result, SandboxId, TimeLimits};
+use caisson_engine::{Engine, ExecRequest, ExecutionResult, Program};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
     OUTPUT,
-    answer::{JSON, Named, bad_request, failed, json},
-    artifacts::{self, BoxedArtifact},
+    answer::{Named, bad_request, failed, json},
+    artifacts::BoxedArtifact,
     body::Body,
+    result,
 };
-use crate::{
-    caller::Caller,
-    error::{ApiError, ApiResult},
-};
+use crate::{caller::Caller, error::ApiResult};
 
 /// The kernel takes no argument of this length or more; longer code is run from a file.
 const MAX_ARGUMENT: usize = 128 << 10;
-/// So much of each output is answered whole. Of more, it is the begin and the end.
-const MAX_OUTPUT: u64 = 16 << 20;
-/// Bytes read from a log at one time.
-const PIECE: usize = 256 << 10;
 const TIMED_OUT: i32 = 124;
 const NOT_FOUND: i32 = 127;
 /// Added to the number of a signal.
@@ -74,7 +66,7 @@ pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<Box
     let (engine, gone) = (app.engine.clone(), CancellationToken::new());
     let client = gone.clone().drop_guard();
     let ended = app.owned(async move { run(&engine, id, request, gone).await }).await?;
-    let result = match ended {
+    let ended = match ended {
         Ok(result) => result,
         Err(caisson_core::Error::Invalid { code: "program_not_found" | "interpreter_missing", message }) => {
             let result =
@@ -84,7 +76,7 @@ pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<Box
         Err(error) => return Err(failed(&app.engine, id, error).await),
     };
     drop(client);
-    answer(&app.engine, id, result).await
+    Ok(result::answer(&app, app.engine.clone(), id, ended))
 }
 
 fn program(language: &str, code: String) -> ApiResult<Program> {
@@ -124,73 +116,6 @@ pub(super) fn exit_code(result: &ExecutionResult) -> Option<i32> {
         ExecutionStatus::Lost => None,
         _ => outcome.exit_code.or_else(|| Some(SIGNALLED + outcome.signal.unwrap_or(SIGKILL))),
     }
-}
-
-async fn answer(engine: &Engine, id: SandboxId, result: ExecutionResult) -> ApiResult<Response> {
-    let mut notes = Vec::new();
-    if let Some(outcome) = &result.execution.outcome
-        && !matches!(outcome.status, ExecutionStatus::Exited | ExecutionStatus::Signaled)
-    {
-        notes.extend(outcome.message.clone());
-    }
-    let stdout = said(engine, &result, Stream::Stdout, &result.stdout, &mut notes).await?;
-    let mut stderr = said(engine, &result, Stream::Stderr, &result.stderr, &mut notes).await?;
-    let wanted = artifacts::wanted(&result, &mut notes);
-    for note in notes {
-        if !stderr.is_empty() && !stderr.ends_with('\n') {
-            stderr.push('\n');
-        }
-        stderr += &format!("boxed: {note}\n");
-    }
-    let whole = BoxedResult { stdout, stderr, artifacts: Vec::new(), exit_code: exit_code(&result) };
-    if wanted.is_empty() {
-        return Ok(json(StatusCode::OK, &whole));
-    }
-    // One file after the other, so that no more than one is in memory.
-    let text = |value: &str| serde_json::to_string(value).map_err(|_| ApiError::internal());
-    let head = format!("{{\"stdout\":{},\"stderr\":{},\"artifacts\":[", text(&whole.stdout)?, text(&whole.stderr)?);
-    let tail = format!("],\"exit_code\":{}}}\n", whole.exit_code.map_or_else(|| "null".to_owned(), |code| code.to_string()));
-    let mut first = true;
-    let files = artifacts::read(engine.clone(), id, wanted).map(move |artifact| {
-        let comma = if std::mem::take(&mut first) { "" } else { "," };
-        format!("{comma}{}", serde_json::to_string(&artifact).expect("an artifact is text"))
-    });
-    let pieces = stream::once(std::future::ready(head)).chain(files).chain(stream::once(std::future::ready(tail)));
-    let body = Answer::from_stream(pieces.map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece))));
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    Ok(response)
-}
-
-/// All that it wrote to one stream, or, where that is too much, how it begins and how it ends.
-async fn said(
-    engine: &Engine,
-    result: &ExecutionResult,
-    stream: Stream,
-    captured: &Captured,
-    notes: &mut Vec<String>,
-) -> ApiResult<String> {
-    if !captured.truncated() {
-        return Ok(String::from_utf8_lossy(&captured.head).into_owned());
-    }
-    let total = captured.total_bytes;
-    let mut all = Vec::new();
-    while total <= MAX_OUTPUT && (all.len() as u64) < total {
-        match engine.output(result.execution.id, stream, all.len() as u64, PIECE).await? {
-            Some(piece) if piece.offset == all.len() as u64 && !piece.data.is_empty() => all.extend_from_slice(&piece.data),
-            // The rest is not kept.
-            _ => break,
-        }
-    }
-    if all.len() as u64 != total {
-        let (head, tail) = (captured.head.len(), captured.tail.len());
-        notes.push(format!("of {total} bytes on {} these are the first {head} and the last {tail}", stream.as_str()));
-        all = [&captured.head[..], &captured.tail].concat();
-    }
-    Ok(match String::from_utf8(all) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -19,13 +19,13 @@ use bytes::Bytes;
 use caisson_core::{Error, ExecutionId, SandboxId, Stream};
 use caisson_engine::{Engine, ExecRequest, Program, Running, Stdin};
 use futures::{
-    SinkExt, StreamExt,
+    SinkExt, StreamExt, TryStreamExt,
     future::BoxFuture,
     stream::{SplitSink, SplitStream},
 };
 use http::{StatusCode, header};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     OUTPUT,
@@ -46,8 +46,12 @@ use crate::{
     websocket::{CLOSE_WITHIN, Closing, MAX_READ, Upgrade},
 };
 
-/// Frames of input that a program has not taken, and answers that a client has not: beyond them, nothing more is heard.
-const FRAMES: usize = 4;
+/// What a client has sent that is not done with: not taken by the program, or not answered, because the client does not read.
+const MAX_PENDING: usize = 4 << 20;
+/// What a frame costs beyond its text.
+const FRAME: usize = 128;
+const FRAMES: usize = MAX_PENDING / FRAME;
+const PENDING: &str = "the program does not read its input, or the client not its answers";
 /// The exit code of what was killed with its sandbox, and of what could not be started.
 const KILLED: i32 = 137;
 const NOT_STARTED: i32 = 127;
@@ -138,12 +142,20 @@ struct Talk {
 struct Input {
     data: Bytes,
     id: Option<Value>,
+    room: OwnedSemaphorePermit,
+}
+
+/// What is on its way to the client.
+struct Answer {
+    text: String,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Talk {
     /// Until the process has ended, the client has gone or is shut out; says how to close.
     async fn carry_on(&self, socket: WebSocket, running: Running, shut_out: BoxFuture<'static, Closing>) -> Option<(WebSocket, Closing)> {
         let (mut sink, mut stream) = socket.split();
+        // Both have room for every frame that there is room for at all.
         let (input, inputs) = mpsc::channel(FRAMES);
         let (answer, answers) = mpsc::channel(FRAMES);
         let closing = tokio::select! {
@@ -161,7 +173,7 @@ impl Talk {
         &self,
         sink: &mut SplitSink<WebSocket, Message>,
         running: Running,
-        mut answers: mpsc::Receiver<String>,
+        mut answers: mpsc::Receiver<Answer>,
     ) -> Option<Closing> {
         // The start was asked for with the connection itself.
         sink.send(text(rpc::success(&json!(1)))).await.ok()?;
@@ -186,7 +198,7 @@ impl Talk {
                     Err(_) => return self.gone(sink).await,
                 },
                 // Both keep what is not taken for the next round.
-                Some(answer) = answers.recv() => text(answer),
+                Some(answer) = answers.recv() => text(answer.text),
                 _ = alive.tick() => Message::Ping(Bytes::new()),
             };
             sink.send(frame).await.ok()?;
@@ -200,8 +212,17 @@ impl Talk {
             return self.gone(sink).await;
         }
         let mut files = std::pin::pin!(artifacts::read(self.engine.clone(), self.sandbox, artifacts::wanted(&result, &mut Vec::new())));
-        while let Some(artifact) = files.next().await {
-            sink.send(text(rpc::notification("artifact", &json!(artifact)))).await.ok()?;
+        loop {
+            match files.try_next().await {
+                Ok(Some(artifact)) => sink.send(text(rpc::notification("artifact", &json!(artifact)))).await.ok()?,
+                Ok(None) => break,
+                Err(_) if has_ended(&self.engine, self.sandbox).await => return Some(Closing::going_away("the sandbox has ended")),
+                Err(error) => {
+                    let message = format!("the files in {OUTPUT} cannot be read: {error}");
+                    sink.send(text(rpc::notification("error", &json!({"message": message})))).await.ok()?;
+                    return Some(Closing::failed());
+                }
+            }
         }
         sink.send(text(rpc::notification("exit", &json!({"code": exit_code(&result).unwrap_or(KILLED)})))).await.ok()?;
         Some(Closing::done())
@@ -213,15 +234,17 @@ impl Talk {
         Some(Closing::going_away("the sandbox has ended"))
     }
 
-    /// `None` when the client has gone.
+    /// `None` when the client has gone. It waits for nothing but the client, so that this is noticed whatever the process does. One that says
+    /// nothing, and answers no ping either, is not gone: upstream's Python client does so while it is not asked for anything.
     async fn listen(
         &self,
         stream: &mut SplitStream<WebSocket>,
         input: mpsc::Sender<Input>,
-        answer: mpsc::Sender<String>,
+        answer: mpsc::Sender<Answer>,
     ) -> Option<Closing> {
+        let pending = Arc::new(Semaphore::new(MAX_PENDING));
         loop {
-            let frame = match tokio::time::timeout(KEEP_ALIVE * 4, stream.next()).await.ok()?? {
+            let frame = match stream.next().await? {
                 Ok(Message::Text(text)) => Bytes::from(text),
                 Ok(Message::Binary(bytes)) => bytes,
                 Ok(Message::Ping(_) | Message::Pong(_)) => continue,
@@ -236,23 +259,27 @@ impl Talk {
                     return Some(if closing.code == 1009 { Closing { reason: too_long(), ..closing } } else { closing });
                 }
             };
+            let cost = u32::try_from(frame.len() + FRAME).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&pending).try_acquire_many_owned(cost) else {
+                return Some(Closing { code: 1008, reason: PENDING.to_owned() });
+            };
             // The others have ended: then this ends with them.
             match rpc::hear(&frame) {
-                Heard::Input(data, id) => input.send(Input { data: data.into(), id }).await.ok()?,
-                Heard::Answer(text) => answer.send(text).await.ok()?,
+                Heard::Input(data, id) => input.send(Input { data: data.into(), id, room }).await.ok()?,
+                Heard::Answer(text) => answer.send(Answer { text, _room: room }).await.ok()?,
                 Heard::Nothing => {}
             }
         }
     }
 
     /// Writes to standard input what has been heard, as the process takes it.
-    async fn feed(&self, mut inputs: mpsc::Receiver<Input>, answers: mpsc::Sender<String>) {
-        while let Some(Input { data, id }) = inputs.recv().await {
+    async fn feed(&self, mut inputs: mpsc::Receiver<Input>, answers: mpsc::Sender<Answer>) {
+        while let Some(Input { data, id, room }) = inputs.recv().await {
             // What is written to a process that has ended or reads no more is lost, as in a pipe.
             let written = data.is_empty() || self.engine.write_stdin(self.id, None, data).await.is_ok();
-            let answer = id.map(|id| if written { rpc::success(&id) } else { rpc::not_written(&id) });
-            if let Some(answer) = answer
-                && answers.send(answer).await.is_err()
+            let text = id.map(|id| if written { rpc::success(&id) } else { rpc::not_written(&id) });
+            if let Some(text) = text
+                && answers.send(Answer { text, _room: room }).await.is_err()
             {
                 return;
             }

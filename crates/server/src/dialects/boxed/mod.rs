@@ -12,6 +12,7 @@ mod files;
 mod interact;
 mod mime;
 mod multipart;
+mod result;
 mod rpc;
 mod sandboxes;
 mod template;

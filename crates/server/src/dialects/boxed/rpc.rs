@@ -16,7 +16,8 @@ pub(super) enum Heard {
 /// An object with a method is a request; everything else is input as it is.
 pub(super) fn hear(frame: &[u8]) -> Heard {
     let Some(request) = request(frame) else { return Heard::Input(frame.to_vec(), None) };
-    let id = request.get("id").filter(|id| !id.is_null()).cloned();
+    // Texts and figures are ids. What is kept of anything else could be many times as long as its frame.
+    let id = request.get("id").filter(|id| id.is_string() || id.is_number()).cloned();
     let refuse = |code: i32, message: &str| match &id {
         Some(id) => Heard::Answer(failure(code, message, id)),
         None => Heard::Nothing,
@@ -86,7 +87,10 @@ mod tests {
     fn input_is_asked_for_with_or_without_an_id() {
         assert_eq!(hear(br#"{"jsonrpc":"2.0","method":"repl.input","params":{"data":"x\n"}}"#), Heard::Input(b"x\n".to_vec(), None));
         assert_eq!(hear(br#" {"method":"repl.input","params":{"data":""},"id":"a"}"#), Heard::Input(Vec::new(), Some(json!("a"))));
-        assert_eq!(hear(br#"{"method":"repl.input","params":{"data":""},"id":null}"#), Heard::Input(Vec::new(), None));
+        for id in ["null", "[[],[]]", "{}", "true"] {
+            let frame = format!(r#"{{"method":"repl.input","params":{{"data":""}},"id":{id}}}"#);
+            assert_eq!(hear(frame.as_bytes()), Heard::Input(Vec::new(), None), "{id}");
+        }
     }
 
     #[test]
