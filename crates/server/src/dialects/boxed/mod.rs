@@ -8,6 +8,7 @@ mod artifacts;
 mod body;
 mod describe;
 mod exec;
+mod few;
 mod files;
 mod interact;
 mod mime;

@@ -2,21 +2,25 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Body as Answer,
+    response::{IntoResponse, Response},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use caisson_core::{Error, Limits, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
+use caisson_core::{Error, Limits, Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
 use caisson_engine::{CreateRequest, Created, Engine, FileAttributes};
-use futures::stream;
-use http::StatusCode;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
     MARK, OUTPUT, WORK_DIR,
-    answer::{Named, bad_request, failed, json, refusal},
+    answer::{JSON, Named, bad_request, failed, json, refusal},
     body::Body,
-    template,
+    few, template,
 };
 use crate::{
     caller::Caller,
@@ -31,8 +35,8 @@ const MEMORY_BYTES: u64 = 512 << 20;
 const DISK_BYTES: u64 = 384 << 20;
 /// The permission bits of what is put in.
 pub(super) const MODE: u32 = 0o644;
-/// Sandboxes that are looked up at one time.
-const PAGE: u32 = 1000;
+/// Sandboxes that are looked up at one time. Each may have 64 KiB of metadata.
+const PAGE: u32 = 50;
 /// What makes the sandboxes, as clients of this API know it.
 const DRIVER: &str = "docker";
 
@@ -45,7 +49,9 @@ pub(crate) struct BoxedCreate {
     /// Seconds to live, at most 1800; 300 when absent, 0 or negative
     timeout: Option<i64>,
     /// Files that are there before the sandbox is ready
+    #[serde(deserialize_with = "few::list")]
     context: Option<Vec<BoxedFile>>,
+    #[serde(deserialize_with = "few::map")]
     metadata: Option<BTreeMap<String, Option<String>>>,
     network_policy: Option<BoxedNetworkPolicy>,
 }
@@ -63,7 +69,7 @@ pub(crate) struct BoxedFile {
 #[serde(default)]
 pub(crate) struct BoxedNetworkPolicy {
     enable_internet: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "few::list", skip_serializing_if = "Option::is_none")]
     allow_domains: Option<Vec<String>>,
 }
 
@@ -75,7 +81,8 @@ pub(crate) struct BoxedCreated {
 }
 
 /// All that live.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "it is written one by one")]
 pub(crate) struct BoxedSandboxes {
     sandboxes: Vec<BoxedSandbox>,
 }
@@ -132,13 +139,15 @@ pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -
     };
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
     let request = CreateRequest { name: None, spec, time_limits, metadata };
-    let engine = app.engine.clone();
-    let id = app.owned(async move { made(&engine, request, files).await }).await??;
+    let (engine, gone) = (app.engine.clone(), CancellationToken::new());
+    let client = gone.clone().drop_guard();
+    let id = app.owned(async move { made(&engine, request, files, &gone).await }).await??;
+    drop(client);
     Ok(json(StatusCode::CREATED, &BoxedCreated { sandbox_id: id.to_string(), status: "ready" }))
 }
 
-/// A sandbox with all that it begins with, or none.
-async fn made(engine: &Engine, request: CreateRequest, files: Vec<(String, Bytes)>) -> ApiResult<SandboxId> {
+/// A sandbox with all that it begins with, or none. None as well when the client has gone, who alone would know of it.
+async fn made(engine: &Engine, request: CreateRequest, files: Vec<(String, Bytes)>, gone: &CancellationToken) -> ApiResult<SandboxId> {
     let (Created::New(Sandbox { id, .. }) | Created::Existing(Sandbox { id, .. })) =
         engine.create(request).await.map_err(|error| match error {
             Error::Internal { .. } => {
@@ -148,7 +157,7 @@ async fn made(engine: &Engine, request: CreateRequest, files: Vec<(String, Bytes
             }
             other => other.into(),
         })?;
-    let furnished = furnish(engine, id, files).await;
+    let furnished = furnish(engine, id, files, gone).await.and_then(|()| waited_for(gone));
     if furnished.is_err() {
         // Nobody hears of it, so it must not stay. It may have ended by itself.
         engine.destroy(id).await.ok();
@@ -156,11 +165,12 @@ async fn made(engine: &Engine, request: CreateRequest, files: Vec<(String, Bytes
     furnished.map(|()| id)
 }
 
-async fn furnish(engine: &Engine, id: SandboxId, files: Vec<(String, Bytes)>) -> ApiResult<()> {
+async fn furnish(engine: &Engine, id: SandboxId, files: Vec<(String, Bytes)>, gone: &CancellationToken) -> ApiResult<()> {
     if let Err(error) = engine.make_directory(id, OUTPUT.as_bytes(), true, None).await {
         return Err(failed(engine, id, error).await);
     }
     for (path, content) in files {
+        waited_for(gone)?;
         let content = Box::pin(stream::once(std::future::ready(Ok(content))));
         let attributes = FileAttributes { mode: Some(MODE), modified_at: None };
         if let Err(error) = engine.write_file(id, path.as_bytes(), attributes, content).await {
@@ -175,6 +185,10 @@ async fn furnish(engine: &Engine, id: SandboxId, files: Vec<(String, Bytes)>) ->
     Ok(())
 }
 
+fn waited_for(gone: &CancellationToken) -> ApiResult<()> {
+    if gone.is_cancelled() { Err(refusal(StatusCode::REQUEST_TIMEOUT, "the client has hung up")) } else { Ok(()) }
+}
+
 fn lifetime(timeout: Option<i64>) -> ApiResult<Duration> {
     match timeout.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_TIMEOUT) {
         seconds if seconds > MAX_TIMEOUT => {
@@ -185,7 +199,7 @@ fn lifetime(timeout: Option<i64>) -> ApiResult<Duration> {
 }
 
 fn decoded(index: usize, file: BoxedFile) -> ApiResult<(String, Bytes)> {
-    let path = file.path.unwrap_or_default();
+    let path = file.path.filter(|path| !path.is_empty()).ok_or_else(|| bad_request(format!("context[{index}]: `path` is missing")))?;
     let mut text = file.content_base64.unwrap_or_default();
     // Upstream's decoder passes over line breaks.
     text.retain(|c| !matches!(c, '\r' | '\n'));
@@ -199,22 +213,38 @@ fn decoded(index: usize, file: BoxedFile) -> ApiResult<(String, Bytes)> {
 #[utoipa::path(get, path = "/v1/sandbox", operation_id = "boxed_list", tag = "boxed",
     responses((status = 200, description = "All of them", body = BoxedSandboxes)))]
 pub(crate) async fn list(Caller(app): Caller) -> ApiResult<Response> {
-    let mut filter = SandboxFilter {
+    let filter = SandboxFilter {
         states: State::ALL.into_iter().filter(|state| *state != State::Ended).collect(),
         metadata: vec![(MARK.0.to_owned(), MARK.1.to_owned())],
         name: None,
         limit: PAGE,
         cursor: None,
     };
-    let mut sandboxes = Vec::new();
-    loop {
-        let page = app.engine.sandboxes(&filter).await?;
-        sandboxes.extend(page.data.iter().map(BoxedSandbox::from));
-        filter.cursor = page.next_cursor;
-        if filter.cursor.is_none() {
-            return Ok(json(StatusCode::OK, &BoxedSandboxes { sandboxes }));
+    // One page after the other, so that no more than one is in memory. The first one says whether there is an answer at all.
+    let first = app.engine.sandboxes(&filter).await?;
+    let engine = app.engine.clone();
+    let pages = stream::try_unfold(Some(first), move |page: Option<Page<Sandbox>>| {
+        let (engine, mut filter) = (engine.clone(), filter.clone());
+        async move {
+            let Some(page) = page else { return Ok(None) };
+            filter.cursor = page.next_cursor;
+            let next = match filter.cursor {
+                Some(_) => Some(engine.sandboxes(&filter).await?),
+                None => None,
+            };
+            Ok::<_, Error>(Some((page.data, next)))
         }
-    }
+    });
+    let mut first = true;
+    let entries = pages.map_ok(move |page| {
+        page.iter().fold(String::new(), |mut text, sandbox| {
+            text += if std::mem::take(&mut first) { "" } else { "," };
+            text + &serde_json::to_string(&BoxedSandbox::from(sandbox)).expect("a sandbox has text keys and finite figures")
+        })
+    });
+    let around = |text: &str| stream::once(std::future::ready(Ok(text.to_owned())));
+    let body = around("{\"sandboxes\":[").chain(entries).chain(around("]}\n"));
+    Ok(([(header::CONTENT_TYPE, JSON)], Answer::from_stream(body)).into_response())
 }
 
 impl From<&Sandbox> for BoxedSandbox {
