@@ -1,8 +1,9 @@
 //! The Boxed API, as its clients use it: what their wire contract says, row by row.
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::fs::symlink,
     process::Stdio,
     time::Duration,
@@ -331,6 +332,125 @@ fn files_go_in_and_out_whole() {
     server.finish();
 }
 
+/// A folder so deep that nobody can name what is at its end, with files whose names are as long as they can be.
+const DEEP: &str = "import os\nos.chdir('/output')\nfor i in range(20):\n  os.mkdir('d'*240); os.chdir('d'*240)\n\
+                    os.chdir('/output')\nlong='/output/'+('\u{e4}'*120+'/')*12\nos.makedirs(long)\n\
+                    for i in range(1500):\n  open(long+'%04d'%i+'\u{e4}'*120,'w').close()\nprint('made')";
+
+#[test]
+fn names_of_any_length_and_depth_end_no_sandbox_and_take_no_memory() {
+    let server = boxed();
+    let id = create(&server, &json!({}));
+    let made = exec(&server, &id, &json!({"code": DEEP}));
+    assert_eq!((&made["stdout"], &made["exit_code"]), (&json!("made\n"), &json!(0)), "{}", made["stderr"]);
+    assert!(made["stderr"].as_str().unwrap().contains("more was changed in /output"), "{}", made["stderr"]);
+    let artifacts = made["artifacts"].as_array().unwrap().len();
+    assert!((100..1500).contains(&artifacts), "{artifacts}");
+    // Each name is 3 KB, so there are fewer of them than entries would be allowed.
+    let more = "import os\nlong='/output/'+('\u{e4}'*120+'/')*12\nfor i in range(9000):\n  os.mkdir(long+'m%04d'%i+'\u{e4}'*120)";
+    assert_eq!(exec(&server, &id, &json!({"code": more}))["exit_code"], 0);
+    for path in ["/output", "/"] {
+        let answer = get(&server, &format!("/v1/sandbox/{id}/files?path={path}")).expect(200);
+        let files = answer.json()["files"].as_array().unwrap().clone();
+        let bytes: usize = files.iter().map(|file| file["path"].as_str().unwrap().len()).sum();
+        assert!((4 << 20..9 << 20).contains(&bytes), "{path}: {bytes} in {}", files.len());
+        assert!(files.iter().all(|file| file["path"].as_str().unwrap().len() < 4096));
+    }
+    let peak = server.process().peak_resident();
+    assert!(peak < 160 << 20, "{peak} bytes at most");
+    assert_eq!(bash(&server, &id, "echo alive"), "alive\n");
+    server.finish();
+}
+
+#[test]
+fn bodies_and_output_are_no_multiple_of_themselves_in_memory() {
+    let server = boxed();
+    let whole = |field: &str, one: &str| {
+        let mut body = format!("{{{field}");
+        while body.len() < 30 << 20 {
+            body += one;
+        }
+        body
+    };
+    let mut pairs = "{\"metadata\":{\"x\":\"\"".to_owned();
+    for index in 0..2_000_000 {
+        write!(pairs, ",\"{index}\":null").unwrap();
+    }
+    for (body, field) in [
+        (whole("\"context\":[{}", ",{}") + "]}", "context"),
+        (whole("\"network_policy\":{\"allow_domains\":[\"\"", ",\"\"") + "]}}", "allow_domains"),
+        (pairs + "}}", "metadata"),
+    ] {
+        let answer = ask(&server, "POST", "/v1/sandbox").header("content-type", "application/json").bytes(body).send();
+        refused(&answer, 400, "Unmarshal type error: ");
+        assert!(answer.text().contains("at most 1000") && answer.text().contains(field), "{}", answer.text());
+    }
+    for file in [json!({}), json!({"content_base64": ""}), json!({"path": "", "content_base64": ""})] {
+        refused(&post(&server, "/v1/sandbox", &json!({"context": [file]})), 400, "context[0]: `path` is missing");
+    }
+    let peak = server.process().peak_resident();
+    assert!(peak < 200 << 20, "{peak} bytes at most");
+    server.finish();
+
+    let server = boxed();
+    let id = create(&server, &json!({}));
+    let code = "head -c 16000000 /dev/zero; head -c 16000000 /dev/zero >&2; printf e >&2";
+    let result = exec(&server, &id, &json!({"language": "bash", "code": code}));
+    assert_eq!((result["stdout"].as_str().unwrap().len(), result["exit_code"].as_i64()), (16_000_000, Some(0)));
+    assert!(result["stdout"].as_str().unwrap().bytes().all(|byte| byte == 0));
+    let stderr = result["stderr"].as_str().unwrap();
+    assert!(stderr.len() == 16_000_001 && stderr.ends_with("\0e"), "{}", stderr.len());
+    let peak = server.process().peak_resident();
+    assert!(peak < 100 << 20, "{peak} bytes at most");
+    server.finish();
+}
+
+#[test]
+fn what_cannot_be_told_to_its_end_is_broken_off() {
+    let server = boxed();
+    let id = create(&server, &json!({}));
+    // One file grows while it is read, one becomes a folder, and one goes.
+    let growing = "import os, subprocess\nfor i in range(8):\n  open(f'/output/{i}','wb').write(b'x'*5000000)\n\
+                   subprocess.Popen(['bash','-c','while :; do echo x >> /output/8; done'])\n\
+                   subprocess.Popen(['bash','-c','sleep 0.02; rm /output/7; mkdir /output/7'])\nopen('/output/8','w').write('begun')\nprint('on')";
+    let result = exec(&server, &id, &json!({"code": growing}));
+    let last = result["artifacts"].as_array().unwrap().last().unwrap();
+    assert_eq!((&result["stdout"], &last["path"]), (&json!("on\n"), &json!("8")));
+    assert!(!last["data_base64"].as_str().unwrap().is_empty());
+    // The sandbox goes while its files are told: then they are not all, and the answer does not look as if they were.
+    let body =
+        json!({"language": "bash", "code": "cd /output; rm -r *; for i in $(seq 20); do head -c 10000000 /dev/zero > $i; done; echo on"});
+    let body = body.to_string();
+    let request = ask(&server, "POST", &format!("/v1/sandbox/{id}/exec")).header("content-type", "application/json");
+    let mut answer = BufReader::new(request.begin(body.len(), body.as_bytes()));
+    let mut line = String::new();
+    while !line.contains("artifacts") {
+        line.clear();
+        assert!(answer.read_line(&mut line).unwrap() > 0, "it ends with {line}");
+    }
+    assert_eq!(ask(&server, "DELETE", &format!("/v1/sandbox/{id}")).send().status, 204);
+    let mut rest = Vec::new();
+    // Whether the connection is closed or reset.
+    answer.read_to_end(&mut rest).ok();
+    assert!(rest.len() < 200_000_000 && !rest.ends_with(b"0\r\n\r\n"), "{}", rest.len());
+    server.finish();
+}
+
+#[test]
+fn whoever_hangs_up_while_a_sandbox_is_made_leaves_none() {
+    let server = boxed();
+    let content = BASE64.encode([b'x'; 16 << 10]);
+    let context: Vec<Value> = (0..1000).map(|index| json!({"path": format!("f/{index}"), "content_base64": content})).collect();
+    let body = json!({"context": context}).to_string();
+    let living = || get(&server, "/v1/sandbox").json()["sandboxes"].as_array().unwrap().len();
+    let connection = ask(&server, "POST", "/v1/sandbox").header("content-type", "application/json").begin(body.len(), body.as_bytes());
+    eventually("that it is being made", Duration::from_secs(20), || (living() == 1).then_some(()));
+    drop(connection);
+    // It would live for 300 s.
+    eventually("its end", Duration::from_secs(20), || (living() == 0).then_some(()));
+    server.finish();
+}
+
 fn interact(server: &Server, id: &str, query: &str, headers: &[(&str, &str)]) -> Result<Socket, NoUpgrade> {
     server.try_socket(&format!("/v1/sandbox/{id}/interact?{query}"), headers)
 }
@@ -457,6 +577,61 @@ fn a_process_ends_with_its_connection_and_its_sandbox() {
     let short = create(&server, &json!({"timeout": 2}));
     let (_, _, exit, close) = to_the_end(&mut talk(&server, &short, "python"));
     assert_eq!((exit, close), (137, 1001), "its time is over");
+    server.finish();
+}
+
+#[test]
+fn a_client_that_has_gone_is_noticed_whatever_the_process_does() {
+    let server = boxed();
+    let id = create(&server, &json!({}));
+    let runs = |mark: &str| bash(&server, &id, &format!("grep -al {mark} /proc/[0-9]*/cmdline 2>/dev/null | wc -l"));
+    let deaf = || {
+        let mut socket = talk(&server, &id, "bash");
+        socket.say("echo on; exec sleep 66666\n");
+        hears(&mut socket, "stdout", "on\n");
+        socket
+    };
+    for clean in [true, false] {
+        let mut socket = deaf();
+        // More than a pipe and the way there take, in more frames than few.
+        for _ in 0..256 {
+            socket.send(vec![b'x'; 4 << 10]);
+        }
+        assert_eq!(runs("6666[6]"), "1\n");
+        if clean {
+            socket.close(1000, "");
+        }
+        drop(socket);
+        eventually("its end", Duration::from_secs(10), || (runs("6666[6]") == "0\n").then_some(()));
+    }
+    // There is an end to what is kept for it, and everything that was asked meanwhile is answered.
+    let mut socket = deaf();
+    for id in 1..500 {
+        socket.say(format!(r#"{{"method":"none","id":{id}}}"#));
+    }
+    for id in 1..500 {
+        let Heard::Control(answer) = socket.hear() else { panic!() };
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(id), &json!(-32601)));
+    }
+    for _ in 0..6 {
+        socket.send(vec![b'x'; 1 << 20]);
+    }
+    let Heard::Closed(code, reason) = socket.hear() else { panic!() };
+    assert!(code == 1008 && reason.contains("does not read its input"), "{code} {reason}");
+    eventually("its end", Duration::from_secs(10), || (runs("6666[6]") == "0\n").then_some(()));
+    server.finish();
+}
+
+#[test]
+fn a_client_that_is_silent_and_answers_no_ping_keeps_its_process() {
+    let server = boxed();
+    let id = create(&server, &json!({}));
+    let mut socket = talk(&server, &id, "bash");
+    // Nobody looks into the socket meanwhile, so no ping is answered.
+    socket.say("sleep 64; touch /tmp/still; read line; echo $line\n");
+    eventually("that it goes on", Duration::from_secs(80), || (bash(&server, &id, "ls /tmp") == "still\n").then_some(()));
+    socket.say("here\n");
+    hears(&mut socket, "stdout", "here\n");
     server.finish();
 }
 

@@ -245,6 +245,30 @@ fn lists_come_in_pages_that_put_together_are_the_whole() {
 }
 
 #[test]
+fn trees_deeper_than_a_path_can_be_are_told_as_far_as_it_can() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let name = "d".repeat(240);
+    let _made = sandbox.shell(&format!("for i in $(seq 20); do mkdir {name}; cd {name}; done; echo x > x; echo x > /workspace/z"));
+    for path in ["/workspace".to_owned(), format!("/workspace/{name}")] {
+        for listing in ["list?depth=64", "glob?pattern=**", "list?depth=64&limit=1"] {
+            let (mut longest, mut unreadable, mut cursor) = (0, 0, String::new());
+            loop {
+                let told = sandbox.request("GET", &format!("/files/{listing}&path={path}{cursor}")).send().expect(200).json();
+                let lengths = told["data"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap().len());
+                longest = lengths.fold(longest, usize::max);
+                unreadable += told["unreadable"].as_u64().unwrap();
+                let Some(next) = told["next_cursor"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            assert!((4096 - 241..4096).contains(&longest) && unreadable > 0, "{path:.20} {listing}: {longest} {unreadable}");
+        }
+    }
+    assert_eq!(sandbox.shell("echo alive"), "alive\n");
+    server.finish();
+}
+
+#[test]
 fn a_full_disk_is_said_and_leaves_nothing_half_written() {
     let server = Server::start();
     let sandbox = server.sandbox(&json!({"limits": {"disk_bytes": 4 << 20}}));
