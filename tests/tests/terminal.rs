@@ -84,6 +84,7 @@ fn a_shell_has_a_terminal_with_job_control() {
 #[test]
 fn programs_that_fill_the_screen_work() {
     needs("vi", "vim-tiny");
+    needs("htop", "htop");
     let server = Server::start();
     let sandbox = server.sandbox(&json!({}));
     let mut typist = open(&sandbox, "?cols=80&rows=24&cmd=vi&cmd=-u&cmd=NONE&cmd=-N&cmd=note");
@@ -105,6 +106,14 @@ fn programs_that_fill_the_screen_work() {
     typist.resizes(50, 10);
     typist.sees("top - ");
     typist.types("q");
+    ends(&mut typist, "exited", Some(0));
+    // With colours and function keys, of which the last one ends it.
+    let mut typist = open(&sandbox, "?cols=100&rows=30&cmd=htop");
+    typist.sees("Load average");
+    typist.sees("F10");
+    typist.resizes(60, 20);
+    typist.sees("Load average");
+    typist.types("\u{1b}[21~");
     ends(&mut typist, "exited", Some(0));
     server.finish();
 }

@@ -21,12 +21,15 @@ impl LeftOuts {
     const MAX_NAMED: usize = 100;
     /// Characters of a reason.
     const MAX_REASON: usize = 200;
+    /// Bytes of a path, with its end (`PATH_MAX`).
+    const MAX_PATH: usize = 4096;
     /// Their names together.
     const MAX_BYTES: usize = 32 << 10;
 
+    /// A path that is too long for a name of a file is counted alone.
     pub fn add(&mut self, path: &[u8], why: impl Into<String>) {
         self.total += 1;
-        if self.named.len() < Self::MAX_NAMED && self.bytes + path.len() <= Self::MAX_BYTES {
+        if path.len() < Self::MAX_PATH && self.named.len() < Self::MAX_NAMED && self.bytes + path.len() <= Self::MAX_BYTES {
             self.bytes += path.len();
             // A reason may come out of an archive.
             self.named.push(LeftOut { path: path.to_vec(), why: why.into().chars().take(Self::MAX_REASON).collect() });

@@ -104,7 +104,10 @@ fn tree(root: &[u8], wanted: &Wanted) -> Result<Listing, Refusal> {
         let is_wanted = wanted.is(&visit);
         let is_full = listing.entries.len() == wanted.limit || told_bytes >= MAX_ANSWER;
         if late || (is_wanted && is_full) {
-            listing.next = Some(path::encode(&last)).filter(|_| !last.is_empty());
+            if last.is_empty() {
+                return Err(refuse(RefusalCode::Exhausted, "it takes too long to find something there that has a name".to_owned()));
+            }
+            listing.next = Some(path::encode(&last));
             break;
         }
         // Trees may be deeper than names are long. What nobody can name in one go is not told, and neither is what is in it.

@@ -29,7 +29,7 @@ use rustix::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CHUNKS, join, path_of, place, told};
+use super::{CHUNKS, LONGEST_PATH, join, path_of, place, told};
 use crate::{
     body::Answer,
     query::Query,
@@ -366,6 +366,11 @@ impl Watcher {
 
     fn tell(&mut self, what: Watch, path: &[u8], to: Option<&[u8]>, directory: bool) {
         self.modified = None;
+        let length = |path: &[u8]| self.root.len() + 1 + path.len();
+        if length(path).max(to.map_or(0, length)) > LONGEST_PATH {
+            // It cannot be told where, but that something is to be looked at.
+            return self.tell(Watch::Overflow, b"", None, true);
+        }
         let shown = |path: &[u8]| path::encode(&if path.is_empty() { self.root.clone() } else { join(&self.root, path) });
         let event = WatchEvent { what, path: shown(path), to: to.map(shown), directory };
         serde_json::to_writer(&mut self.out, &event).expect("wire types are plain data");

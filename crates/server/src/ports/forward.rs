@@ -20,8 +20,9 @@ use crate::{
 const OF_A_CONNECTION: [&str; 8] =
     ["connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 /// Ours to say, or ours to read.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "x-api-key",
+    "x-boxed-api-key",
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -84,7 +85,8 @@ pub(super) fn prepare(app: &View, place: &Place, asked: &str, peer: SocketAddr, 
 /// Whether an `Authorization` is one of ours.
 fn is_key(app: &View, shown: &HeaderValue) -> bool {
     let alone = HeaderMap::from_iter([(header::AUTHORIZATION, shown.clone())]);
-    matches!(&app.config.auth, Auth::Keys(keys) if auth::check_key(app.app(), keys, &alone).is_ok())
+    let is_one = |keys| auth::check_key(app.app(), keys, &alone).is_ok() || auth::is_a_dialects_key(app.app(), shown);
+    matches!(&app.config.auth, Auth::Keys(keys) if is_one(keys))
 }
 
 /// Says that a body of unknown length comes. Of methods that mostly have none, none would be passed on.

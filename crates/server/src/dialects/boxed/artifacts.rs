@@ -10,7 +10,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{OUTPUT, mime};
-use crate::native::files::exactly;
 
 /// Files over this size are left out.
 const MAX_FILE: u64 = 10 << 20;
@@ -83,18 +82,22 @@ async fn one(engine: &Engine, id: SandboxId, stat: &FileStat, left: &mut u64) ->
         return Ok(None);
     }
     *left -= now.size;
-    let content = exactly(content, now.size).try_fold(Vec::new(), async |mut all, piece| {
-        all.extend_from_slice(&piece);
+    // What grows is cut there, and what is being written anew may be shorter.
+    let size = usize::try_from(now.size).unwrap_or(usize::MAX);
+    let content = content.try_fold(Vec::new(), async |mut all, piece| {
+        all.extend_from_slice(&piece[..piece.len().min(size - all.len())]);
         Ok(all)
     });
     let path = String::from_utf8_lossy(path).into_owned();
     Ok(Some(BoxedArtifact { mime: mime::of(&path), data_base64: STANDARD.encode(content.await?), path }))
 }
 
-/// Whether there is no file (any more) where one was.
+/// Whether there is no file (any more) where one was, or none that its user may read.
 fn is_no_file(error: &Error) -> bool {
     matches!(
         error,
-        Error::NotFound { kind: "file", .. } | Error::Conflict { code: "is_a_directory" | "not_a_directory" | "not_a_file", .. }
+        Error::NotFound { kind: "file", .. }
+            | Error::Invalid { .. }
+            | Error::Conflict { code: "is_a_directory" | "not_a_directory" | "not_a_file", .. }
     )
 }

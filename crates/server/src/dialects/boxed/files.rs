@@ -132,8 +132,8 @@ async fn below(engine: &Engine, id: SandboxId, path: &[u8], room: &mut Room) -> 
     while room.entries > 0 {
         let limit = u32::try_from(room.entries).unwrap_or(u32::MAX);
         let page = engine.list_files(id, path, MAX_DEPTH, limit, after.as_deref()).await?;
-        // Whoever has nothing more to tell cannot say to go on.
-        after = page.next.filter(|_| !page.entries.is_empty());
+        // Whoever does not get on cannot say to go on.
+        after = page.next.filter(|next| after.as_ref() != Some(next));
         found.extend(page.entries.into_iter().take_while(|stat| room.take(stat)).map(|stat| FileStat { target: None, ..stat }));
         if after.is_none() {
             break;

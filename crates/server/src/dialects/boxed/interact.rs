@@ -51,7 +51,6 @@ const MAX_PENDING: usize = 4 << 20;
 /// What a frame costs beyond its text.
 const FRAME: usize = 128;
 const FRAMES: usize = MAX_PENDING / FRAME;
-const PENDING: &str = "the program does not read its input, or the client not its answers";
 /// The exit code of what was killed with its sandbox, and of what could not be started.
 const KILLED: i32 = 137;
 const NOT_STARTED: i32 = 127;
@@ -234,8 +233,8 @@ impl Talk {
         Some(Closing::going_away("the sandbox has ended"))
     }
 
-    /// `None` when the client has gone. It waits for nothing but the client, so that this is noticed whatever the process does. One that says
-    /// nothing, and answers no ping either, is not gone: upstream's Python client does so while it is not asked for anything.
+    /// `None` when the client has gone. Up to [`MAX_PENDING`] it waits for nothing but the client, so that this is noticed at once whatever the
+    /// process does. One that says nothing, and answers no ping either, is not gone: upstream's Python client does so while it is not asked for anything.
     async fn listen(
         &self,
         stream: &mut SplitStream<WebSocket>,
@@ -260,9 +259,9 @@ impl Talk {
                 }
             };
             let cost = u32::try_from(frame.len() + FRAME).unwrap_or(u32::MAX);
-            let Ok(room) = Arc::clone(&pending).try_acquire_many_owned(cost) else {
-                return Some(Closing { code: 1008, reason: PENDING.to_owned() });
-            };
+            // Whoever sends faster than the process reads waits, as at a pipe; it is found to have gone by the pings then. The semaphore is
+            // never closed.
+            let room = Arc::clone(&pending).acquire_many_owned(cost).await.ok()?;
             // The others have ended: then this ends with them.
             match rpc::hear(&frame) {
                 Heard::Input(data, id) => input.send(Input { data: data.into(), id, room }).await.ok()?,
