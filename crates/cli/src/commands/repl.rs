@@ -117,7 +117,8 @@ async fn forget(client: &Client, target: &str) {
 
 /// How a run came out, or which signal asks us to leave.
 enum Ran {
-    Out(Box<CodeResultBody>),
+    /// With whether somebody wanted to interrupt it.
+    Out(Box<CodeResultBody>, bool),
     Leave(i32),
 }
 
@@ -133,7 +134,7 @@ impl Talk<'_> {
     async fn once(&mut self, code: String) -> Result<ExitCode> {
         Ok(match self.run(code, false).await? {
             Ran::Leave(signal) => status::of_signal(signal),
-            Ran::Out(result) => {
+            Ran::Out(result, _) => {
                 if let Some(message) = &result.message {
                     status::complain(message);
                 }
@@ -174,11 +175,14 @@ impl Talk<'_> {
                 code.clear();
                 continue;
             }
-            let result = match self.run(code.clone(), true).await? {
+            let (result, given_up) = match self.run(code.clone(), true).await? {
                 Ran::Leave(signal) => return Ok(status::of_signal(signal)),
-                Ran::Out(result) => result,
+                Ran::Out(result, given_up) => (result, given_up),
             };
             if result.status == "incomplete" {
+                if given_up {
+                    code.clear();
+                }
                 continue;
             }
             code.clear();
@@ -201,6 +205,7 @@ impl Talk<'_> {
         let target = format!("{}/run", self.target);
         let mut events = self.client.events(Method::POST, &target, &body).await?;
         let mut gaps = output::Gaps::default();
+        let mut interrupted = false;
         loop {
             tokio::select! {
                 // Cancel-safe, see there.
@@ -208,13 +213,14 @@ impl Talk<'_> {
                     if let Some(error) = &result.error && error.name != "SystemExit" {
                         output::write(Stream::Stderr, with_line_break(&error.traceback)).await?;
                     }
-                    return Ok(Ran::Out(Box::new(result)));
+                    return Ok(Ran::Out(Box::new(result), interrupted));
                 },
                 // Cancel-safe as well.
                 signal = self.signals.next() => {
                     if signal != Signal::INT.as_raw() {
                         return Ok(Ran::Leave(signal));
                     }
+                    interrupted = true;
                     // What has just ended needs no interrupt.
                     let told = self.client.done(Method::POST, &format!("{}/interrupt", self.target)).await;
                     if let Err(error) = told && !error.is::<client::Refusal>() {
