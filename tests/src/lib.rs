@@ -25,7 +25,7 @@ mod shortage;
 mod websocket;
 
 pub use archive::{Archive, octal};
-pub use client::{Answer, Body, Client, Request, Streaming, encode_path, raw};
+pub use client::{Answer, Body, Client, Request, Streaming, encode_path, is_foreign, raw};
 pub use clock::{allowed, eventually, fewer};
 pub use descriptors::Descriptors;
 pub use events::{Event, Events};

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use caisson_tests::{Answer, Client, Server, Setup, Value, json, raw};
+use caisson_tests::{Answer, Client, Server, Setup, Value, is_foreign, json, raw};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"];
 
@@ -20,11 +20,6 @@ fn paths(server: &Server, sandbox: &str, execution: &str) -> Vec<(String, Value)
 
 fn anonymous(server: &Server) -> Client {
     Client { key: None, ..server.client.clone() }
-}
-
-/// Whether it is of a dialect, which refuses in its own words, and asks for a key before it says what it has not got.
-fn is_foreign(target: &str) -> bool {
-    target.starts_with("/v1/sandbox/") || target == "/v1/sandbox"
 }
 
 /// Whether a description says that a key is needed, always or unless the client is on this machine.

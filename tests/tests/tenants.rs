@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_tests::{Answer, Client, Request, Server, Setup, Value, allowed, eventually, json};
+use caisson_tests::{Answer, Client, Request, Server, Setup, Value, allowed, eventually, is_foreign, json};
 
 /// A caller with a key of its own.
 struct Tenant {
@@ -69,10 +69,6 @@ fn operations(server: &Server) -> Vec<(String, String)> {
     let document = server.get("/openapi.json").expect(200).json();
     let paths = document["paths"].as_object().unwrap().iter();
     paths.flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))).collect()
-}
-
-fn is_foreign(path: &str) -> bool {
-    path.starts_with("/v1/sandbox/") || path == "/v1/sandbox"
 }
 
 /// A request that would do something if the id were one's own.
