@@ -113,7 +113,8 @@ fn sockets_are_made_of_the_protocols_that_stand_in_the_table_alone() {
                     let unix = family == 1 && matches!(protocol, 0 | 1);
                     let internet = matches!(family, 2 | 10) && matches!((kind, protocol), (1, 0 | 6) | (2, 0 | 17));
                     let wanted = unix || (call == "socket" && internet);
-                    let wanted = returned(if wanted { Answer::Allow } else { Answer::Errno(1) });
+                    let refused = Answer::Errno(if call == "socket" && family == 16 { 95 } else { 1 });
+                    let wanted = returned(if wanted { Answer::Allow } else { refused });
                     for high in [0, 0xDEAD_BEEF << 32] {
                         let arguments = [family | high, kind | FLAGS | high, protocol | high, 0, 0, 0];
                         let made = Made { architecture: Architecture::X86_64.audit(), number, arguments };
