@@ -38,7 +38,9 @@ mod validate;
 mod webhooks;
 
 pub use config::EngineConfig;
-pub use contexts::{CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Failure, RunningCode, Shown};
+pub use contexts::{
+    CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Driver, Failure, RunningCode, Shown, driver,
+};
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use keys::{Credential, NewKey, TenantUse};

@@ -17,8 +17,8 @@ use caisson_core::{
     Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use caisson_engine::{
-    CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Engine, EngineConfig, ExecRequest, InputFile, Program,
-    RunRequest, SandboxUpdate,
+    CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Driver, Engine, EngineConfig, ExecRequest, InputFile,
+    Program, RunRequest, SandboxUpdate,
 };
 use caisson_store::Sqlite;
 use caisson_wire::{
@@ -727,7 +727,7 @@ fn channel(text: &'static str) -> Bytes {
 }
 
 fn bash() -> ContextRequest {
-    ContextRequest { language: "bash".to_owned(), env: BTreeMap::new(), cwd: None }
+    ContextRequest { language: "bash".to_owned(), driver: Driver::Builtin, env: BTreeMap::new(), cwd: None }
 }
 
 const READY: &str = "{\"type\":\"ready\",\"version\":\"1\"}\n";

@@ -325,7 +325,8 @@ mod tests {
                 "limit_out_of_range",
             ),
             ("POST", format!("/v1/sandboxes/{id}/contexts"), "{}".to_owned(), 400, "invalid_request"),
-            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "cobol"}"#.to_owned(), 400, "unknown_language"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "../sh"}"#.to_owned(), 400, "unknown_language"),
+            ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "bash", "driver": "x"}"#.to_owned(), 400, "invalid_driver"),
             ("POST", format!("/v1/sandboxes/{id}/contexts"), r#"{"language": "bash", "cwd": ""}"#.to_owned(), 400, "invalid_path"),
             ("POST", format!("/v1/sandboxes/{id}/contexts/x/run"), r#"{"code": "1"}"#.to_owned(), 404, "not_found"),
             (

@@ -47,9 +47,12 @@ Exit status: 0; of code that is run as a whole 1 when it fails, in bash the exit
 pub(crate) struct ReplArgs {
     /// The sandbox, by its id or name [default: a new one]
     id: Option<String>,
-    /// `python`, `node` or `bash`
+    /// `python`, `node`, `bash`, `r`, or the language of a Jupyter kernel in the image
     #[arg(short, long, value_name = "LANG")]
     lang: String,
+    /// `builtin` for our own driver, `jupyter` for a kernel of the image [default: a kernel where there is one]
+    #[arg(long, value_name = "DRIVER")]
+    driver: Option<String>,
     /// A variable for the interpreter; may repeat
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<Pair>,
@@ -64,7 +67,7 @@ pub(crate) struct ReplArgs {
 }
 
 pub(crate) fn run(args: ReplArgs) -> Result<ExitCode> {
-    let body = CreateContextBody { language: args.lang, env: unique("--env", args.env)?, cwd: args.cwd };
+    let body = CreateContextBody { language: args.lang, driver: args.driver, env: unique("--env", args.env)?, cwd: args.cwd };
     let whole = if stdin::is_terminal() {
         None
     } else {

@@ -14,18 +14,18 @@ use crate::{Engine, core::now, execution, sandbox::Living, validate};
 impl Engine {
     /// Makes a context and returns when its interpreter is ready.
     pub async fn create_context(&self, sandbox: SandboxId, request: ContextRequest) -> Result<ContextInfo> {
-        let driver = language::find(&request.language)?;
+        let language = language::find(&request.language, request.driver)?;
         validate::context(&request)?;
         self.core.accepting()?;
         let living = self.living(sandbox).await?;
         let begun = living.begin_inside().await?;
         let (orders, orders_waiting) = mpsc::channel(RUNS_WAITING);
         let (controls, controls_waiting) = mpsc::channel(CONTROLS_WAITING);
-        let view = View { state: ContextState::Starting, version: None, message: None, runs: 0 };
+        let view = View { state: ContextState::Starting, version: None, kernel: None, message: None, runs: 0 };
         let context = Arc::new(Context {
             id: ContextId::random(),
             sandbox,
-            language: driver.language,
+            language: language.name.clone(),
             cwd: request.cwd,
             created_at: now(),
             orders,
@@ -37,7 +37,7 @@ impl Engine {
             core: Arc::clone(&self.core),
             living: Arc::clone(&living),
             context: Arc::clone(&context),
-            driver,
+            language,
             env: request.env.into_iter().collect(),
             orders: orders_waiting,
             controls: controls_waiting,

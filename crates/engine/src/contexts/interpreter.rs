@@ -42,6 +42,15 @@ pub(super) struct Interpreter {
     silent_since: Option<Instant>,
 }
 
+/// What an interpreter is.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// What it calls itself.
+    pub(super) version: String,
+    /// The Jupyter kernel that it is.
+    pub(super) kernel: Option<String>,
+}
+
 /// What is heard of it.
 #[derive(Debug)]
 pub(super) enum News {
@@ -55,14 +64,15 @@ pub(super) enum News {
 }
 
 impl Interpreter {
-    /// Starts it and returns when it is ready, with what it calls itself. `wrote` gets what it writes meanwhile.
+    /// Starts it and returns when it is ready, with what it is. `wrote` gets what it writes meanwhile.
     pub(super) async fn start(
         living: &Living,
         agent: &AgentClient,
         start: &ExecStart,
+        without_kernel: Error,
         wrote: impl FnMut(Stream, &Bytes),
-    ) -> Result<(Self, String)> {
-        match tokio::time::timeout(READY_WITHIN, Self::begin(living, agent, start, wrote)).await {
+    ) -> Result<(Self, Ready)> {
+        match tokio::time::timeout(READY_WITHIN, Self::begin(living, agent, start, without_kernel, wrote)).await {
             Ok(result) => result,
             Err(_) => Err(failed(&format!("it was not ready within {}", figures::seconds(READY_WITHIN)))),
         }
@@ -72,8 +82,9 @@ impl Interpreter {
         living: &Living,
         agent: &AgentClient,
         start: &ExecStart,
+        without_kernel: Error,
         mut wrote: impl FnMut(Stream, &Bytes),
-    ) -> Result<(Self, String)> {
+    ) -> Result<(Self, Ready)> {
         let (frames, stream) = match agent.exec(start, Vec::new()).await {
             Ok(begun) => begun,
             Err(error) => return Err(living.failed(error).await),
@@ -97,7 +108,8 @@ impl Interpreter {
         let mut last_words = String::new();
         loop {
             match interpreter.next().await {
-                News::Said(Message::Ready { version }) => return Ok((interpreter, version)),
+                News::Said(Message::Ready { version, kernel }) => return Ok((interpreter, Ready { version, kernel })),
+                News::Said(Message::NoKernel) => return Err(without_kernel),
                 News::Wrote(stream, data) => {
                     wrote(stream, &data);
                     let room = LAST_WORDS.saturating_sub(last_words.len());
@@ -118,7 +130,8 @@ impl Interpreter {
     /// What happens next. Cancel-safe: what was not returned is returned the next time.
     pub(super) async fn next(&mut self) -> News {
         loop {
-            match self.lines.next() {
+            match self.lines.next_message() {
+                Ok(Some(Message::Lost { why })) => return News::Broken(why),
                 Ok(Some(message)) => return News::Said(message),
                 Ok(None) => {}
                 Err(what) => return News::Broken(what),
@@ -152,7 +165,9 @@ impl Interpreter {
     /// Sends it an order and code; done as it reads, while its news are heard.
     pub(super) fn tell(&self, order: &str, code: &str) -> Feeding {
         let input = Arc::clone(&self.input);
-        let bytes = Bytes::from([order.as_bytes(), b"\n", code.as_bytes(), b"\0"].concat());
+        // Some drivers can read up to a NUL, others so many bytes.
+        let head = format!("{order} {}\n", code.len());
+        let bytes = Bytes::from([head.as_bytes(), code.as_bytes(), b"\0"].concat());
         Box::pin(async move {
             // It has ended or does not listen, which its news tell.
             input.feed(bytes).await.ok();

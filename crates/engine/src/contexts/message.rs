@@ -12,11 +12,11 @@ use crate::figures;
 /// The longest line.
 const MAX_LINE: usize = 8 << 20;
 /// Media types of one thing that is shown, and how long their names are.
-const MAX_TYPES: usize = 32;
-const MAX_TYPE: usize = 200;
-/// Characters of what an error is called and of what an interpreter calls itself.
-const MAX_NAME: usize = 1000;
-const MAX_VERSION: usize = 100;
+pub const MAX_TYPES: usize = 32;
+pub const MAX_TYPE: usize = 200;
+/// Characters of what an error is called, of why a kernel is lost, and of what an interpreter calls itself.
+pub const MAX_NAME: usize = 1000;
+pub const MAX_VERSION: usize = 100;
 
 /// Something that a run shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +52,17 @@ pub struct Failure {
 
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub enum Message {
     Ready {
         version: String,
+        /// The Jupyter kernel that it is.
+        kernel: Option<String>,
+    },
+    /// The image has no kernel for the language, and there is nothing to have instead.
+    NoKernel,
+    /// What it is the driver of cannot be used any more.
+    Lost {
+        why: String,
     },
     /// From here on an interrupt is for the code.
     Begun,
@@ -69,7 +77,7 @@ pub(super) enum Message {
 /// How code came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Done {
+pub enum Done {
     Ok,
     Error,
     Interrupted,
@@ -82,6 +90,8 @@ struct Line {
     #[serde(rename = "type")]
     kind: Kind,
     version: Option<String>,
+    kernel: Option<String>,
+    why: Option<String>,
     data: Option<Bundle<String>>,
     omitted: Option<Bundle<u64>>,
     name: Option<String>,
@@ -95,6 +105,8 @@ struct Line {
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Ready,
+    NoKernel,
+    Lost,
     Begun,
     Display,
     Value,
@@ -134,7 +146,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BundleVisitor<T> {
 
 /// Bytes into lines. Holds at most one incomplete line, and what came with its end.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     buffer: Vec<u8>,
     /// What of it has been taken.
     taken: usize,
@@ -143,7 +155,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.taken);
         self.searched -= self.taken;
         self.taken = 0;
@@ -151,7 +163,7 @@ impl Lines {
     }
 
     /// The next whole line; an error says why there is none to be had any more.
-    pub(super) fn next(&mut self) -> Result<Option<Message>, String> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, String> {
         let Some(found) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
             if self.searched - self.taken > MAX_LINE {
@@ -190,7 +202,12 @@ fn message(line: Line) -> Option<Message> {
         Some(Message::Shown(Shown { is_value, data: data?.0, omitted }))
     };
     match line.kind {
-        Kind::Ready => Some(Message::Ready { version: figures::tamed(&line.version?, MAX_VERSION) }),
+        Kind::Ready => Some(Message::Ready {
+            version: figures::tamed(&line.version?, MAX_VERSION),
+            kernel: line.kernel.map(|kernel| figures::tamed(&kernel, MAX_VERSION)),
+        }),
+        Kind::NoKernel => Some(Message::NoKernel),
+        Kind::Lost => Some(Message::Lost { why: figures::tamed(&line.why?, MAX_NAME) }),
         Kind::Begun => Some(Message::Begun),
         Kind::Display => shown(false, line.data, line.omitted),
         Kind::Value => shown(true, line.data, line.omitted),
@@ -210,7 +227,7 @@ mod tests {
         let (mut lines, mut all) = (Lines::default(), Vec::new());
         for piece in bytes.chunks(piece) {
             lines.push(piece);
-            while let Some(message) = lines.next().unwrap() {
+            while let Some(message) = lines.next_message().unwrap() {
                 all.push(message);
             }
         }
@@ -222,8 +239,11 @@ mod tests {
         let text = "{\"type\":\"ready\",\"version\":\"x\\n1\"}\n{\"type\":\"value\",\"data\":{\"text/plain\":\"ä\"}}\n\
                     {\"type\":\"done\",\"status\":\"ok\",\"exit_code\":3}\n{\"type\":\"done\"";
         let shown = Shown { is_value: true, data: BTreeMap::from([("text/plain".into(), "ä".into())]), omitted: BTreeMap::new() };
-        let expect =
-            [Message::Ready { version: "x\u{fffd}1".into() }, Message::Shown(shown), Message::Done { how: Done::Ok, exit_code: Some(3) }];
+        let expect = [
+            Message::Ready { version: "x\u{fffd}1".into(), kernel: None },
+            Message::Shown(shown),
+            Message::Done { how: Done::Ok, exit_code: Some(3) },
+        ];
         for piece in 1..text.len() {
             assert_eq!(all(text.as_bytes(), piece), expect, "in pieces of {piece}");
         }
@@ -247,10 +267,10 @@ mod tests {
         ] {
             let mut lines = Lines::default();
             lines.push(bad.as_bytes());
-            assert!(lines.next().is_err(), "{bad:.60}");
+            assert!(lines.next_message().is_err(), "{bad:.60}");
         }
         let mut lines = Lines::default();
         lines.push(&vec![b'x'; MAX_LINE + 1]);
-        assert!(lines.next().is_err(), "a line without an end");
+        assert!(lines.next_message().is_err(), "a line without an end");
     }
 }

@@ -6,6 +6,8 @@
 //!                                             Interpreter ◀── channel, stdout, stderr ── driver in the sandbox
 //! ```
 //!
+//! The driver is a program in the language, or a bridge to a Jupyter kernel of the image, which is in Python and says the same.
+//!
 //! To the agent a context is one execution with a channel. What the driver says there is as hostile as all that comes out of a sandbox: user
 //! code can say the same.
 
@@ -27,6 +29,11 @@ use caisson_core::{ContextId, Error, Execution, Result, SandboxId};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// What drivers say, for who looks for words that break this.
+pub mod driver {
+    pub use super::message::{Done, Lines, MAX_NAME, MAX_TYPE, MAX_TYPES, MAX_VERSION, Message};
+}
+
 pub use self::{
     message::{Failure, Shown},
     shown::Display,
@@ -43,11 +50,37 @@ const CONTROLS_WAITING: usize = 4;
 /// A context to be made.
 #[derive(Debug, Clone)]
 pub struct ContextRequest {
-    /// `python`, `node` or `bash`, or another name of theirs.
+    /// `python`, `node`, `bash` or `r`, another name of theirs, or what a Jupyter kernel of the image speaks.
     pub language: String,
+    pub driver: Driver,
     /// Variables over those of the sandbox.
     pub env: BTreeMap<String, String>,
     pub cwd: Option<String>,
+}
+
+/// What runs the code of a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Driver {
+    /// The image's Jupyter kernel for the language where there is one, our own driver otherwise.
+    #[default]
+    Auto,
+    /// Our own.
+    Builtin,
+    /// A kernel.
+    Jupyter,
+}
+
+impl Driver {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Builtin, Self::Jupyter];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Builtin => "builtin",
+            Self::Jupyter => "jupyter",
+        }
+    }
 }
 
 /// Code for a context.
@@ -88,9 +121,11 @@ impl ContextState {
 pub struct ContextInfo {
     pub id: ContextId,
     pub sandbox: SandboxId,
-    pub language: &'static str,
+    pub language: String,
     /// What its interpreter calls itself, once it has said so.
     pub version: Option<String>,
+    /// The Jupyter kernel that its interpreter is; none for our own drivers.
+    pub kernel: Option<String>,
     pub state: ContextState,
     /// Why it has ended.
     pub message: Option<String>,
@@ -186,6 +221,7 @@ enum Control {
 struct View {
     state: ContextState,
     version: Option<String>,
+    kernel: Option<String>,
     message: Option<String>,
     runs: u64,
 }
@@ -195,7 +231,7 @@ struct View {
 pub(crate) struct Context {
     id: ContextId,
     sandbox: SandboxId,
-    language: &'static str,
+    language: String,
     cwd: Option<String>,
     created_at: Timestamp,
     orders: mpsc::Sender<Order>,
@@ -209,8 +245,9 @@ impl Context {
         ContextInfo {
             id: self.id,
             sandbox: self.sandbox,
-            language: self.language,
+            language: self.language.clone(),
             version: view.version,
+            kernel: view.kernel,
             state: view.state,
             message: view.message,
             cwd: self.cwd.clone(),

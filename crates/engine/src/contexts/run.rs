@@ -71,7 +71,7 @@ impl Task {
     /// Runs what was ordered, and says how it goes on with the interpreter afterwards.
     pub(super) async fn run(&mut self, interpreter: Interpreter, order: Order) -> After {
         let Order { request, reply, begun: _begun } = order;
-        let shown = vec![self.context.language.to_owned(), self.context.id.to_string()];
+        let shown = vec![self.context.language.clone(), self.context.id.to_string()];
         let began = CodeRun::begin(&self.core, &self.living, interpreter.frames(), shown, request.timeout).await;
         let mut run = match began {
             Ok(run) => run,
@@ -186,8 +186,8 @@ impl Task {
                     News::Said(Message::Done { how, exit_code }) => {
                         return (done(how, exit_code, is_overdue.then_some(timeout).flatten()), After::GoesOn(interpreter));
                     }
-                    News::Said(Message::Ready { .. }) => {
-                        let why = "it said twice that it is ready".to_owned();
+                    News::Said(Message::Ready { .. } | Message::NoKernel | Message::Lost { .. }) => {
+                        let why = "it said twice whether it is ready".to_owned();
                         return (ended(CodeEnd::Lost(why.clone()), why.clone()), After::Ended(why));
                     }
                     News::Exited(exit) => {

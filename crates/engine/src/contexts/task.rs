@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Context, ContextState, Control, Order,
     interpreter::{Interpreter, News, how},
-    language::{self, Driver},
+    language::{self, Language},
     message::Message,
     run::Between,
 };
@@ -25,7 +25,7 @@ pub(super) struct Task {
     pub(super) core: Arc<Core>,
     pub(super) living: Arc<Living>,
     pub(super) context: Arc<Context>,
-    pub(super) driver: &'static Driver,
+    pub(super) language: Language,
     pub(super) env: Vec<(String, String)>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) controls: mpsc::Receiver<Control>,
@@ -113,8 +113,9 @@ impl Task {
             Ok(there) => there,
             Err(error) => return Err(self.living.failed(error).await),
         };
+        let plan = self.language.plan(&there)?;
         let start = ExecStart {
-            argv: self.driver.argv(&there)?,
+            argv: plan.argv,
             alternatives: Vec::new(),
             env: self.env.clone(),
             cwd: self.context.cwd.clone(),
@@ -127,8 +128,9 @@ impl Task {
             report_changes: None,
         };
         let between = &mut self.between;
-        let (interpreter, version) = Interpreter::start(&self.living, &agent, &start, |stream, data| between.wrote(stream, data)).await?;
-        self.context.view.send_modify(|view| view.version = Some(version));
+        let wrote = |stream, data: &_| between.wrote(stream, data);
+        let (interpreter, ready) = Interpreter::start(&self.living, &agent, &start, plan.without_kernel, wrote).await?;
+        self.context.view.send_modify(|view| (view.version, view.kernel) = (Some(ready.version), ready.kernel));
         self.context.is(ContextState::Idle);
         Ok(interpreter)
     }

@@ -31,7 +31,8 @@ use crate::{
     responses((status = 201, description = "It is ready", body = ContextBody)))]
 pub(crate) async fn create(Caller(app): Caller, Id(id): Id<SandboxId>, Json(body): Json<CreateContextBody>) -> ApiResult<Response> {
     let engine = app.engine.clone();
-    let made = app.owned(async move { engine.create_context(id, body.into_request()).await }).await??;
+    let request = body.into_request()?;
+    let made = app.owned(async move { engine.create_context(id, request).await }).await??;
     Ok((StatusCode::CREATED, Reply(ContextBody::from(&made))).into_response())
 }
 

@@ -5,7 +5,7 @@ use caisson_core::{
     Tenant, TimeLimits, UserSpec, WebhookId,
 };
 use caisson_engine::{
-    GrepRequest, WindowSize,
+    Driver, GrepRequest, WindowSize,
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV, URL_BYTES},
 };
 use serde_json::{Value, json};
@@ -127,6 +127,7 @@ fn choices(document: &mut OpenApi) {
         one_of(property(document, schema, "storage"), &[Storage::Memory.as_str(), Storage::Disk.as_str()]);
         one_of(property(document, schema, "user"), &[&UserSpec::default().name, &UserSpec::root().name]);
     }
+    one_of(property(document, "CreateContext", "driver"), &Driver::ALL.map(Driver::as_str));
     let mut by_name = Object::with_type(Type::String);
     by_name.enum_values = Some(SignalName::all().map(Value::from).collect());
     let mut by_number = Object::with_type(Type::Integer);

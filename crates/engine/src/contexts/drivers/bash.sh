@@ -1,7 +1,7 @@
 # The interpreter of a context: runs code that is sent to it in this very shell, and tells what came of it.
 #
-# Orders come on descriptor 0, each ended by NUL: a line that says what to do, then code. Answers go back on it, a line of JSON each. User code
-# has the channel closed: bash keeps it elsewhere for as long, where no child inherits it.
+# Orders come on descriptor 0, each ended by NUL: a line that says what to do and how long the code is, then the code. Answers go back on it, a
+# line of JSON each. User code has the channel closed: bash keeps it elsewhere for as long, where no child inherits it.
 exec {__caisson_channel}<&0 0</dev/null
 
 # A signal ends what runs in the foreground by itself. What is left of the run is passed over: before every command bash asks here, and
@@ -39,7 +39,7 @@ trap __caisson_interrupt INT
 __caisson_say ready ",\"version\":\"bash $BASH_VERSION\""
 while IFS= read -r -d '' -u "$__caisson_channel" __caisson_order; do
     __caisson_code=${__caisson_order#*$'\n'}
-    if [[ ${__caisson_order%%$'\n'*} == try ]] && __caisson_is_only_begun; then
+    if [[ ${__caisson_order%%[ $'\n']*} == try ]] && __caisson_is_only_begun; then
         __caisson_say "done" ',"status":"incomplete"'
         continue
     fi

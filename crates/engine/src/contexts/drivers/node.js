@@ -1,7 +1,7 @@
 // The interpreter of a context: runs code that is sent to it, and tells what came of it.
 //
-// Orders come on descriptor 9, each ended by NUL: a line that says what to do, then code. Answers go back on it, a line of JSON each. Code is
-// run by Node's own REPL, so declarations last, `await` may stand anywhere, and what is only begun is known for that.
+// Orders come on descriptor 9, each ended by NUL: a line that says what to do and how long the code is, then the code. Answers go back on it, a
+// line of JSON each. Code is run by Node's own REPL, so declarations last, `await` may stand anywhere, and what is only begun is known for that.
 'use strict';
 {
 const CHANNEL = 9;
@@ -222,7 +222,7 @@ channel.on('data', (piece) => {
     waiting = [];
     from = end + 1;
     const line = whole.indexOf('\n');
-    run(whole.slice(0, line), whole.slice(line + 1));
+    run(whole.slice(0, line).split(' ')[0], whole.slice(line + 1));
   }
   waiting.push(piece.subarray(from));
 });

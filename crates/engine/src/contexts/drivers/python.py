@@ -1,7 +1,7 @@
 """The interpreter of a context: runs code that is sent to it, and tells what came of it.
 
-Orders come on descriptor 0, each ended by NUL: a line that says what to do, then code. Answers go back on it, a line of JSON each. What user
-code prints goes to descriptors 1 and 2 and is nobody's business here.
+Orders come on descriptor 0, each ended by NUL: a line that says what to do and how long the code is, then the code. Answers go back on it, a
+line of JSON each. What user code prints goes to descriptors 1 and 2 and is nobody's business here.
 """
 import ast
 import asyncio
@@ -74,7 +74,7 @@ class Channel:
             self.waiting += piece
         whole, self.waiting = self.waiting.split(b"\0", 1)
         head, code = whole.split(b"\n", 1)
-        return head.decode(), code.decode("utf-8", "surrogateescape")
+        return head.decode().split()[0], code.decode("utf-8", "surrogateescape")
 
     def tell(self, **message):
         # A child that went on alone has nothing to say here.

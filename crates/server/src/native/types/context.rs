@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use caisson_core::Result;
-use caisson_engine::{CodeRequest, CodeResult, ContextInfo, ContextRequest, Failure, RunningCode, Shown};
+use caisson_core::{Error, Result};
+use caisson_engine::{CodeRequest, CodeResult, ContextInfo, ContextRequest, Driver, Failure, RunningCode, Shown};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,9 +19,13 @@ use super::{
 #[serde(deny_unknown_fields)]
 #[schema(as = CreateContext)]
 pub struct CreateContextBody {
-    /// `python`, `node` or `bash`.
+    /// `python`, `node`, `bash`, `r`, or the language of a Jupyter kernel that the image has.
     #[schema(example = "python")]
     pub language: String,
+    /// `auto`: the image's Jupyter kernel for the language where there is one, otherwise our own driver. `builtin`: our own. `jupyter`: a kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "auto")]
+    pub driver: Option<String>,
     /// Variables over those of the sandbox.
     #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -32,9 +36,15 @@ pub struct CreateContextBody {
 
 impl CreateContextBody {
     /// What the engine is to make.
-    #[must_use]
-    pub fn into_request(self) -> ContextRequest {
-        ContextRequest { language: self.language, env: self.env, cwd: self.cwd }
+    pub fn into_request(self) -> Result<ContextRequest> {
+        let driver = match self.driver {
+            None => Driver::Auto,
+            Some(name) => Driver::ALL.into_iter().find(|driver| driver.as_str() == name).ok_or_else(|| {
+                let message = format!("field `driver` is `{}`, allowed are `auto`, `builtin` and `jupyter`", name.escape_debug());
+                Error::invalid("invalid_driver", message)
+            })?,
+        };
+        Ok(ContextRequest { language: self.language, driver, env: self.env, cwd: self.cwd })
     }
 }
 
@@ -47,6 +57,8 @@ pub struct ContextBody {
     pub language: String,
     /// What the interpreter calls itself.
     pub version: Option<String>,
+    /// The Jupyter kernel that runs the code; null for our own drivers.
+    pub kernel: Option<String>,
     /// `starting`, `idle`, `busy`, or `ended`, after which it can be restarted.
     pub state: String,
     /// Why it has ended.
@@ -66,8 +78,9 @@ impl From<&ContextInfo> for ContextBody {
         Self {
             id: context.id.to_string(),
             sandbox_id: context.sandbox.to_string(),
-            language: context.language.to_owned(),
+            language: context.language.clone(),
             version: context.version.clone(),
+            kernel: context.kernel.clone(),
             state: context.state.as_str().to_owned(),
             message: context.message.clone(),
             cwd: context.cwd.clone(),
