@@ -8,6 +8,7 @@
 mod archive;
 mod client;
 mod clock;
+mod context;
 mod descriptors;
 mod events;
 mod home;
@@ -27,6 +28,7 @@ mod websocket;
 pub use archive::{Archive, octal};
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, is_foreign, raw};
 pub use clock::{allowed, eventually, fewer};
+pub use context::{Context, error, text};
 pub use descriptors::Descriptors;
 pub use events::{Event, Events};
 pub use home::{Home, Ran, meant_to_lack, needs, program};

@@ -2,89 +2,7 @@
 
 use std::{io::Write, process::Stdio, thread, time::Duration};
 
-use caisson_tests::{Answer, BASE64, Base64Engine, Ran, Sandbox, Server, Value, eventually, fewer, json, needs};
-
-/// A context of a sandbox.
-struct Context<'a> {
-    sandbox: &'a Sandbox<'a>,
-    id: String,
-}
-
-impl<'a> Context<'a> {
-    #[track_caller]
-    fn new(sandbox: &'a Sandbox<'a>, language: &str) -> Self {
-        let made = sandbox.request("POST", "/contexts").json(&json!({"language": language})).send().expect(201).json();
-        assert_eq!((&made["state"], &made["language"], &made["message"]), (&json!("idle"), &json!(language), &Value::Null), "{made:#}");
-        Self { sandbox, id: made["id"].as_str().unwrap().to_owned() }
-    }
-
-    fn target(&self, rest: &str) -> String {
-        format!("/contexts/{}{rest}", self.id)
-    }
-
-    #[track_caller]
-    fn try_run(&self, body: &Value) -> Answer {
-        self.sandbox.request("POST", &self.target("/run")).json(body).send()
-    }
-
-    #[track_caller]
-    fn run(&self, code: &str) -> Value {
-        self.try_run(&json!({"code": code})).expect(200).json()
-    }
-
-    /// What code prints and has as its value; it must end well.
-    #[track_caller]
-    fn says(&self, code: &str) -> (String, Option<String>) {
-        let result = self.run(code);
-        assert_eq!((&result["status"], &result["error"]), (&json!("ok"), &Value::Null), "{result:#}");
-        let value = result["results"].as_array().unwrap().iter().find(|shown| shown["type"] == "value");
-        (text(&result["stdout"]), value.map(|value| text(&value["data"]["text/plain"])))
-    }
-
-    #[track_caller]
-    fn value(&self, code: &str) -> String {
-        self.says(code).1.unwrap_or_else(|| panic!("`{code}` has no value"))
-    }
-
-    #[track_caller]
-    fn state(&self) -> Value {
-        self.sandbox.request("GET", &self.target("")).send().expect(200).json()
-    }
-
-    #[track_caller]
-    fn interrupt(&self) {
-        // Interrupting is for what runs, which it may do only in a moment.
-        eventually("something to interrupt", Duration::from_secs(5), || {
-            (self.sandbox.request("POST", &self.target("/interrupt")).send().status == 204).then_some(())
-        });
-    }
-
-    #[track_caller]
-    fn restart(&self) {
-        let restarted = self.sandbox.request("POST", &self.target("/restart")).send().expect(200).json();
-        assert_eq!(restarted["state"], "idle", "{restarted:#}");
-    }
-
-    /// Begins to run code and returns when it has printed `ready`.
-    #[track_caller]
-    fn begin(&self, code: &str) -> caisson_tests::Events {
-        let mut events = self.sandbox.request("POST", &self.target("/run")).json(&json!({"code": code, "timeout_s": null})).events();
-        let said = events.until("stdout");
-        assert_eq!(said.bytes(), b"ready\n");
-        events
-    }
-}
-
-#[track_caller]
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
-}
-
-#[track_caller]
-fn error<'a>(result: &'a Value, name: &str) -> &'a Value {
-    assert_eq!((&result["status"], &result["error"]["name"]), (&json!("error"), &json!(name)), "{result:#}");
-    &result["error"]
-}
+use caisson_tests::{BASE64, Base64Engine, Context, Ran, Server, Value, error, eventually, fewer, json, needs, text};
 
 #[test]
 fn python_keeps_what_was_before_and_tells_values_output_and_errors() {
@@ -124,7 +42,7 @@ fn python_keeps_what_was_before_and_tells_values_output_and_errors() {
     assert_eq!((&result["stdout"], &result["stdout_base64"]), (&json!("a\u{fffd}\u{0}b"), &json!(BASE64.encode(b"a\xff\0b"))));
     // A run is an execution like others.
     let record = server.execution(&text(&result["id"]));
-    assert_eq!((&record["status"], &record["exit_code"], &record["cmd"]), (&json!("exited"), &json!(0), &json!(["python", python.id])));
+    assert_eq!((&record["status"], &record["exit_code"], &record["cmd"]), (&json!("exited"), &json!(0), &json!(["python", python.id()])));
     let output = server.get(&format!("/v1/executions/{}/output", text(&result["id"]))).expect(200);
     assert_eq!(output.body, b"a\xff\0b");
     let of_root = server.sandbox(&json!({"user": "root"}));
@@ -350,7 +268,7 @@ fn several_live_side_by_side_and_are_ended() {
     let waiting: Vec<_> = (0..16)
         .map(|n| {
             let body = json!({"code": format!("print({n})")}).to_string();
-            let request = one.sandbox.request("POST", &one.target("/run")).header("content-type", "application/json");
+            let request = sandbox.request("POST", &one.target("/run")).header("content-type", "application/json");
             request.begin(body.len(), body.as_bytes())
         })
         .collect();
@@ -386,14 +304,14 @@ fn several_live_side_by_side_and_are_ended() {
     two.try_run(&json!({"code": "1"})).refused(404, "not_found");
 
     // Killed as the execution that its run is.
-    let mut events = one.sandbox.request("POST", &one.target("/run")).json(&json!({"code": "import time; time.sleep(1000)"})).events();
+    let mut events = sandbox.request("POST", &one.target("/run")).json(&json!({"code": "import time; time.sleep(1000)"})).events();
     let id = text(&events.until("start").data["id"]);
     server.request("POST", &format!("/v1/executions/{id}/kill")).send().expect(204);
     assert_eq!(server.execution(&id)["status"], "killed");
     one.try_run(&json!({"code": "1"})).refused(409, "context_ended");
 
     let others: Vec<_> = (0..14).map(|_| Context::new(&sandbox, "bash")).collect();
-    sandbox.request("POST", "/contexts").json(&json!({"language": "bash"})).send().refused(429, "quota_exceeded");
+    sandbox.request("POST", "/contexts").json(&json!({"language": "bash", "driver": "builtin"})).send().refused(429, "quota_exceeded");
     sandbox.request("DELETE", &others[0].target("")).send().expect(204);
     let _another = Context::new(&sandbox, "bash");
     let events = shell.begin("echo ready; sleep 1000");
@@ -417,7 +335,7 @@ fn what_there_is_no_interpreter_for_is_refused_and_leaves_nothing() {
         text(&answer.json()["error"]["message"])
     };
     assert!(refused(json!({"language": "cobol"}), "unknown_language").contains("python, node, bash"));
-    let missing = refused(json!({"language": "node", "env": {"PATH": "/nowhere"}}), "program_not_found");
+    let missing = refused(json!({"language": "node", "driver": "builtin", "env": {"PATH": "/nowhere"}}), "program_not_found");
     assert!(missing.contains("`sh`"), "{missing}");
     let _ = refused(json!({"language": "bash", "cwd": "/no/such"}), "invalid_path");
     let _ = refused(json!({"language": "bash", "env": {"CAISSON_X": "1"}}), "reserved_env");
@@ -559,7 +477,7 @@ fn a_stream_tells_in_order_and_code_runs_on_without_its_client() {
     let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
     assert_eq!(names, ["start", "stdout", "display", "stdout", "value", "result"]);
     let (start, end) = (&events[0].data, &events[5].data);
-    assert_eq!((&start["context_id"], &start["id"]), (&json!(python.id), &end["id"]));
+    assert_eq!((&start["context_id"], &start["id"]), (&json!(python.id()), &end["id"]));
     assert_eq!((&end["status"], end.get("stdout"), end.get("results")), (&json!("ok"), None, None));
     drop(python.begin("import time\nprint('ready')\ntime.sleep(0.5)\nx = 5"));
     assert_eq!(python.value("x"), "5");
