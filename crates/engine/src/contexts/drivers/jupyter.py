@@ -103,6 +103,9 @@ import uuid
 
 # The host takes no line of more than 8 MiB.
 LARGEST = 8 * 1024 * 1024 - 4096
+# Nor more media types of one thing, nor longer names of them.
+MOST_TYPES = 32
+LONGEST_TYPE = 200
 LONGEST_MESSAGE = 64 * 1024
 LONGEST_TRACEBACK = 512 * 1024
 # Of what a kernel says at once, in bytes and in parts.
@@ -514,10 +517,11 @@ class Kernel:
     def show(self, kind, data):
         if not isinstance(data, dict):
             return
-        data = {printable(media): as_text(media, content) for media, content in data.items() if content is not None}
+        named = [(printable(media), as_text(media, content)) for media, content in data.items() if content is not None]
+        data = dict([(media, text) for media, text in named if len(media.encode()) <= LONGEST_TYPE][:MOST_TYPES])
         omitted = {}
-        # The largest go first.
-        while sum(len(text) for text in data.values()) * 6 > LARGEST and len(json.dumps(data)) > LARGEST:
+        # The largest go first. A character is twelve bytes at most: two escapes, where it is beyond the first plane.
+        while sum(len(text) for text in data.values()) * 12 > LARGEST and len(json.dumps(data)) > LARGEST:
             largest = max(data, key=lambda key: len(data[key]))
             omitted[largest] = len(data.pop(largest))
         if data or omitted:
