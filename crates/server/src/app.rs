@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     ports::{self, Asked, Links},
     request_id, routes,
+    sse::{self, Events, HungUp},
     webhooks::Webhooks,
 };
 
@@ -79,6 +80,17 @@ impl App {
                 Err(ApiError::internal())
             }
         }
+    }
+
+    /// An answer of events, which `tell` puts in for as long as anybody reads. Whoever hangs up has seen enough; what they were told of goes on.
+    pub(crate) fn events<T>(&self, tell: impl FnOnce(Events) -> T) -> Response
+    where
+        T: Future<Output = Result<(), HungUp>> + Send + 'static,
+    {
+        let (events, answer) = sse::channel();
+        let telling = tell(events);
+        self.tasks.spawn(async move { drop(telling.await) }.in_current_span());
+        answer
     }
 }
 

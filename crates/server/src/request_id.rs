@@ -22,14 +22,18 @@ fn is_well_formed(id: &[u8]) -> bool {
 
 /// A new one.
 pub(crate) fn generate() -> HeaderValue {
-    let mut random = [0u8; 12];
+    HeaderValue::from_str(&random::<12>("req-")).expect("hexadecimal digits are a header value")
+}
+
+/// The prefix, and so many random bytes in hexadecimal digits: a name that nobody else comes up with.
+pub(crate) fn random<const N: usize>(prefix: &str) -> String {
+    let mut random = [0u8; N];
+    // The kernel's generator fails only before the machine has finished booting.
     getrandom::fill(&mut random).expect("the kernel's random generator is available");
-    let mut text = String::with_capacity(4 + 2 * random.len());
-    text.push_str("req-");
-    for byte in random {
+    random.iter().fold(prefix.to_owned(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    HeaderValue::from_str(&text).expect("hexadecimal digits are a header value")
+        text
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use axum::{
 use caisson_core::{ContextId, SandboxId, Stream};
 use caisson_engine::{OutputChunk, RunningCode, Shown};
 use http::{HeaderMap, StatusCode};
-use tracing::Instrument;
 
 use super::{id::Id, output};
 use crate::{
@@ -101,15 +100,7 @@ pub(crate) async fn run(
     }
     let running = app.owned(async move { engine.run_code(sandbox, id, request).await }).await??;
     let follow = Follow::both(&app.engine, running.execution.id).await?;
-    let (events, answer) = sse::channel();
-    app.tasks.spawn(
-        async move {
-            // Whoever hangs up has seen enough; the code runs on.
-            let _: Result<(), HungUp> = tell(running, follow, events).await;
-        }
-        .in_current_span(),
-    );
-    Ok(answer)
+    Ok(app.events(|events| tell(running, follow, events)))
 }
 
 /// Interrupts what runs in a context, as Ctrl-C does.

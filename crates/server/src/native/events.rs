@@ -8,7 +8,6 @@ use axum::{
 };
 use caisson_core::{Error, EventFilter, EventKind};
 use http::HeaderMap;
-use tracing::Instrument;
 
 use super::{
     output,
@@ -61,19 +60,10 @@ pub(crate) async fn list(Caller(app): Caller, headers: HeaderMap, mut params: Pa
         return Err(Error::foreign_cursor().into());
     }
     let filter = EventFilter { after, sandbox, kinds, limit: AT_ONCE };
-    let (events, answer) = sse::channel();
-    let teller = Arc::clone(&app);
-    app.tasks.spawn(
-        async move {
-            // Whoever hangs up has seen enough.
-            let _: Result<(), HungUp> = tell(&teller, filter, events).await;
-        }
-        .in_current_span(),
-    );
-    Ok(answer)
+    Ok(app.events(|events| tell(Arc::clone(&app), filter, events)))
 }
 
-async fn tell(app: &View, mut filter: EventFilter, events: Events) -> Result<(), HungUp> {
+async fn tell(app: Arc<View>, mut filter: EventFilter, events: Events) -> Result<(), HungUp> {
     events.send("ready", Some(filter.after), &ReadyBody { cursor: filter.after.to_string() }).await?;
     loop {
         let next = match events.during(app.engine.next_events(&filter)).await? {

@@ -7,7 +7,6 @@ use axum::{
 use caisson_core::SandboxId;
 use caisson_engine::Running;
 use http::{HeaderMap, StatusCode};
-use tracing::Instrument;
 
 use super::id::Id;
 use crate::{
@@ -58,15 +57,7 @@ pub(crate) async fn exec(
         return Ok((StatusCode::ACCEPTED, Reply(ExecutionBody::from(&running.execution))).into_response());
     }
     let follow = Follow::both(&app.engine, running.execution.id).await?;
-    let (events, answer) = sse::channel();
-    app.tasks.spawn(
-        async move {
-            // Whoever hangs up has seen enough; the execution goes on by itself.
-            let _: Result<(), HungUp> = tell(running, follow, events).await;
-        }
-        .in_current_span(),
-    );
-    Ok(answer)
+    Ok(app.events(|events| tell(running, follow, events)))
 }
 
 async fn tell(running: Running, mut follow: Follow, events: Events) -> Result<(), HungUp> {

@@ -14,7 +14,6 @@ use caisson_engine::OutputChunk;
 use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use tracing::Instrument;
 
 use super::{id::Id, sandboxes::limit};
 use crate::{
@@ -89,21 +88,12 @@ pub(crate) async fn output(Caller(app): Caller, Id(id): Id<ExecutionId>, headers
     if sse::wanted(&headers) {
         let offset = sse::last_event_id(&headers, "an offset")?.unwrap_or(offset);
         let reader = Follow::new(&app.engine, id, vec![(stream, offset)]).await?;
-        let (events, answer) = sse::channel();
-        let teller = Arc::clone(&app);
-        app.tasks.spawn(
-            async move {
-                // Whoever hangs up has seen enough.
-                let _: Result<(), HungUp> = tell(&teller, id, reader, follow, events).await;
-            }
-            .in_current_span(),
-        );
-        return Ok(answer);
+        return Ok(app.events(|events| tell(Arc::clone(&app), id, reader, follow, events)));
     }
     raw(&app, id, stream, offset, follow).await
 }
 
-async fn tell(app: &View, id: ExecutionId, mut reader: Follow, follow: bool, events: Events) -> Result<(), HungUp> {
+async fn tell(app: Arc<View>, id: ExecutionId, mut reader: Follow, follow: bool, events: Events) -> Result<(), HungUp> {
     told::tell(&mut reader, &events, follow).await?;
     match app.engine.execution(id).await {
         Ok(execution) => told::end(&events, &ExecutionBody::from(&execution)).await,

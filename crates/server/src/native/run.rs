@@ -6,7 +6,6 @@ use axum::{
 };
 use caisson_engine::RunningOneShot;
 use http::HeaderMap;
-use tracing::Instrument;
 
 use crate::{
     caller::Caller,
@@ -37,15 +36,7 @@ pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(body): Jso
     }
     let running = app.owned(async move { engine.run(request).await }).await??;
     let follow = Follow::both(&app.engine, running.execution.id).await?;
-    let (events, answer) = sse::channel();
-    app.tasks.spawn(
-        async move {
-            // Whoever hangs up has seen enough; the one-shot finishes by itself.
-            let _: Result<(), HungUp> = tell(running, follow, events).await;
-        }
-        .in_current_span(),
-    );
-    Ok(answer)
+    Ok(app.events(|events| tell(running, follow, events)))
 }
 
 async fn tell(running: RunningOneShot, mut follow: Follow, events: Events) -> Result<(), HungUp> {

@@ -4,14 +4,13 @@ use axum::response::Response;
 use caisson_core::{SandboxId, Watched};
 use caisson_engine::FileEvents;
 use futures::StreamExt;
-use tracing::Instrument;
 
 use super::{files::path, id::Id, output, types::FileEventBody};
 use crate::{
     caller::Caller,
     error::ApiResult,
     params::Params,
-    sse::{self, Events, HungUp},
+    sse::{Events, HungUp},
 };
 
 /// Tells what happens to a file or in a directory, as a stream of events.
@@ -31,15 +30,7 @@ pub(crate) async fn watch(Caller(app): Caller, Id(id): Id<SandboxId>, mut params
     let (path, recursive) = (path(&mut params)?, params.flag("recursive")?);
     params.finish()?;
     let happening = app.engine.watch_files(id, &path, recursive).await?;
-    let (events, answer) = sse::channel();
-    app.tasks.spawn(
-        async move {
-            // Whoever hangs up has seen enough.
-            let _: Result<(), HungUp> = tell(happening, events).await;
-        }
-        .in_current_span(),
-    );
-    Ok(answer)
+    Ok(app.events(|events| tell(happening, events)))
 }
 
 async fn tell(mut happening: FileEvents, events: Events) -> Result<(), HungUp> {

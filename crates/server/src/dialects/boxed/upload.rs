@@ -1,6 +1,6 @@
 //! Files put in. What is under way has another name, so that a file is there whole or not at all.
 
-use std::{fmt::Write, io};
+use std::io;
 
 use axum::{extract::Request, response::Response};
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use crate::{
     caller::Caller,
     error::{ApiError, ApiResult},
     native::files::content,
+    request_id,
 };
 
 /// Where files go when nothing is said.
@@ -67,7 +68,7 @@ pub(crate) async fn upload(Caller(app): Caller, named: Named, headers: HeaderMap
 }
 
 async fn take(engine: &Engine, id: SandboxId, form: Multipart) -> ApiResult<String> {
-    let under_way = under_way();
+    let under_way = request_id::random::<16>(UNDER_WAY);
     let taken = parts(engine, id, form, &under_way).await;
     let moved = match taken {
         Ok(target) => match engine.move_file(id, under_way.as_bytes(), target.as_bytes(), true).await {
@@ -153,16 +154,6 @@ fn cut(error: io::Error) -> ApiError {
 fn base_name(name: &str) -> Option<&str> {
     let base = name.trim_end_matches('/').rsplit('/').next()?;
     (!matches!(base, "" | "." | "..") && !base.contains('\0')).then_some(base)
-}
-
-fn under_way() -> String {
-    let mut random = [0u8; 16];
-    // The kernel's generator fails only before the machine has finished booting.
-    getrandom::fill(&mut random).expect("the kernel's random generator is available");
-    random.iter().fold(UNDER_WAY.to_owned(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
 }
 
 #[cfg(test)]
