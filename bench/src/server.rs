@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tungstenite::{WebSocket, client::IntoClientRequest};
 
 const KEY: &str = "key-of-the-benchmark-0123456789";
+/// As `cp` does: a client that reads in small pieces would measure itself.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// Ends with the benchmark.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Server {
     pub(crate) fn connect(&self) -> Result<Connection> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
-        Ok(Connection { reader: BufReader::new(stream), body: Vec::new() })
+        Ok(Connection { reader: BufReader::with_capacity(READ_AT_ONCE, stream), body: Vec::new() })
     }
 }
 
