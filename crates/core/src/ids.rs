@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::Uuid;
+
 /// Lower-case Crockford base 32: no `i`, `l`, `o`, `u`.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Random characters after the prefix: 25 × 5 = 125 random bits.
+/// Random characters after the prefix. The last has two random bits and the others five: 122 in all, which a [`Uuid`] holds as well.
 const RANDOM_CHARS: usize = 25;
+const LAST_BITS: u8 = 0b11000;
 const PREFIX_CHARS: usize = 3;
 const LEN: usize = PREFIX_CHARS + RANDOM_CHARS;
 
@@ -25,6 +28,7 @@ fn generate(prefix: &str) -> [u8; LEN] {
     for (to, byte) in text[PREFIX_CHARS..].iter_mut().zip(random) {
         *to = ALPHABET[usize::from(byte & 31)];
     }
+    text[LEN - 1] = ALPHABET[usize::from(random[RANDOM_CHARS - 1] & LAST_BITS)];
     text
 }
 
@@ -37,6 +41,23 @@ fn parse(prefix: &'static str, text: &str) -> Result<[u8; LEN], IdError> {
     Ok(bytes)
 }
 
+/// The bits behind the prefix, without those that a new id has not.
+fn bits(text: &[u8; LEN]) -> u128 {
+    let digit = |c: &u8| ALPHABET.iter().position(|letter| letter == c).unwrap_or_default() as u128;
+    text[PREFIX_CHARS..].iter().fold(0, |bits, c| bits << 5 | digit(c)) >> LAST_BITS.trailing_zeros()
+}
+
+fn of_bits(prefix: &str, bits: u128) -> [u8; LEN] {
+    let mut text = [0u8; LEN];
+    text[..PREFIX_CHARS].copy_from_slice(prefix.as_bytes());
+    let mut left = bits << LAST_BITS.trailing_zeros();
+    for to in text[PREFIX_CHARS..].iter_mut().rev() {
+        *to = ALPHABET[(left & 31) as usize];
+        left >>= 5;
+    }
+    text
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
@@ -47,10 +68,22 @@ macro_rules! id {
             /// What ids of this kind look like, as a regular expression.
             pub const PATTERN: &str = concat!("^", $prefix, "[0-9a-hjkmnp-tv-z]{25}$");
 
-            /// A new id with 125 random bits from the kernel.
+            /// A new id with 122 random bits from the kernel.
             #[must_use]
             pub fn random() -> Self {
                 Self(generate($prefix))
+            }
+
+            /// The same as other systems write it.
+            #[must_use]
+            pub fn uuid(&self) -> Uuid {
+                Uuid::from_free_bits(bits(&self.0))
+            }
+
+            /// The id that is written so there, if it is one of ours.
+            #[must_use]
+            pub fn from_uuid(uuid: Uuid) -> Option<Self> {
+                uuid.free_bits().map(|bits| Self(of_bits($prefix, bits)))
             }
 
             /// The id as text.
@@ -118,6 +151,18 @@ mod tests {
         let a = SandboxId::random();
         assert_eq!(a.to_string().parse::<SandboxId>(), Ok(a));
         assert_ne!(a, SandboxId::random());
+    }
+
+    #[test]
+    fn every_id_is_a_uuid_as_well() {
+        for _ in 0..1000 {
+            let id = SandboxId::random();
+            assert_eq!(SandboxId::from_uuid(id.uuid()), Some(id));
+            assert!(id.to_string().parse::<SandboxId>().is_ok());
+        }
+        assert_eq!(SandboxId::from_uuid(Uuid::of_hash(&[7; 32])), None);
+        let uuid = Uuid::random();
+        assert_eq!(KeyId::from_uuid(uuid).map(|id| id.uuid()), Some(uuid));
     }
 
     #[test]

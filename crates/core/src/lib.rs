@@ -5,6 +5,7 @@
 
 mod answer;
 mod backend;
+mod document;
 mod error;
 mod event;
 mod execution;
@@ -17,10 +18,12 @@ mod sandbox;
 mod spec;
 mod store;
 mod tenant;
+mod uuid;
 mod webhook;
 
 pub use answer::KeptAnswer;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
+pub use document::Document;
 pub use error::{Denied, Error, Result};
 pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
@@ -33,4 +36,5 @@ pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName
 pub use spec::{Image, Network, SandboxSpec, Storage, UserSpec};
 pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};
 pub use tenant::{Exceeded, Holdings, Quota, Quotas, Tenant};
+pub use uuid::{Uuid, UuidError};
 pub use webhook::{Delivery, FailedAttempt, Webhook, WebhookSecret};

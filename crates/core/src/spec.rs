@@ -12,6 +12,11 @@ pub enum Image {
     Host,
 }
 
+impl Image {
+    /// The search path of the built-in image; the last two are where Go is installed by hand or by Debian.
+    pub const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin:/usr/lib/go/bin";
+}
+
 impl FromStr for Image {
     type Err = Error;
 

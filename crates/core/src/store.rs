@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    Delivery, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas, Sandbox,
-    SandboxId, State, Tenant, Tombstone, Webhook, WebhookId,
+    Delivery, Document, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas,
+    Sandbox, SandboxId, State, Tenant, Tombstone, Webhook, WebhookId,
 };
 
 /// The store did not do it. Nothing was written unless said otherwise.
@@ -107,6 +107,18 @@ pub trait Ledger: Send + Sync {
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError>;
     /// Changes whenever something has been written that an event may tell of, by whomever.
     fn written(&self) -> watch::Receiver<()>;
+
+    /// Writes a new document. Whether there was none of that name.
+    async fn insert_document(&self, document: &Document) -> Result<bool, StoreError>;
+    /// Writes a known document anew. Whether there was one.
+    async fn replace_document(&self, document: &Document) -> Result<bool, StoreError>;
+    /// Whether there was one.
+    async fn remove_document(&self, kind: &str, owner: &str, id: &str) -> Result<bool, StoreError>;
+    async fn document(&self, kind: &str, owner: &str, id: &str) -> Result<Option<Document>, StoreError>;
+    /// All of a kind and owner, the oldest first.
+    async fn documents(&self, kind: &str, owner: &str) -> Result<Vec<Document>, StoreError>;
+    /// Whose a sandbox is, living or ended, for whoever was let in to it by other means than a key.
+    async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError>;
 
     /// Writes a new webhook. Its tenant comes into being when it was not there.
     async fn insert_webhook(&self, webhook: &Webhook) -> Result<(), StoreError>;

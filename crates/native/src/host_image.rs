@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use caisson_core::UserSpec;
+use caisson_core::{Image, UserSpec};
 use caisson_launcher::plan::Step;
 
 /// Top-level directories that hold programs. On most distributions all but `usr` are links into it.
@@ -28,8 +28,8 @@ const LENT_FROM_ETC_BY_PREFIX: [&str; 3] = ["java-", "python3", "R"];
 /// Certificates, but not the private keys beside them.
 const CERTIFICATES: &str = "ssl/certs";
 
-/// The search path of a sandbox of this image; the last two are where Go is installed by hand or by Debian.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin:/usr/lib/go/bin";
+/// The search path of a sandbox of this image.
+pub(crate) const PATH: &str = Image::HOST_PATH;
 
 /// What the host lends, found once at start.
 #[derive(Debug, Clone)]

@@ -37,6 +37,8 @@ suite!(
     every_change_has_its_event,
     events_come_in_pieces_and_go,
     webhooks_come_back_as_far_as_they_came,
+    documents_are_found_by_kind_and_owner,
+    what_is_kept_about_a_sandbox_goes_with_it,
 );
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! [`Sqlite`]: one file, one writer, a few readers.
 
 mod answers;
+mod documents;
 mod events;
 mod migrations;
 mod read;
@@ -19,8 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Delivery, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page, Quotas, Sandbox,
-    SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
+    Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page,
+    Quotas, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
 };
 use jiff::Timestamp;
 use sqlx::{
@@ -197,6 +198,31 @@ impl Ledger for Sqlite {
 
     fn written(&self) -> watch::Receiver<()> {
         self.writer.written()
+    }
+
+    async fn insert_document(&self, document: &Document) -> Result<bool, StoreError> {
+        Ok(matches!(self.writer.submit(Operation::InsertDocument(Box::new(document.clone()))).await?, Done::Changed(true)))
+    }
+
+    async fn replace_document(&self, document: &Document) -> Result<bool, StoreError> {
+        Ok(matches!(self.writer.submit(Operation::ReplaceDocument(Box::new(document.clone()))).await?, Done::Changed(true)))
+    }
+
+    async fn remove_document(&self, kind: &str, owner: &str, id: &str) -> Result<bool, StoreError> {
+        let operation = Operation::RemoveDocument { kind: kind.to_owned(), owner: owner.to_owned(), id: id.to_owned() };
+        Ok(matches!(self.writer.submit(operation).await?, Done::Removed(true)))
+    }
+
+    async fn document(&self, kind: &str, owner: &str, id: &str) -> Result<Option<Document>, StoreError> {
+        documents::one(&self.readers, kind, owner, id).await
+    }
+
+    async fn documents(&self, kind: &str, owner: &str) -> Result<Vec<Document>, StoreError> {
+        documents::of(&self.readers, kind, owner).await
+    }
+
+    async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError> {
+        documents::owner(&self.readers, id).await
     }
 
     async fn insert_webhook(&self, webhook: &Webhook) -> Result<(), StoreError> {

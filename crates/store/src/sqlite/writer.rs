@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use caisson_core::{Delivery, ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone, Webhook, WebhookId};
+use caisson_core::{Delivery, Document, ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone, Webhook, WebhookId};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     answers::{self, AnswerRow},
-    events,
+    documents, events,
     rows::{ExecutionRow, OutcomeRow, SandboxRow},
     statements::{self, Failure},
     tenants, unavailable, webhooks,
@@ -35,6 +35,9 @@ pub(super) enum Operation {
     KeepAnswer(Box<AnswerRow>),
     ForgetAnswers { before_us: i64, limit: u32 },
     ForgetEvents { before_us: i64, limit: u32 },
+    InsertDocument(Box<Document>),
+    ReplaceDocument(Box<Document>),
+    RemoveDocument { kind: String, owner: String, id: String },
     InsertWebhook(Box<Webhook>),
     SaveDelivery(WebhookId, Box<Delivery>),
     RemoveWebhook(Tenant, WebhookId),
@@ -47,6 +50,8 @@ pub(super) enum Operation {
 #[derive(Debug)]
 pub(super) enum Done {
     Written,
+    /// Whether anything is other than before.
+    Changed(bool),
     /// Whether there was something to remove, or may be more.
     Removed(bool),
     Buried {
@@ -203,6 +208,9 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::KeepAnswer(row) => answers::keep(db, row).await?,
         Operation::ForgetAnswers { before_us, limit } => return Ok(Done::Removed(answers::forget(db, *before_us, *limit).await?)),
         Operation::ForgetEvents { before_us, limit } => return Ok(Done::Removed(events::forget(db, *before_us, *limit).await?)),
+        Operation::InsertDocument(document) => return Ok(Done::Changed(documents::insert(db, document).await?)),
+        Operation::ReplaceDocument(document) => return Ok(Done::Changed(documents::replace(db, document).await?)),
+        Operation::RemoveDocument { kind, owner, id } => return Ok(Done::Removed(documents::remove(db, kind, owner, id).await?)),
         Operation::InsertWebhook(webhook) => webhooks::insert(db, webhook).await?,
         Operation::SaveDelivery(id, delivery) => webhooks::save(db, *id, delivery).await?,
         Operation::RemoveWebhook(tenant, id) => return Ok(Done::Removed(webhooks::remove(db, tenant, *id).await?)),

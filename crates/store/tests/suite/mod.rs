@@ -1,5 +1,6 @@
 //! What every store must do, whatever is behind it. Each test gets an empty store.
 
+mod documents;
 mod events;
 mod tenants;
 mod webhooks;
@@ -13,7 +14,7 @@ use caisson_core::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-pub(crate) use self::{events::*, tenants::*, webhooks::*};
+pub(crate) use self::{documents::*, events::*, tenants::*, webhooks::*};
 
 /// A moment `seconds` after some fixed one.
 fn at(seconds: i64) -> Timestamp {
