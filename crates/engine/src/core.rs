@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use caisson_core::{Backend, BackendError, Error, Ledger, Store, StoreError};
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, registry::Registry};
@@ -18,6 +19,8 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Keys,
     pub(crate) registry: Registry,
+    /// See [`crate::Engine::secret`].
+    pub(crate) secret: OnceCell<[u8; 32]>,
     pub(crate) metrics: Metrics,
     /// Every task of the engine; shutdown waits for them.
     pub(crate) tasks: TaskTracker,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, Tenant, TimeLimits, TombstoneReason};
 
 use crate::{
-    core::{Core, now, unavailable},
+    core::{Core, now, store_error, unavailable},
     execution::task_ended,
     request::{CreateRequest, Created},
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
@@ -55,6 +55,35 @@ pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateReq
         Err(unavailable(format!("the sandbox named `{name}` is just ending; try again")))
     });
     made.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+/// Makes it, in a task of its own likewise, and returns as soon as it is recorded. What it comes to then is in its record.
+pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequest) -> Result<Sandbox> {
+    validate::create(&request)?;
+    core.accepting()?;
+    let (task, tenant) = (Arc::clone(core), tenant.clone());
+    let begun = core.tasks.spawn(async move {
+        let CreateRequest { name, spec, time_limits, metadata } = request;
+        let record = record(&task, &tenant, name, spec, time_limits, metadata);
+        let living = Living::bring_up(&task, record, Purpose::Kept).await?;
+        let coming_up = living.activity.begin();
+        if let Err(error) = living.recorded().await {
+            return Err(match &*error {
+                StoreError::NameTaken(holder) => store_error(StoreError::NameTaken(*holder)),
+                _ => not_recorded(error),
+            });
+        }
+        let begun = living.now();
+        task.tasks.spawn(async move {
+            // Whoever looks at the record hears of a failure there.
+            if prove(&living).await.is_ok() {
+                living.answered().await;
+            }
+            drop(coming_up);
+        });
+        Ok(begun)
+    });
+    begun.await.unwrap_or_else(|_| Err(task_ended()))
 }
 
 /// `None`: the name was taken by a sandbox that is gone by now.

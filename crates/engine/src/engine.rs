@@ -7,7 +7,7 @@ use caisson_core::{
     Sandbox, SandboxFilter, SandboxId, State, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use futures::{StreamExt, future::join_all};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -76,6 +76,7 @@ impl Engine {
             keys: Keys::load(&*store).await?,
             store,
             registry: Registry::default(),
+            secret: OnceCell::new(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -107,6 +108,11 @@ impl Engine {
     /// Makes a sandbox and returns when its agent answers; with a name, returns the living one of that name if there is one.
     pub async fn create(&self, request: CreateRequest) -> Result<Created> {
         create::create(&self.core, &self.tenant, request).await
+    }
+
+    /// Makes a sandbox and returns when it is recorded; it comes up behind the answer. A name that a living one has is refused.
+    pub async fn begin(&self, request: CreateRequest) -> Result<Sandbox> {
+        create::begin(&self.core, &self.tenant, request).await
     }
 
     /// A sandbox, living or ended.

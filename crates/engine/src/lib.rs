@@ -17,6 +17,7 @@ mod contexts;
 mod core;
 mod create;
 pub mod doctor;
+mod documents;
 mod engine;
 mod events;
 mod execution;
@@ -34,7 +35,9 @@ mod request;
 mod retention;
 mod sandbox;
 mod search;
+mod secret;
 mod validate;
+mod waiting;
 mod webhooks;
 
 pub use config::EngineConfig;

@@ -262,6 +262,14 @@ impl Living {
         record.wait_for(|sandbox| sandbox.tombstone.is_some()).await.ok();
     }
 
+    /// The record as soon as it is as wanted. Cancel-safe.
+    pub(crate) async fn when(&self, wanted: impl Fn(&Sandbox) -> bool) -> Sandbox {
+        let mut record = self.record.clone();
+        // An error means that its task has gone, which it does last of all.
+        record.wait_for(|sandbox| wanted(sandbox)).await.ok();
+        self.now()
+    }
+
     /// Returns when nothing of it is left.
     pub(crate) async fn ended(&self) -> Sandbox {
         let mut record = self.record.clone();
