@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::{
     config::Config,
+    dialects,
     error::{ApiError, ApiResult},
     idempotency::UnderWay,
     metrics::Metrics,
@@ -117,6 +118,8 @@ impl Service {
         let start = Instant::now();
         let id = request_id::of(request.headers());
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(request_id::RequestId(id.clone()));
+        let dialect = dialects::of(request.uri().path());
         let (method, path) = (shown(request.method().as_str()), shown(&ports::hide_token(request.uri().path())));
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
         let answer = AssertUnwindSafe(self.route(request)).catch_unwind().instrument(span.clone()).await;
@@ -125,7 +128,7 @@ impl Service {
             Ok(response) => response,
             Err(_) => {
                 tracing::error!("Answering {method} {path} panicked");
-                ApiError::internal().into_response()
+                dialects::in_its_words(dialect, ApiError::internal().into_response(), &id)
             }
         };
         response.headers_mut().insert(request_id::HEADER, id);
@@ -140,11 +143,15 @@ impl Service {
         response
     }
 
-    /// Names of ports come before all paths: nothing of the API is to be had under them.
-    async fn route(self, request: Request) -> Response {
-        if let Some(asked) = self.app.links.domain().and_then(|domain| Asked::by_host(domain, &request)) {
+    /// Names of ports and of sandboxes come before all paths: nothing else of the API is to be had under them.
+    async fn route(self, mut request: Request) -> Response {
+        if let Some(domain) = self.app.links.domain()
+            && !dialects::by_host(domain, &mut request)
+            && let Some(asked) = Asked::by_host(domain, &request)
+        {
             return ports::answer_host(self.app, asked, request).await;
         }
+        dialects::without_slash(&mut request);
         match self.router.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},

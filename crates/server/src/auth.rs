@@ -17,7 +17,7 @@ use crate::{
     caller::View,
     dialects::{self, Dialect},
     error::{ApiError, ApiResult},
-    idempotency, ports,
+    idempotency, ports, request_id,
     routes::Access,
 };
 
@@ -29,6 +29,9 @@ pub enum Auth {
     /// Everybody on this machine, as admin of the default tenant, and no web page.
     None,
 }
+
+/// The code where a dialect's request shows no key; some dialects tell it from one that is not valid.
+pub(crate) const NO_KEY: &str = "no_key";
 
 /// What is kept of a key.
 #[must_use]
@@ -48,11 +51,24 @@ pub(crate) async fn guard(State((app, access, repeatable)): State<(Arc<App>, Acc
     response
 }
 
-async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, mut request: Request, next: Next) -> Response {
-    let dialect = dialects::of(request.uri().path());
-    let once = dialect.is_none() && request.headers().contains_key(idempotency::HEADER);
-    let response = match refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)) {
-        Ok(Some(_)) if once && !(repeatable && request.method() == Method::POST) => {
+async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Request, next: Next) -> Response {
+    let (dialect, id) = (dialects::of(request.uri().path()), request_id::told(request.extensions()));
+    let may_repeat = repeatable && request.method() == Method::POST;
+    // Whoever follows another contract has it that the header may stand anywhere.
+    let once = (dialect.is_none() || may_repeat) && request.headers().contains_key(idempotency::HEADER);
+    let (admitted, mut request) = match access {
+        Access::Own => {
+            let (head, body) = request.into_parts();
+            let admitted = match refuse_coding(&head.headers) {
+                Ok(()) => dialects::admit(app, &head).await.map(Some),
+                Err(refusal) => Err(refusal),
+            };
+            (admitted, Request::from_parts(head, body))
+        }
+        _ => (refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)), request),
+    };
+    let response = match admitted {
+        Ok(Some(_)) if once && !may_repeat => {
             let message = "`Idempotency-Key` is for requests that make sandboxes, executions and webhooks; leave the header out";
             ApiError::bad_request("unsupported", message).into_response()
         }
@@ -68,7 +84,7 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, mut request
         }
         Err(refusal) => refusal.into_response(),
     };
-    dialects::in_its_words(dialect, response)
+    dialects::in_its_words(dialect, response, &id)
 }
 
 /// Who asks, where that matters.
@@ -83,24 +99,31 @@ pub(crate) fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiRes
             Access::Public => None,
             Access::AdminUnlessLocal if is_local(request) => None,
             _ => Some(match dialects::of(request.uri().path()) {
-                Some(dialect) => check_dialect_key(app, configured, dialect, request)
-                    .and_then(|view| check_scope(view.scope, needed(access, request)).map(|()| view))?,
+                Some(dialect) => check_dialect_key(app, configured, dialect, request).and_then(|view| {
+                    check_scope(view.scope, needed(access, request.method(), request.headers())).map_err(lacks_scope).map(|()| view)
+                })?,
                 None => by_key(app, configured, access, request)?,
             }),
         },
     };
-    let coding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
+    refuse_coding(request.headers())?;
+    Ok(view)
+}
+
+/// Bodies are taken as they are.
+fn refuse_coding(headers: &HeaderMap) -> ApiResult<()> {
+    let coding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default().trim());
     if coding.is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
         let message = "the body is announced with a `Content-Encoding`, and none is supported; send it as it is";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    Ok(view)
+    Ok(())
 }
 
 /// The caller by the key that the request shows, if it allows what the request is for.
 pub(crate) fn by_key(app: &Arc<App>, configured: &[KeyHash], access: Access, request: &Request) -> ApiResult<View> {
     let view = check_key(app, configured, request.headers())?;
-    check_scope(view.scope, needed(access, request))?;
+    check_scope(view.scope, needed(access, request.method(), request.headers()))?;
     Ok(view)
 }
 
@@ -122,7 +145,7 @@ pub(crate) fn check_key(app: &Arc<App>, configured: &[KeyHash], headers: &Header
 }
 
 /// What whoever has this key sees.
-fn view_of(app: &Arc<App>, configured: &[KeyHash], shown: &KeyHash) -> Option<View> {
+pub(crate) fn view_of(app: &Arc<App>, configured: &[KeyHash], shown: &KeyHash) -> Option<View> {
     // All of them, whichever it is.
     let is_configured = configured.iter().fold(false, |found, key| found | bool::from(shown.0.ct_eq(&key.0)));
     if is_configured {
@@ -137,7 +160,7 @@ fn view_of(app: &Arc<App>, configured: &[KeyHash], shown: &KeyHash) -> Option<Vi
 
 /// A dialect's requests show keys in its own way, and one key is for it alone.
 fn check_dialect_key(app: &Arc<App>, configured: &[KeyHash], dialect: &Dialect, request: &Request) -> ApiResult<View> {
-    let shown = (dialect.key)(request).ok_or_else(|| unauthorized("a key is needed"))?;
+    let shown = (dialect.key)(request).ok_or_else(no_key)?;
     let shown = hash(&shown);
     let own = app.config.dialect_keys.get(dialect.name);
     if own.is_some_and(|own| bool::from(shown.0.ct_eq(&own.0))) {
@@ -149,7 +172,18 @@ fn check_dialect_key(app: &Arc<App>, configured: &[KeyHash], dialect: &Dialect, 
 /// Whether an `Authorization` is the key of a dialect, which is none here.
 pub(crate) fn is_a_dialects_key(app: &App, shown: &HeaderValue) -> bool {
     let shown = bearer(shown.as_bytes()).map(hash);
-    shown.is_some_and(|shown| app.config.dialect_keys.values().any(|key| bool::from(shown.0.ct_eq(&key.0))))
+    let mut known = app.config.dialect_keys.values().chain(&app.config.sandbox_key);
+    shown.is_some_and(|shown| known.any(|key| bool::from(shown.0.ct_eq(&key.0))))
+}
+
+/// A dialect's requests tell a key that may too little from other refusals.
+pub(crate) fn lacks_scope(refusal: ApiError) -> ApiError {
+    refusal.called("insufficient_scope")
+}
+
+/// For a request of a dialect's that shows no key.
+pub(crate) fn no_key() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, NO_KEY, "a key is needed")
 }
 
 fn unauthorized(message: &str) -> ApiError {
@@ -162,19 +196,19 @@ pub(crate) fn not_valid() -> ApiError {
 }
 
 /// The scope that a request needs.
-fn needed(access: Access, request: &Request) -> Scope {
+pub(crate) fn needed(access: Access, method: &Method, headers: &HeaderMap) -> Scope {
     match access {
         Access::Admin | Access::AdminUnlessLocal => Scope::Admin,
         // A connection that is taken over by another protocol can do more than look.
-        Access::Key | Access::Port | Access::Public if request.headers().contains_key(header::UPGRADE) => Scope::Run,
-        Access::Key | Access::Port | Access::Public => match *request.method() {
+        Access::Key | Access::Own | Access::Port | Access::Public if headers.contains_key(header::UPGRADE) => Scope::Run,
+        Access::Key | Access::Own | Access::Port | Access::Public => match *method {
             Method::GET | Method::HEAD => Scope::Read,
             _ => Scope::Run,
         },
     }
 }
 
-fn check_scope(has: Scope, needed: Scope) -> ApiResult<()> {
+pub(crate) fn check_scope(has: Scope, needed: Scope) -> ApiResult<()> {
     if has >= needed {
         return Ok(());
     }
@@ -182,7 +216,7 @@ fn check_scope(has: Scope, needed: Scope) -> ApiResult<()> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }

@@ -51,6 +51,11 @@ impl View {
         Self { until: Some(expiry), ..self }
     }
 
+    /// The same for whoever may also see what is another tenant's. The caller has shown that.
+    pub(crate) fn with_engine(self, engine: Engine) -> Self {
+        Self { engine, ..self }
+    }
+
     /// For what makes views of its own.
     pub(crate) fn app(&self) -> &Arc<App> {
         &self.app
@@ -59,6 +64,11 @@ impl View {
     /// The key that was shown, when it is one of those that can be revoked.
     pub(crate) fn key(&self) -> Option<KeyId> {
         self.credential.as_ref().map(|credential| credential.key.id)
+    }
+
+    /// What is noted about that key, and when it expires.
+    pub(crate) fn key_note(&self) -> Option<(&str, Option<Timestamp>)> {
+        self.credential.as_ref().map(|credential| (credential.key.note.as_str(), credential.key.expires_at))
     }
 
     /// Returns when the caller's key or link is not valid any more. Whatever goes on behind an answer for the caller has to end then; the bodies

@@ -7,7 +7,7 @@ use caisson_core::{Image, KeyHash};
 use crate::{Auth, Public};
 
 /// What clients of other systems ask for when they ask for nothing.
-const ALIASES: [&str; 2] = ["python:3.10-slim", "boxed-python:3.9"];
+const ALIASES: [&str; 4] = ["python:3.10-slim", "boxed-python:3.9", "modbox/code-exec", "modbox/ubuntu"];
 
 /// Where to listen, whom to let in, and how much at once.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub public: Public,
     /// Further keys, each for one dialect alone, by the dialect's name. They can do for the default tenant what a key of scope `run` can.
     pub dialect_keys: BTreeMap<&'static str, KeyHash>,
+    /// Opens the API of every sandbox of a dialect whose sandboxes have one.
+    pub sandbox_key: Option<KeyHash>,
     /// Names of images that are others here: what is asked for by such a name gets the image.
     pub image_aliases: BTreeMap<String, Image>,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
@@ -42,6 +44,7 @@ impl Config {
             auth,
             public: Public::default(),
             dialect_keys: BTreeMap::new(),
+            sandbox_key: None,
             image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),

@@ -72,6 +72,17 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause beside this request's id")
     }
 
+    /// The same under another code.
+    pub(crate) fn called(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// More about it, for programs.
+    pub(crate) fn details(&self) -> Option<&Value> {
+        self.details.as_ref()
+    }
+
     /// Status, code and message.
     pub(crate) fn parts(&self) -> (u16, &str, &str) {
         (self.status.as_u16(), self.code, &self.message)

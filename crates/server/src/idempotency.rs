@@ -125,7 +125,9 @@ async fn answer(caller: &Arc<View>, request: Request, next: Next) -> ApiResult<R
     // Over HTTP/2 there is a host in the URI as well.
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let mut fingerprint = Sha256::new();
-    for part in [head.method.as_str().as_bytes(), target.as_bytes(), &body] {
+    // What of several the request is about stands in a header of some dialects.
+    let about = head.headers.get("x-workspace-id").map(HeaderValue::as_bytes);
+    for part in [head.method.as_str().as_bytes(), target.as_bytes(), &body].into_iter().chain(about) {
         fingerprint.update((part.len() as u64).to_be_bytes());
         fingerprint.update(part);
     }

@@ -44,7 +44,7 @@ pub(crate) async fn whole(body: Body, app: &App) -> ApiResult<Bytes> {
 
 /// A body without a type is taken for JSON. One that is announced as something else is something else: browsers may post forms and
 /// plain text across origins without asking, for one.
-fn check_type(headers: &HeaderMap) -> ApiResult<()> {
+pub(crate) fn check_type(headers: &HeaderMap) -> ApiResult<()> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);

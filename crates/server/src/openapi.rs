@@ -86,7 +86,7 @@ pub(crate) fn complete(paths: &mut Paths, access: Access, repeatable: bool) {
             let either = vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)];
             operation.security = match access {
                 Access::Public => None,
-                Access::Key | Access::Admin => Some(either),
+                Access::Key | Access::Own | Access::Admin => Some(either),
                 // Or a token in the address, which is no scheme of OpenAPI's.
                 Access::Port => Some(either),
                 // Whether it is needed depends on where the request comes from, which OpenAPI can only call optional.

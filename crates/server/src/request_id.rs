@@ -2,10 +2,19 @@
 
 use std::fmt::Write;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_LEN: usize = 128;
+
+/// The name of a request, on the request itself: some answers have it in their bodies.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) HeaderValue);
+
+/// The name that a request was given.
+pub(crate) fn told(request: &Extensions) -> HeaderValue {
+    request.get::<RequestId>().map_or(HeaderValue::from_static(""), |id| id.0.clone())
+}
 
 /// The client's own id when it is well formed, else a new one.
 pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {

@@ -28,6 +28,8 @@ pub(crate) enum Access {
     Admin,
     /// Programs on this machine, and whoever has an admin's key.
     AdminUnlessLocal,
+    /// Whoever the dialect of the path lets in by keys of its own.
+    Own,
     /// Whoever has a key as for [`Access::Key`], or a token for the port that the request is about.
     Port,
 }
@@ -47,6 +49,7 @@ pub(crate) fn table() -> Vec<Route> {
     let mut table = vec![
         route(Access::Public, routes!(health::healthz)),
         route(Access::Public, routes!(health::readyz)),
+        route(Access::Public, routes!(health::health)),
         route(Access::Public, routes!(openapi::document)),
         route(Access::AdminUnlessLocal, routes!(metrics::metrics)),
         route(Access::Admin, routes!(native::doctor::doctor)),
@@ -190,7 +193,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(public, ["/healthz", "/readyz", "/openapi.json"], "a new public route has to be meant");
+        assert_eq!(public, ["/healthz", "/readyz", "/health", "/openapi.json"], "a new public route has to be meant");
         assert!(keyed >= 50);
     }
 

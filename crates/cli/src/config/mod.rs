@@ -58,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) public: Public,
     /// For clients of the Boxed API alone.
     pub(crate) boxed_key: Option<key::Key>,
+    /// Opens the API of every sandbox of Modbox's clients.
+    pub(crate) sandbox_key: Option<key::Key>,
     /// Names of images that are others here, over the default ones.
     pub(crate) image_aliases: BTreeMap<String, Image>,
     /// Names of other systems in the environment that had a say.
@@ -104,6 +106,7 @@ impl Config {
         let public =
             Public { url: reader.get(Setting::PublicUrl, values::public), domain: reader.get(Setting::PublicDomain, values::public) };
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
+        let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let aliases = settings::ALIASES.iter().filter(|(name, key)| layers.get(*key).is_some_and(|given| given.place == *name));
 
@@ -150,6 +153,7 @@ impl Config {
                 accept_weaker_limits,
                 public,
                 boxed_key,
+                sandbox_key,
                 image_aliases,
                 aliases: aliases.map(|(name, _)| *name).collect(),
             }),

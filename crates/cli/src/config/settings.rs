@@ -18,6 +18,7 @@ pub(crate) enum Setting {
     PublicUrl,
     PublicDomain,
     BoxedApiKey,
+    SandboxApiKey,
     ImageAliases,
 }
 
@@ -28,13 +29,13 @@ pub(super) const PREFIX: &str = "CAISSON_";
 const NOT_YET: [&str; 3] = ["database_url", "blob_url", "redis_url"];
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 1] = [("BOXED_API_KEY", Setting::BoxedApiKey)];
+pub(super) const ALIASES: [(&str, Setting); 2] = [("BOXED_API_KEY", Setting::BoxedApiKey), ("SANDBOX_API_KEY", Setting::SandboxApiKey)];
 
 /// Names in the environment that mean something to other commands.
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -50,6 +51,7 @@ impl Setting {
         Self::PublicUrl,
         Self::PublicDomain,
         Self::BoxedApiKey,
+        Self::SandboxApiKey,
         Self::ImageAliases,
     ];
 
@@ -71,13 +73,14 @@ impl Setting {
             Self::PublicUrl => "public_url",
             Self::PublicDomain => "public_domain",
             Self::BoxedApiKey => "boxed_api_key",
+            Self::SandboxApiKey => "sandbox_api_key",
             Self::ImageAliases => "image_aliases",
         }
     }
 
     /// Whether it is shown to nobody.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::ApiKey | Self::BoxedApiKey)
+        matches!(self, Self::ApiKey | Self::BoxedApiKey | Self::SandboxApiKey)
     }
 }
 

@@ -166,6 +166,8 @@ fn names_of_other_systems_are_taken_and_must_agree() {
         &[("BOXED_API_KEY", "secret-1"), ("CAISSON_BOXED_API_KEY", "secret-2")],
         &["BOXED_API_KEY", "CAISSON_BOXED_API_KEY", "disagree"],
     );
+    let config = given("", &[("SANDBOX_API_KEY", "k"), ("CAISSON_AUTH", "none")], &[]).read().unwrap();
+    assert_eq!((config.sandbox_key, config.access), (Some(key::Key::new("k").unwrap()), Access::Everybody));
     refused(&[("BOXED_API_KEY", "k"), ("CAISSON_AUTH", "none")], &["BOXED_API_KEY", "none"]);
     refused(&[("BOXED_API_KEY", "")], &["BOXED_API_KEY", "empty"]);
     let problems = given("", &[("BOXED_API_KEY", "se cret")], &[]).problems();

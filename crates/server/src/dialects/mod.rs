@@ -5,31 +5,77 @@
 //! shown, and in which words a request is refused.
 
 mod boxed;
+mod few;
+mod images;
+mod modbox;
+mod multipart;
+mod output;
+mod pages;
+mod program;
+mod upload;
+mod utf8;
 
 use std::sync::Arc;
 
 use axum::{extract::Request, response::Response};
-use http::{StatusCode, header};
+use futures::future::BoxFuture;
+use http::{HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
 use utoipa::openapi::OpenApi;
 
-use crate::{app::App, auth, error::ApiError, routes::Access, routes::Route};
+use crate::{
+    app::App,
+    auth::{self, hosts},
+    caller::View,
+    error::{ApiError, ApiResult},
+    ports::PublicDomain,
+    request_id,
+    routes::{Access, Route},
+};
 
-const ALL: &[&Dialect] = &[&boxed::DIALECT];
+const ALL: &[&Dialect] = &[&boxed::DIALECT, &modbox::DIALECT];
+
+/// Lets in, or says why not.
+type Admit = for<'a> fn(&'a Arc<App>, &'a Parts) -> BoxFuture<'a, ApiResult<View>>;
 
 /// A foreign API.
 #[derive(Debug)]
 pub(crate) struct Dialect {
     /// As in [`crate::Config::dialect_keys`].
     pub(crate) name: &'static str,
-    /// This path and all below it are the dialect's.
-    prefix: &'static str,
+    /// These paths and all below them are the dialect's.
+    prefixes: &'static [&'static str],
+    /// What names below the public domain begin with that lead to paths of the dialect, and what those begin with in its place.
+    hosts: Option<(&'static str, &'static str)>,
+    /// Whether a slash at the end of a path changes nothing.
+    any_slash: bool,
     routes: fn() -> Vec<Route>,
     /// The key that a request shows.
     pub(crate) key: fn(&Request) -> Option<Vec<u8>>,
-    /// A refusal in the dialect's words.
-    refuse: fn(&ApiError) -> Response,
+    /// Who is let in to routes of [`Access::Own`].
+    admit: Admit,
+    /// A refusal in the dialect's words, for the request of this id.
+    refuse: fn(&ApiError, &HeaderValue) -> Response,
     /// Adds to the API's description what the dialect's routes have in common.
     describe: fn(&mut OpenApi),
+}
+
+impl Dialect {
+    /// One without anything that only some have.
+    const fn new(
+        name: &'static str,
+        prefixes: &'static [&'static str],
+        key: fn(&Request) -> Option<Vec<u8>>,
+        refuse: fn(&ApiError, &HeaderValue) -> Response,
+    ) -> Self {
+        let admit: Admit = |_, _| Box::pin(std::future::ready(Err(auth::not_valid())));
+        Self { name, prefixes, hosts: None, any_slash: false, routes: Vec::new, key, admit, refuse, describe: |_| {} }
+    }
+
+    /// How long the prefix is that a path has.
+    fn holds(&self, path: &str) -> Option<usize> {
+        let holds = |prefix: &&&str| path.strip_prefix(**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.prefixes.iter().filter(holds).map(|prefix| prefix.len()).max()
+    }
 }
 
 /// The routes of all dialects.
@@ -39,15 +85,53 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// Whose path it is, where it is no native one.
 pub(crate) fn of(path: &str) -> Option<&'static Dialect> {
-    let holds = |dialect: &&&Dialect| path.strip_prefix(dialect.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    ALL.iter().filter(holds).max_by_key(|dialect| dialect.prefix.len()).copied()
+    ALL.iter().filter_map(|dialect| Some((dialect.holds(path)?, *dialect))).max_by_key(|(length, _)| *length).map(|(_, dialect)| dialect)
+}
+
+/// Who asks a route of a dialect's that has its own keys.
+pub(crate) async fn admit(app: &Arc<App>, head: &Parts) -> ApiResult<View> {
+    match of(head.uri.path()) {
+        Some(dialect) => (dialect.admit)(app, head).await,
+        None => Err(auth::not_valid()),
+    }
+}
+
+/// Lets a request for a name that leads to a dialect go on under its path. Says whether it is one.
+pub(crate) fn by_host(domain: &PublicDomain, request: &mut Request) -> bool {
+    let Some(label) = hosts(request).find_map(|host| domain.label(host)).map(str::to_ascii_lowercase) else { return false };
+    if hosts(request).any(|host| !domain.label(host).is_some_and(|other| other.eq_ignore_ascii_case(&label))) {
+        return false;
+    }
+    let Some(path) = ALL.iter().filter_map(|dialect| dialect.hosts).find_map(|(name, path)| Some((path, label.strip_prefix(name)?))) else {
+        return false;
+    };
+    let (prefix, rest) = path;
+    // A dot would be another label.
+    let plain = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    plain && retarget(request, |path| format!("{prefix}{rest}{path}"))
+}
+
+/// Where a dialect says so, a path with a slash at its end is the one without.
+pub(crate) fn without_slash(request: &mut Request) {
+    let path = request.uri().path();
+    if path.ends_with('/') && of(path).is_some_and(|dialect| dialect.any_slash) {
+        retarget(request, |path| path.trim_end_matches('/').to_owned());
+    }
+}
+
+/// Gives a request another path; says whether it could be one.
+fn retarget(request: &mut Request, path: impl FnOnce(&str) -> String) -> bool {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let Ok(target) = format!("{}{query}", path(request.uri().path())).parse::<PathAndQuery>() else { return false };
+    *request.uri_mut() = Uri::from(target);
+    true
 }
 
 /// The answer as the dialect gives it.
-pub(crate) fn in_its_words(dialect: Option<&Dialect>, mut answer: Response) -> Response {
+pub(crate) fn in_its_words(dialect: Option<&Dialect>, mut answer: Response, id: &HeaderValue) -> Response {
     let Some(dialect) = dialect else { return answer };
     let Some(error) = answer.extensions_mut().remove::<ApiError>() else { return answer };
-    let mut told = (dialect.refuse)(&error);
+    let mut told = (dialect.refuse)(&error, id);
     if let Some(after) = answer.headers_mut().remove(header::RETRY_AFTER) {
         told.headers_mut().insert(header::RETRY_AFTER, after);
     }
@@ -62,7 +146,7 @@ pub(crate) fn nothing_there(app: &Arc<App>, request: &Request, status: StatusCod
         Ok(_) => ApiError::new(status, "not_routed", status.canonical_reason().unwrap_or_default()),
         Err(refusal) => refusal,
     };
-    Some((dialect.refuse)(&error))
+    Some((dialect.refuse)(&error, &request_id::told(request.extensions())))
 }
 
 /// Lets every dialect describe itself.
@@ -79,8 +163,47 @@ mod tests {
         for path in ["/v1/sandbox", "/v1/sandbox/", "/v1/sandbox/x/y"] {
             assert_eq!(of(path).map(|dialect| dialect.name), Some("boxed"), "{path}");
         }
-        for path in ["/v1/sandboxes", "/v1/sandboxes/x", "/v1", "/", "/v1/sandbo", "/V1/sandbox"] {
+        for path in ["/sandboxes", "/sandboxes/x/y", "/sandbox/monitoring/x", "/sandbox-images", "/modbox/x", "/api-tokens"] {
+            assert_eq!(of(path).map(|dialect| dialect.name), Some("modbox"), "{path}");
+        }
+        for path in [
+            "/sandbox",
+            "/sandbox-image",
+            "/modboxes",
+            "/health",
+            "/auth/login",
+            "/v1/sandboxes",
+            "/v1/sandboxes/x",
+            "/v1",
+            "/",
+            "/v1/sandbo",
+            "/V1/sandbox",
+        ] {
             assert!(of(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_and_slashes_lead_to_paths() {
+        let domain: PublicDomain = "box.example".parse().unwrap();
+        let led = |hosts: &[&str], target: &str| {
+            let mut request = Request::builder().uri(target);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let mut request = request.body(axum::body::Body::empty()).unwrap();
+            by_host(&domain, &mut request).then(|| request.uri().to_string())
+        };
+        assert_eq!(led(&["modbox-8F8b.box.example:81"], "/x/../y?a=%20").as_deref(), Some("/modbox/8f8b/x/../y?a=%20"));
+        assert_eq!(led(&["modbox-8f8b.box.example"], "//sandboxes").as_deref(), Some("/modbox/8f8b//sandboxes"));
+        for hosts in [&["80-x.box.example"][..], &["box.example"], &["modbox-x.y.box.example"], &["modbox-x.box.example", "localhost"], &[]]
+        {
+            assert_eq!(led(hosts, "/"), None, "{hosts:?}");
+        }
+        for (target, to) in [("/api-tokens/", "/api-tokens"), ("/sandboxes/a/?b=/", "/sandboxes/a?b=/"), ("/v1/sandbox/", "/v1/sandbox/")] {
+            let mut request = Request::builder().uri(target).body(axum::body::Body::empty()).unwrap();
+            without_slash(&mut request);
+            assert_eq!(request.uri().to_string(), to);
         }
     }
 
@@ -88,7 +211,7 @@ mod tests {
     fn every_route_of_a_dialect_is_below_its_prefix_and_needs_a_key() {
         for dialect in ALL {
             for Route { access, handlers: (_, paths, _), .. } in (dialect.routes)() {
-                assert_eq!(access, Access::Key);
+                assert!([Access::Key, Access::Own].contains(&access));
                 assert!(paths.paths.keys().all(|path| of(path).is_some_and(|of| of.name == dialect.name)), "{:?}", paths.paths.keys());
             }
         }

@@ -34,7 +34,7 @@ pub(crate) async fn create(Caller(app): Caller, Json(body): Json<CreateKeyBody>)
                        CAISSON_AUTH=none";
         return Err(ApiError::new(StatusCode::CONFLICT, "keys_not_used", message));
     }
-    let text = random()?;
+    let text = random(PREFIX)?;
     let new = body.into_new(auth::hash(text.as_bytes()))?;
     let engine = app.engine.clone();
     let key = app.owned(async move { engine.add_key(new).await }).await??;
@@ -42,14 +42,15 @@ pub(crate) async fn create(Caller(app): Caller, Json(body): Json<CreateKeyBody>)
     Ok((StatusCode::CREATED, Reply(body)).into_response())
 }
 
-fn random() -> ApiResult<String> {
+/// A new key that begins like this.
+pub(crate) fn random(prefix: &str) -> ApiResult<String> {
     let mut random = [0u8; RANDOM_CHARS];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!("The kernel's random generator failed: {error}");
         ApiError::internal()
     })?;
     let letters = random.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-    Ok(PREFIX.chars().chain(letters).collect())
+    Ok(prefix.chars().chain(letters).collect())
 }
 
 /// Lists the keys of all tenants, newest first. The configured key is not among them.

@@ -18,6 +18,7 @@ use utoipa::{
     },
 };
 
+use crate::dialects;
 use crate::native::{
     archive::Format,
     files::{MAX_DEPTH, MAX_ENTRIES},
@@ -189,7 +190,8 @@ fn webhooks(document: &mut OpenApi) {
 }
 
 fn parameters(document: &mut OpenApi) {
-    for (path, item) in &mut document.paths.paths {
+    // What dialects ask for is said beside their handlers.
+    for (path, item) in document.paths.paths.iter_mut().filter(|(path, _)| dialects::of(path).is_none()) {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for parameter in operations.into_iter().flatten().flat_map(|operation| operation.parameters.iter_mut().flatten()) {
             let RefOr::T(parameter) = parameter else { continue };

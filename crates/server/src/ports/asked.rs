@@ -145,10 +145,13 @@ fn without_token(query: Option<&str>) -> (Option<String>, Option<String>) {
     ((!rest.is_empty()).then(|| rest.join("&")), Some(token))
 }
 
-/// A path as it may stand in a log: whoever has a token has the port.
+/// What tokens begin with that stand in paths.
+const SECRETS: [&str; 2] = ["/~ct_", "/mbx_"];
+
+/// A path as it may stand in a log: whoever has a token has the port, or the API.
 pub(crate) fn hide_token(path: &str) -> String {
-    let mark = format!("/~{MARK}");
-    match path.find(&mark) {
+    let Some(mark) = SECRETS.into_iter().find(|mark| path.contains(mark)) else { return path.to_owned() };
+    match path.find(mark) {
         Some(at) => {
             let behind = at + mark.len();
             let end = path[behind..].find('/').map_or(path.len(), |length| behind + length);
@@ -239,5 +242,7 @@ mod tests {
         assert_eq!(hide_token("/v1/sandboxes/x/ports/80/~ct_secret/a/b"), "/v1/sandboxes/x/ports/80/~ct_…/a/b");
         assert_eq!(hide_token("/v1/sandboxes/x/ports/80/~ct_secret"), "/v1/sandboxes/x/ports/80/~ct_…");
         assert_eq!(hide_token("/~user"), "/~user");
+        assert_eq!(hide_token("/api-tokens/mbx_secret"), "/api-tokens/mbx_…");
+        assert!(SECRETS[0].ends_with(MARK));
     }
 }

@@ -53,6 +53,15 @@ impl Links {
         (url, token, expiry)
     }
 
+    /// The address of something that has a name of its own where there are names, and is below a path of the API where there are none.
+    /// Without a slash at its end.
+    pub(crate) fn place(&self, name: &str, path: &str) -> String {
+        match self.domain() {
+            Some(domain) => format!("{}://{name}.{}{}", self.scheme(), domain.0, self.port_of_names()),
+            None => format!("{}{path}", self.base()),
+        }
+    }
+
     /// What stands before a port's own paths, for whoever is at the API's origin.
     pub(super) fn prefix(&self, id: SandboxId, port: NonZeroU16, token: Option<&str>) -> String {
         let outer = self.public.url.as_ref().map_or("", |url| &url.path);

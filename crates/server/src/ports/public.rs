@@ -80,7 +80,7 @@ impl FromStr for PublicDomain {
 
 impl PublicDomain {
     /// What stands before the domain in `host[:port]`; `None` for hosts elsewhere. The domain itself is elsewhere.
-    pub(super) fn label<'a>(&self, host: &'a str) -> Option<&'a str> {
+    pub(crate) fn label<'a>(&self, host: &'a str) -> Option<&'a str> {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,

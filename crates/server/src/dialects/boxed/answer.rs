@@ -30,7 +30,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], text).into_response()
 }
 
-pub(super) fn refuse(error: &ApiError) -> Response {
+pub(super) fn refuse(error: &ApiError, _: &HeaderValue) -> Response {
     let (status, code, message) = error.parts();
     let text = match (status, code) {
         (401, _) => "invalid or missing API key",

@@ -1,10 +1,10 @@
 //! Programs: each a process of its own, answered when it has ended.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use axum::response::Response;
-use caisson_core::{ExecutionStatus, Result, SandboxId, TimeLimits};
-use caisson_engine::{Engine, ExecRequest, ExecutionResult, Program};
+use caisson_core::TimeLimits;
+use caisson_engine::{ExecRequest, Program};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -17,15 +17,11 @@ use super::{
     body::Body,
     result,
 };
-use crate::{caller::Caller, error::ApiResult};
+use crate::{caller::Caller, dialects::program, error::ApiResult};
 
 /// The kernel takes no argument of this length or more; longer code is run from a file.
 const MAX_ARGUMENT: usize = 128 << 10;
-const TIMED_OUT: i32 = 124;
 const NOT_FOUND: i32 = 127;
-/// Added to the number of a signal.
-const SIGNALLED: i32 = 128;
-const SIGKILL: i32 = 9;
 
 /// What to run.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -55,7 +51,7 @@ pub(crate) struct BoxedResult {
 #[utoipa::path(post, path = "/v1/sandbox/{id}/exec", operation_id = "boxed_exec", tag = "boxed",
     params(("id" = String, Path)), request_body = BoxedExec, responses((status = 200, description = "It has ended", body = BoxedResult)))]
 pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<BoxedExec>) -> ApiResult<Response> {
-    let program = program(body.language.as_deref().unwrap_or_default(), body.code.unwrap_or_default())?;
+    let program = asked(body.language.as_deref().unwrap_or_default(), body.code.unwrap_or_default())?;
     let id = named.id()?;
     let timeout = body.timeout_ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
     let request = ExecRequest {
@@ -65,7 +61,7 @@ pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<Box
     };
     let (engine, gone) = (app.engine.clone(), CancellationToken::new());
     let client = gone.clone().drop_guard();
-    let ended = app.owned(async move { run(&engine, id, request, gone).await }).await?;
+    let ended = app.owned(async move { program::until_ended(&engine, id, request, gone).await }).await?;
     let ended = match ended {
         Ok(result) => result,
         Err(caisson_core::Error::Invalid { code: "program_not_found" | "interpreter_missing", message }) => {
@@ -79,7 +75,7 @@ pub(crate) async fn exec(Caller(app): Caller, named: Named, Body(body): Body<Box
     Ok(result::answer(&app, app.engine.clone(), id, ended))
 }
 
-fn program(language: &str, code: String) -> ApiResult<Program> {
+fn asked(language: &str, code: String) -> ApiResult<Program> {
     let (name, argv) = match language {
         "" | "python" => ("python", ["python3", "-c"]),
         "javascript" | "node" => ("node", ["node", "-e"]),
@@ -93,38 +89,13 @@ fn program(language: &str, code: String) -> ApiResult<Program> {
     })
 }
 
-/// Until it has ended. It is killed when nobody waits for it any more.
-async fn run(engine: &Engine, id: SandboxId, request: ExecRequest, gone: CancellationToken) -> Result<ExecutionResult> {
-    let running = engine.exec(id, request).await?;
-    let execution = running.execution.id;
-    let mut ended = pin!(running.wait());
-    tokio::select! {
-        result = &mut ended => return result,
-        // Nothing is lost: it is waited for once more.
-        () = gone.cancelled() => {}
-    }
-    // It may have ended meanwhile.
-    engine.kill(execution).await.ok();
-    ended.await
-}
-
-/// The exit code as a shell has it.
-pub(super) fn exit_code(result: &ExecutionResult) -> Option<i32> {
-    let outcome = result.execution.outcome.as_ref()?;
-    match outcome.status {
-        ExecutionStatus::TimedOut => Some(TIMED_OUT),
-        ExecutionStatus::Lost => None,
-        _ => outcome.exit_code.or_else(|| Some(SIGNALLED + outcome.signal.unwrap_or(SIGKILL))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn languages_are_upstreams() {
-        let argv = |language: &str| match program(language, "x".to_owned()).unwrap() {
+        let argv = |language: &str| match asked(language, "x".to_owned()).unwrap() {
             Program::Argv(argv) => argv.join(" "),
             other => panic!("{other:?}"),
         };
@@ -139,11 +110,11 @@ mod tests {
             assert_eq!(argv(language), expect);
         }
         for language in ["ruby", "Python", " python", "python3"] {
-            let text = program(language, String::new()).unwrap_err().parts().2.to_owned();
+            let text = asked(language, String::new()).unwrap_err().parts().2.to_owned();
             assert_eq!(text, format!("unsupported language: {language}"));
         }
         for code in ["x".repeat(MAX_ARGUMENT), "a\0b".to_owned()] {
-            assert!(matches!(program("sh", code).unwrap(), Program::Code { language, .. } if language == "bash"));
+            assert!(matches!(asked("sh", code).unwrap(), Program::Code { language, .. } if language == "bash"));
         }
     }
 }

@@ -31,13 +31,12 @@ use super::{
     OUTPUT,
     answer::{Named, has_ended},
     artifacts,
-    exec::exit_code,
     rpc::{self, Heard},
-    utf8::Text,
 };
 use crate::{
     app::App,
     caller::Caller,
+    dialects::{program::exit_code, utf8::Text},
     error::ApiResult,
     follow::Follow,
     native::stream::broken,

@@ -8,17 +8,14 @@ mod artifacts;
 mod body;
 mod describe;
 mod exec;
-mod few;
 mod files;
 mod interact;
 mod mime;
-mod multipart;
 mod result;
 mod rpc;
 mod sandboxes;
 mod template;
 mod upload;
-mod utf8;
 
 use axum::extract::Request;
 use utoipa_axum::routes;
@@ -30,7 +27,7 @@ use crate::{
 };
 
 pub(super) static DIALECT: Dialect =
-    Dialect { name: "boxed", prefix: "/v1/sandbox", routes, key, refuse: answer::refuse, describe: describe::describe };
+    Dialect { routes, describe: describe::describe, ..Dialect::new("boxed", &["/v1/sandbox"], key, answer::refuse) };
 
 /// In the metadata of every sandbox that is made here.
 const MARK: (&str, &str) = ("caisson.dialect", "boxed");

@@ -8,7 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use caisson_core::{Error, Limits, Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
+use caisson_core::{Error, Limits, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
 use caisson_engine::{CreateRequest, Created, Engine, FileAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{StatusCode, header};
@@ -20,10 +20,11 @@ use super::{
     MARK, OUTPUT, WORK_DIR,
     answer::{JSON, Named, bad_request, failed, json, refusal},
     body::Body,
-    few, template,
+    template,
 };
 use crate::{
     caller::Caller,
+    dialects::{few, pages},
     error::{ApiError, ApiResult},
 };
 
@@ -222,19 +223,7 @@ pub(crate) async fn list(Caller(app): Caller) -> ApiResult<Response> {
     };
     // One page after the other, so that no more than one is in memory. The first one says whether there is an answer at all.
     let first = app.engine.sandboxes(&filter).await?;
-    let engine = app.engine.clone();
-    let pages = stream::try_unfold(Some(first), move |page: Option<Page<Sandbox>>| {
-        let (engine, mut filter) = (engine.clone(), filter.clone());
-        async move {
-            let Some(page) = page else { return Ok(None) };
-            filter.cursor = page.next_cursor;
-            let next = match filter.cursor {
-                Some(_) => Some(engine.sandboxes(&filter).await?),
-                None => None,
-            };
-            Ok::<_, Error>(Some((page.data, next)))
-        }
-    });
+    let pages = pages::all(app.engine.clone(), filter, first);
     let mut first = true;
     let entries = pages.map_ok(move |page| {
         page.iter().fold(String::new(), |mut text, sandbox| {

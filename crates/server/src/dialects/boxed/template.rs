@@ -6,7 +6,7 @@ use caisson_core::Image;
 use http::StatusCode;
 
 use super::answer::refusal;
-use crate::error::ApiResult;
+use crate::{dialects::images, error::ApiResult};
 
 /// What upstream takes where nothing is asked for.
 const DEFAULT: &str = "python:3.10-slim";
@@ -14,7 +14,7 @@ const DEFAULT: &str = "python:3.10-slim";
 const DATA_SCIENCE: (&str, &str) = ("python-data-science", "boxed-python:3.9");
 
 pub(super) fn image(aliases: &BTreeMap<String, Image>, template: &str) -> ApiResult<Image> {
-    let known = |name: &str| aliases.get(name).cloned().or_else(|| name.parse().ok());
+    let known = |name: &str| images::named(aliases, name);
     if let Some(image) = known(template) {
         return Ok(image);
     }

@@ -3,37 +3,28 @@
 use std::io;
 
 use axum::{extract::Request, response::Response};
-use bytes::Bytes;
-use caisson_core::{Result, SandboxId};
-use caisson_engine::{ByteStream, Engine, FileAttributes};
-use futures::TryStreamExt;
+use caisson_core::SandboxId;
+use caisson_engine::Engine;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 
 use super::{
     answer::{Named, bad_request, json},
     files::unreadable,
-    multipart::Multipart,
     sandboxes::MODE,
 };
 use crate::{
     caller::Caller,
+    dialects::{multipart::Multipart, upload},
     error::{ApiError, ApiResult},
     native::files::content,
-    request_id,
 };
 
 /// Where files go when nothing is said.
 const FOLDER: &str = "/uploads";
-/// Where they are while they come. Of the same file system as everything that can be written.
-const UNDER_WAY: &str = "/tmp/.boxed-upload-";
 /// The longest path that Linux takes.
 const MAX_FOLDER: usize = 4096;
-/// Pieces on their way to the sandbox.
-const PIECES: usize = 2;
 
 /// The form of an upload.
 #[derive(Debug, ToSchema)]
@@ -68,7 +59,7 @@ pub(crate) async fn upload(Caller(app): Caller, named: Named, headers: HeaderMap
 }
 
 async fn take(engine: &Engine, id: SandboxId, form: Multipart) -> ApiResult<String> {
-    let under_way = request_id::random::<16>(UNDER_WAY);
+    let under_way = upload::under_way("boxed");
     let taken = parts(engine, id, form, &under_way).await;
     let moved = match taken {
         Ok(target) => match engine.move_file(id, under_way.as_bytes(), target.as_bytes(), true).await {
@@ -86,7 +77,7 @@ async fn take(engine: &Engine, id: SandboxId, form: Multipart) -> ApiResult<Stri
 async fn parts(engine: &Engine, id: SandboxId, mut form: Multipart, under_way: &str) -> ApiResult<String> {
     let (mut name, mut folder) = (None, None);
     while let Some(head) = form.next().await.map_err(cut)? {
-        match (head.name.as_str(), head.file_name.as_deref().and_then(base_name)) {
+        match (head.name.as_str(), head.file_name.as_deref().and_then(upload::base_name)) {
             ("file", Some(base)) if name.is_none() => {
                 put(engine, id, &mut form, under_way).await?;
                 name = Some(base.to_owned());
@@ -121,26 +112,7 @@ async fn parts(engine: &Engine, id: SandboxId, mut form: Multipart, under_way: &
 
 /// Writes the present part.
 async fn put(engine: &Engine, id: SandboxId, form: &mut Multipart, path: &str) -> ApiResult<()> {
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let content: ByteStream = Box::pin(ReceiverStream::new(receiver).into_stream());
-    let attributes = FileAttributes { mode: Some(MODE), modified_at: None };
-    let writing = engine.write_file(id, path.as_bytes(), attributes, content);
-    let feeding = async {
-        loop {
-            let piece = match form.data().await {
-                Ok(Some(piece)) => Ok(piece),
-                Ok(None) => return drop(sender),
-                Err(error) => Err(error),
-            };
-            let broken = piece.is_err();
-            // Whoever writes has failed then, and says why.
-            if sender.send(piece).await.is_err() || broken {
-                return;
-            }
-        }
-    };
-    let (written, ()): (Result<_>, ()) = tokio::join!(writing, feeding);
-    match written {
+    match upload::put(engine, id, form, path, MODE, u64::MAX).await {
         Ok(_) => Ok(()),
         Err(error) => Err(unreadable(engine, id, "failed to upload", error).await),
     }
@@ -148,33 +120,4 @@ async fn put(engine: &Engine, id: SandboxId, form: &mut Multipart, path: &str) -
 
 fn cut(error: io::Error) -> ApiError {
     bad_request(format!("the upload cannot be read: {error}"))
-}
-
-/// The last part of a name, if it can be one.
-fn base_name(name: &str) -> Option<&str> {
-    let base = name.trim_end_matches('/').rsplit('/').next()?;
-    (!matches!(base, "" | "." | "..") && !base.contains('\0')).then_some(base)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_base_name_counts() {
-        for (name, base) in [
-            ("a.txt", Some("a.txt")),
-            ("../../etc/passwd", Some("passwd")),
-            ("/a/b/", Some("b")),
-            ("..", None),
-            ("a/..", None),
-            (".", None),
-            ("", None),
-            ("/", None),
-            ("a\0b", None),
-            (".hidden", Some(".hidden")),
-        ] {
-            assert_eq!(base_name(name), base, "{name}");
-        }
-    }
 }
