@@ -40,6 +40,7 @@ demo:
 test:
 	@tools/setup build test fuzz
 	@tools/schemathesis
+	@tools/modbox-clients
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
@@ -67,8 +68,8 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/schemathesis .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
-	@for script in tools/demo examples/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
+	@for script in tools/setup tools/schemathesis tools/modbox-clients .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
+	@for script in tools/demo examples/*.py tests/modbox/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"
 

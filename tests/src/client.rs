@@ -67,7 +67,19 @@ pub struct Body {
 /// Whether a path is of a dialect, which takes keys and refuses in its own way, and asks for a key before it says what it has not got.
 #[must_use]
 pub fn is_foreign(path: &str) -> bool {
-    path.starts_with("/v1/sandbox/") || path == "/v1/sandbox"
+    foreign_key(path).is_some()
+}
+
+/// The header in which a dialect's path takes a key, and what stands in front of the key there.
+#[must_use]
+pub fn foreign_key(path: &str) -> Option<(&'static str, &'static str)> {
+    let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let modbox = ["/sandboxes", "/sandbox/monitoring", "/sandbox-images", "/registries", "/workspaces", "/api-tokens", "/modbox"];
+    match () {
+        () if below("/v1/sandbox") => Some(("x-boxed-api-key", "")),
+        () if modbox.into_iter().any(below) => Some(("authorization", "Bearer ")),
+        () => None,
+    }
 }
 
 impl Client {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use caisson_tests::{Answer, Client, Server, Setup, Value, is_foreign, json, raw};
+use caisson_tests::{Answer, Client, Server, Setup, Value, foreign_key, is_foreign, json, raw};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"];
 
@@ -16,6 +16,10 @@ fn paths(server: &Server, sandbox: &str, execution: &str) -> Vec<(String, Value)
         path.replace("/executions/{id}", &format!("/executions/{execution}")).replace("{port}", "8000").replace("{rest}", "x/y")
     };
     paths.iter().map(|(path, item)| (filled(path), item.clone())).collect()
+}
+
+fn header_of_boxed(target: &str) -> bool {
+    foreign_key(target).is_some_and(|(header, _)| header == "x-boxed-api-key")
 }
 
 fn anonymous(server: &Server) -> Client {
@@ -43,7 +47,8 @@ fn r6_1_every_route_that_the_server_describes_needs_a_key_but_the_public_ones() 
                 anonymous(&server).request(method, &target).header(name, value).header("content-length", "0").send()
             };
             let Some(operation) = described else {
-                let answer = ask(if is_foreign(&target) { "x-boxed-api-key" } else { "x-api-key" }, &key);
+                let (header, before) = foreign_key(&target).unwrap_or(("x-api-key", ""));
+                let answer = ask(header, &format!("{before}{key}"));
                 assert_eq!(answer.status, 405, "{method} {target} is in no description: {}", answer.text());
                 continue;
             };
@@ -64,8 +69,11 @@ fn r6_1_every_route_that_the_server_describes_needs_a_key_but_the_public_ones() 
                     for (name, value) in wrong {
                         let answer = ask(&name, &value);
                         assert_eq!(answer.status, 401, "{method} {target} with {name}: {value}");
-                        if method != "HEAD" && is_foreign(&target) {
+                        if method != "HEAD" && header_of_boxed(&target) {
                             assert_eq!(answer.json()["message"], "invalid or missing API key", "{method} {target}");
+                        } else if method != "HEAD" && is_foreign(&target) {
+                            let code = answer.json()["error"]["code"].clone();
+                            assert!(code == "unauthenticated" || code == "invalid_token", "{method} {target}: {code}");
                         } else if method != "HEAD" {
                             answer.refused(401, "unauthorized");
                         }
@@ -81,7 +89,7 @@ fn r6_1_every_route_that_the_server_describes_needs_a_key_but_the_public_ones() 
         }
     }
     public.dedup();
-    assert_eq!(public, ["/healthz", "/openapi.json", "/readyz"], "a new public route has to be meant");
+    assert_eq!(public, ["/health", "/healthz", "/openapi.json", "/readyz"], "a new public route has to be meant");
     assert!(keyed > 150, "only {keyed} attempts");
     // None of it had an effect.
     assert_eq!(sandbox.shell("echo fine"), "fine\n");

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_tests::{Answer, Client, Request, Server, Setup, Value, allowed, eventually, is_foreign, json};
+use caisson_tests::{Answer, Client, Request, Server, Setup, Value, allowed, eventually, foreign_key, is_foreign, json};
 
 /// A caller with a key of its own.
 struct Tenant {
@@ -73,12 +73,22 @@ fn operations(server: &Server) -> Vec<(String, String)> {
 
 /// A request that would do something if the id were one's own.
 fn attempt(tenant: &Tenant, method: &str, path: &str, id: &str) -> Answer {
-    let target =
-        path.replace("{id}", id).replace("{port}", "80").replace("{rest}", "x").replace("{context_id}", "ctx0123456789abcdefghjkmnpqr");
-    let target = if path.contains("/files") { format!("{target}?path=/workspace/x") } else { target };
+    let target = path
+        .replace("{id}", id)
+        .replace("{realm}", "x")
+        .replace("{user_id}", "x")
+        .replace("{token}", "x")
+        .replace("{filename}", "x")
+        .replace("{port}", "80")
+        .replace("{rest}", "x")
+        .replace("{context_id}", "ctx0123456789abcdefghjkmnpqr");
+    let target = if path.contains("/files") && !path.starts_with("/modbox/") { format!("{target}?path=/workspace/x") } else { target };
     // Dialects have their own way to show a key, and of their programs.
     let request = match &tenant.client.key {
-        Some(key) if is_foreign(path) => tenant.request(method, &target).header("x-boxed-api-key", key),
+        Some(key) if is_foreign(path) => {
+            let (header, before) = foreign_key(path).unwrap();
+            tenant.request(method, &target).header(header, &format!("{before}{key}"))
+        }
         _ => tenant.request(method, &target),
     };
     match (method, path.rsplit('/').next().unwrap()) {
@@ -86,7 +96,7 @@ fn attempt(tenant: &Tenant, method: &str, path: &str, id: &str) -> Answer {
         ("POST", "exec") => request.json(&json!({"shell": "echo > /workspace/intruder"})).send(),
         ("POST", "signal") => request.json(&json!({"signal": "SIGKILL"})).send(),
         ("PATCH", _) => request.json(&json!({"lifetime_s": 1})).send(),
-        ("PUT", _) => request.bytes("x").send(),
+        ("PUT", _) if !is_foreign(path) => request.bytes("x").send(),
         _ => request.send(),
     }
 }
@@ -170,12 +180,20 @@ fn r6_1_a_key_does_what_its_scope_allows() {
     let sandbox = run.sandbox(&json!({}));
     let execution = run.background(&sandbox, "sleep 1000");
     let (mut looks, mut acts) = (0, 0);
+    let unknown = "8f8b1c1e-7a52-4c6e-9d53-0c7a5a2f4e10";
     for (method, path) in operations(&server) {
-        if ["/healthz", "/readyz", "/openapi.json", "/metrics"].contains(&path.as_str()) {
+        if ["/health", "/healthz", "/readyz", "/openapi.json", "/metrics"].contains(&path.as_str()) {
             continue;
         }
-        let for_admins = ["/v1/keys", "/v1/tenants", "/v1/webhooks", "/v1/doctor"].iter().any(|begin| path.starts_with(begin));
-        let id = if path.starts_with("/v1/executions") { "exe0123456789abcdefghjkmnpqr" } else { "sbx0123456789abcdefghjkmnpqr" };
+        let for_admins =
+            ["/v1/keys", "/v1/tenants", "/v1/webhooks", "/v1/doctor", "/sandboxes/realm"].iter().any(|begin| path.starts_with(begin));
+        let id = if path.starts_with("/modbox/") {
+            unknown
+        } else if path.starts_with("/v1/executions") {
+            "exe0123456789abcdefghjkmnpqr"
+        } else {
+            "sbx0123456789abcdefghjkmnpqr"
+        };
         let may = |tenant: &Tenant| {
             let answer = attempt(tenant, &method, &path, id);
             if answer.status == 403 && !is_foreign(&path) {
