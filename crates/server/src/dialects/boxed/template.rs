@@ -14,7 +14,7 @@ const DEFAULT: &str = "python:3.10-slim";
 const DATA_SCIENCE: (&str, &str) = ("python-data-science", "boxed-python:3.9");
 
 pub(super) fn image(aliases: &BTreeMap<String, Image>, template: &str) -> ApiResult<Image> {
-    let known = |name: &str| aliases.get(name).cloned().or_else(|| name.parse().ok());
+    let known = |name: &str| aliases.get(name).cloned().or_else(|| (name == Image::Host.name()).then_some(Image::Host));
     if let Some(image) = known(template) {
         return Ok(image);
     }
