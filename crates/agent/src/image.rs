@@ -10,7 +10,7 @@ use std::{
 
 use caisson_wire::{AgentConfig, OfImage, Refusal, RefusalCode};
 use rustix::{
-    fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fstat, mkdir, open, openat2, stat},
+    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, mkdir, open, openat2, stat},
     io::Errno,
 };
 
@@ -156,26 +156,31 @@ fn append(text: &str) -> io::Result<()> {
     let mut file = match in_root("passwd", flags, ResolveFlags::NO_SYMLINKS) {
         Err(Errno::NOENT) => {
             let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            File::from(rustix::fs::openat(CWD, "/etc/passwd", how, Mode::from_raw_mode(0o644))?)
+            let file = open("/etc/passwd", how, Mode::from_raw_mode(0o644))?;
+            fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+            File::from(file)
         }
         file => file?,
     };
     file.write_all(text.as_bytes())
 }
 
-/// Makes a directory and those above it. The last is the user's where it was not there before, as it is for a sandbox without an image.
+/// Makes a directory for its owner, and those above it for root, as they are in a sandbox without an image. One that is there stays as it is.
 fn make(directory: &str, uid: u32, gid: u32) -> io::Result<()> {
-    if let Ok(stat) = stat(directory) {
-        return if FileType::from_raw_mode(stat.st_mode) == FileType::Directory { Ok(()) } else { Err(Errno::NOTDIR.into()) };
-    }
     let ends = directory.char_indices().skip(1).filter(|(_, c)| *c == '/').map(|(index, _)| index).chain([directory.len()]);
     for end in ends {
-        match mkdir(&directory[..end], Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let (path, last) = (&directory[..end], end == directory.len());
+        match mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let (uid, gid) = if last { (uid, gid) } else { (0, 0) };
+                chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(chown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    let kind = FileType::from_raw_mode(stat(directory)?.st_mode);
+    if kind == FileType::Directory { Ok(()) } else { Err(Errno::NOTDIR.into()) }
 }
 
 #[cfg(test)]
@@ -213,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_with_those_above_them() {
+    fn directories_are_made_unless_they_are_there() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a/b//c");
+        let path = root.path().join("a");
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         for _ in 0..2 {
             make(path.to_str().unwrap(), uid, gid).unwrap();

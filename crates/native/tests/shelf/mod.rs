@@ -113,9 +113,13 @@ pub(crate) fn debian(layer: &Path) {
                             libexpat1 libffi8 libgmp10 liblzma5 libmd0 libpcre2-8-0 libpython3-stdlib libpython3.11-minimal \
                             libpython3.11-stdlib libselinux1 libssl3 libtinfo6 libuuid1 libzstd1 python3 python3-distutils python3-minimal \
                             python3-pip python3-pkg-resources python3-setuptools python3-wheel python3.11 python3.11-minimal sed tar zlib1g";
+    // Where this machine's links at the top lead.
+    for directory in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
+        fs::create_dir_all(layer.join(directory)).unwrap();
+    }
     let line = format!(
         "set -eo pipefail; dpkg-query --listfiles {PACKAGES} | grep '^/' | sort -u | \
-         tar -C / --no-recursion --ignore-failed-read -cf - -T - 2>/dev/null | tar -C \"$0\" --warning=no-timestamp -xpf -"
+         grep -v '^/usr/share/\\(man\\|locale\\)' | tar -C / --no-recursion --ignore-failed-read -cf - -T - 2>/dev/null | tar -C \"$0\" --warning=no-timestamp -xpf -"
     );
     let made = Command::new("bash").args(["-c", &line]).arg(layer).stdin(Stdio::null()).status().unwrap();
     assert!(made.success(), "this needs a Debian of the packages {PACKAGES}");
