@@ -80,7 +80,7 @@ pub(crate) fn mount(site: &OwnedFd, layers: &Layers) -> io::Result<OwnedFd> {
 fn options(layers: usize) -> io::Result<CString> {
     let lower: Vec<String> = (0..layers).map(|number| number.to_string()).collect();
     let lower = if lower.is_empty() { "e".to_owned() } else { lower.join(":") };
-    let text = format!("lowerdir={lower},upperdir=s/u,workdir=s/w,redirect_dir=on,metacopy=off,index=off,xino=auto,volatile");
+    let text = format!("lowerdir={lower},upperdir=s/u,workdir=s/w,redirect_dir=on,metacopy=off,index=off,xino=off,volatile");
     Ok(CString::new(text)?)
 }
 
