@@ -7,7 +7,7 @@ top=$(realpath "$self/../..")
 cache=$top/target/vm
 limit_s=3600
 # What another kernel and other control groups can change. The rest is about the API and the command line, on the same sandboxes.
-suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees isolation limits machine root_inside rootless shared storms weakened)
+suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees images isolation limits machine root_inside rootless shared storms weakened)
 [ "$#" -eq 0 ] || suites=("$@")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 

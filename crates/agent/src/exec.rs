@@ -101,6 +101,9 @@ impl Requests {
 }
 
 async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
+    if let Some(unfit) = &agent.unfit {
+        return Err(unfit.clone());
+    }
     let config = &agent.config;
     let directory = match &start.cwd {
         Some(cwd) if cwd.starts_with('/') => cwd.clone(),

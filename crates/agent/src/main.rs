@@ -8,6 +8,7 @@ mod confine;
 mod exec;
 mod files;
 mod guardian;
+mod image;
 mod lookup;
 mod query;
 mod reaper;

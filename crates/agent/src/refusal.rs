@@ -48,7 +48,8 @@ pub(crate) fn status(code: RefusalCode) -> http::StatusCode {
         | RefusalCode::DirectoryNotEmpty
         | RefusalCode::NotAFile
         | RefusalCode::NotExecutable
-        | RefusalCode::NotListening => StatusCode::CONFLICT,
+        | RefusalCode::NotListening
+        | RefusalCode::Image => StatusCode::CONFLICT,
         RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         RefusalCode::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
         RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -25,6 +25,8 @@ const MAX_STREAMS: u32 = 512;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_FRAME: u32 = 64 << 10;
+/// What answers in frames, refusals included.
+const EXEC: &str = "/exec";
 /// JSON bodies are small.
 const MAX_JSON: usize = 64 << 10;
 
@@ -64,9 +66,12 @@ pub(crate) async fn serve((agent, stream): (Arc<Agent>, OwnedFd)) -> io::Result<
 
 async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if let (Some(unfit), false) = (&agent.unfit, path == EXEC) {
+        return refused(unfit);
+    }
     let answer = match (method, path.as_str()) {
         (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
-        (Method::POST, "/exec") => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
+        (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
         (Method::POST, "/which") => which(&agent, request).await,
         (Method::PUT, "/files") => files::write(&agent, request).await,
         (Method::GET, "/files") => files::read(&agent, &request).await,
@@ -84,11 +89,13 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::POST, "/connect") => tunnel::connect(&agent, request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
     };
-    answer.unwrap_or_else(|refusal| {
-        let mut response = json(&refusal);
-        *response.status_mut() = status(refusal.code);
-        response
-    })
+    answer.unwrap_or_else(|refusal| refused(&refusal))
+}
+
+fn refused(refusal: &Refusal) -> Response<Answer> {
+    let mut response = json(refusal);
+    *response.status_mut() = status(refusal.code);
+    response
 }
 
 async fn which(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {

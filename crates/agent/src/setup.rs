@@ -6,10 +6,10 @@ use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AGENT_UID, AgentConfig, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{confine::confine, guardian::Guardian, reaper::Reaper, tunnel::Tunnels, worker::Workers};
+use crate::{confine::confine, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
 const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
@@ -24,6 +24,8 @@ pub(crate) struct Agent {
     pub(crate) tunnels: Tunnels,
     /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
     pub(crate) namespace: Option<OwnedFd>,
+    /// What is wrong with the image of this sandbox, so that every request is answered with it.
+    pub(crate) unfit: Option<Refusal>,
     /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
     pub(crate) first: bool,
     /// Whether programs run without a filter, or as the agent; see above.
@@ -49,7 +51,8 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
         process::adopt_orphans()?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let (stream, config) = configuration(stream)?;
+    let (stream, mut config) = configuration(stream)?;
+    let unfit = image::settle(&mut config).err();
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
     process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
@@ -71,6 +74,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
             workers,
             tunnels: Tunnels::default(),
             namespace,
+            unfit,
             first,
             unfiltered,
             unchanged,

@@ -1,8 +1,8 @@
 //! What is asked for when a sandbox is created.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
-use crate::{Error, Limits};
+use crate::{Digest, Error, Limits, StoredImage};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,6 +10,42 @@ pub enum Image {
     /// The built-in image: the host's `/usr` & co. read-only, plus a generated `/etc`.
     #[default]
     Host,
+    /// One of the store, by its name: what a request asks for, and what a record says, which has the id as well. The engine looks it up
+    /// before it makes anything of it.
+    Named { name: String, id: Option<Digest> },
+    /// One that was looked up: its layers are there for as long as the sandbox.
+    Stored(Arc<StoredImage>),
+}
+
+impl Image {
+    /// Characters of a name. What a reference may be is for the store to say; this bounds what is handed to it.
+    const NAME_LENGTH: usize = 512;
+
+    /// The name under which it was asked for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Host => "host",
+            Self::Named { name, .. } => name,
+            Self::Stored(image) => &image.name,
+        }
+    }
+
+    /// What identifies its content, where that is known.
+    #[must_use]
+    pub fn id(&self) -> Option<Digest> {
+        match self {
+            Self::Host => None,
+            Self::Named { id, .. } => *id,
+            Self::Stored(image) => Some(image.id),
+        }
+    }
+
+    /// The refusal of a name that no image here has.
+    #[must_use]
+    pub fn unknown(name: &str) -> Error {
+        Error::invalid("unknown_image", format!("image `{}` is not known here; this server has `host`", name.escape_default()))
+    }
 }
 
 impl Image {
@@ -20,22 +56,36 @@ impl Image {
 impl FromStr for Image {
     type Err = Error;
 
+    /// `host`, or the name of an image that is yet to be looked up.
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "host" => Ok(Self::Host),
-            other => Err(Error::invalid(
-                "unknown_image",
-                format!("image `{}` is not known here; this server has `host`", other.escape_default()),
-            )),
+            name if (1..=Self::NAME_LENGTH).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Self::Named { name: name.to_owned(), id: None })
+            }
+            other => Err(Self::unknown(other)),
         }
     }
 }
 
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host => f.write_str("host"),
-        }
+        f.write_str(self.name())
+    }
+}
+
+/// What an image decides, because the request has left it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftToImage {
+    /// Who user code is: the image's `User`, where it has one.
+    pub user: bool,
+    /// Where programs start: the image's `WorkingDir`, where it has one.
+    pub work_dir: bool,
+}
+
+impl Default for LeftToImage {
+    fn default() -> Self {
+        Self { user: true, work_dir: true }
     }
 }
 
@@ -154,6 +204,8 @@ pub struct SandboxSpec {
     pub work_dir: String,
     /// Variables for every program of the sandbox, over the defaults.
     pub env: BTreeMap<String, String>,
+    /// What of `user` and `work_dir` is only for images that say nothing themselves.
+    pub left_to_image: LeftToImage,
     /// The limits that the host cannot enforce in full, by their names in the API. Found when the sandbox is made; nobody asks for them.
     pub weaker_limits: Vec<String>,
 }
@@ -169,7 +221,24 @@ impl Default for SandboxSpec {
             user: UserSpec::default(),
             work_dir: "/workspace".into(),
             env: BTreeMap::new(),
+            left_to_image: LeftToImage::default(),
             weaker_limits: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_as_they_are_and_bounded() {
+        assert_eq!("host".parse::<Image>().unwrap(), Image::Host);
+        let name = "registry.example:5000/team/app@sha256:00";
+        assert_eq!(name.parse::<Image>().unwrap(), Image::Named { name: name.to_owned(), id: None });
+        assert_eq!(name.parse::<Image>().unwrap().to_string(), name);
+        for bad in ["", "a b", "a\n", "é", "\0", &"x".repeat(513)] {
+            assert_eq!(bad.parse::<Image>().unwrap_err().code(), "unknown_image", "{bad:?}");
         }
     }
 }

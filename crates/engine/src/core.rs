@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use caisson_core::{Backend, BackendError, Error, Ledger, Store, StoreError};
+use caisson_core::{Backend, BackendError, Error, Images, Ledger, Store, StoreError};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +17,8 @@ pub(crate) struct Core {
     pub(crate) logs: LogConfig,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) store: Arc<dyn Store>,
+    /// Where there are other images than `host`.
+    pub(crate) images: Option<Arc<dyn Images>>,
     pub(crate) keys: Keys,
     pub(crate) registry: Registry,
     /// See [`crate::Engine::secret`].

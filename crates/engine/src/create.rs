@@ -7,6 +7,7 @@ use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreE
 use crate::{
     core::{Core, now, store_error, unavailable},
     execution::task_ended,
+    images,
     request::{CreateRequest, Created},
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
     validate,
@@ -91,8 +92,10 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
     if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(tenant, name)) {
         return existing(core, tenant, living.id).await;
     }
-    let record = record(core, tenant, request.name.clone(), request.spec.clone(), request.time_limits, request.metadata.clone());
-    let living = Living::bring_up(core, record, Purpose::Kept).await?;
+    let mut spec = request.spec.clone();
+    let lease = images::resolve(core, &mut spec).await?;
+    let record = record(core, tenant, request.name.clone(), spec, request.time_limits, request.metadata.clone());
+    let living = Living::bring_up(core, record, lease, Purpose::Kept).await?;
     let begun = living.activity.begin();
     let (recorded, healthy) = tokio::join!(living.recorded(), prove(&living));
     let result = match (recorded, healthy) {

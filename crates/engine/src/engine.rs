@@ -3,8 +3,8 @@
 use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 
 use caisson_core::{
-    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Key, KeyHash, KeyId, Listing, Page, Quotas, Result,
-    Sandbox, SandboxFilter, SandboxId, State, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
+    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Images, Key, KeyHash, KeyId, Listing, Page, Quotas,
+    Result, Sandbox, SandboxFilter, SandboxId, State, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use futures::{StreamExt, future::join_all};
 use tokio::sync::{OnceCell, watch};
@@ -60,6 +60,16 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Starts on what the last server left: its sandboxes are ended, what it left running is `lost`. The default tenant's view.
     pub async fn open(config: EngineConfig, backend: Arc<dyn Backend>, store: Arc<dyn Store>) -> Result<Self> {
+        Self::open_with_images(config, backend, store, None).await
+    }
+
+    /// The same, with images beside `host`.
+    pub async fn open_with_images(
+        config: EngineConfig,
+        backend: Arc<dyn Backend>,
+        store: Arc<dyn Store>,
+        images: Option<Arc<dyn Images>>,
+    ) -> Result<Self> {
         let logs = LogConfig {
             logs: config.data_dir.join("executions"),
             inline_bytes: config.inline_output_bytes as u64,
@@ -75,6 +85,7 @@ impl Engine {
             backend,
             keys: Keys::load(&*store).await?,
             store,
+            images,
             registry: Registry::default(),
             secret: OnceCell::new(),
             metrics: Metrics::default(),

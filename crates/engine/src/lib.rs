@@ -23,6 +23,7 @@ mod events;
 mod execution;
 mod figures;
 mod files;
+mod images;
 mod keys;
 mod languages;
 mod metrics;

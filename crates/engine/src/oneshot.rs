@@ -11,6 +11,7 @@ use crate::{
     core::Core,
     create,
     execution::{self, Ended, Started, task_ended},
+    images,
     request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
     validate,
@@ -43,8 +44,10 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
     validate::run(&request)?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
-    let sandbox = create::record(core, tenant, None, request.spec.clone(), time_limits, request.metadata.clone());
-    let living = Living::bring_up(core, sandbox, Purpose::OneShot).await?;
+    let mut spec = request.spec.clone();
+    let lease = images::resolve(core, &mut spec).await?;
+    let sandbox = create::record(core, tenant, None, spec, time_limits, request.metadata.clone());
+    let living = Living::bring_up(core, sandbox, lease, Purpose::OneShot).await?;
     let (reply, running) = oneshot::channel();
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();
@@ -69,7 +72,9 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
 async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(AgentClient, Started, u64)> {
     let agent = living.agent().await?;
     put_files(living, &agent, request.files).await?;
-    let watched = ExecRequest { report_changes: Some(living.work_dir.clone()), ..request.exec };
+    // An image may name the root, and whoever starts there is not asking for a look at all files.
+    let watched = Some(living.work_dir.clone()).filter(|directory| !directory.trim_matches('/').is_empty());
+    let watched = ExecRequest { report_changes: watched, ..request.exec };
     let prepared = execution::prepare(living, &agent, watched).await?;
     let started = execution::start(core, living, &agent, prepared).await?;
     living.answered().await;

@@ -59,6 +59,8 @@ pub enum Program {
     Shell(String),
     /// The shell of the sandbox's user (`SHELL`; where it is not there, `bash` or `sh`), as it is after a login.
     LoginShell,
+    /// What the image says itself: its entrypoint and command.
+    OfImage,
     /// Source code for an interpreter or compiler of the image; `args` come after the file.
     Code { language: String, text: String, args: Vec<String> },
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use caisson_core::{Error, Result, SandboxSpec, TimeLimits};
+use caisson_core::{Error, Image, Result, SandboxSpec, TimeLimits};
 
 use crate::{
     bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
@@ -42,6 +42,9 @@ pub(crate) fn run(request: &RunRequest) -> Result<()> {
     spec(&request.spec)?;
     metadata(&request.metadata)?;
     exec(&request.exec)?;
+    if (&request.spec.image, &request.exec.program) == (&Image::Host, &Program::OfImage) {
+        return Err(no_program());
+    }
     let mut paths: Vec<Vec<u8>> = Vec::with_capacity(request.files.len());
     for file in &request.files {
         paths.push(absolute_path(&request.spec.work_dir, &file.path)?);
@@ -55,6 +58,14 @@ pub(crate) fn run(request: &RunRequest) -> Result<()> {
         return Err(Error::invalid("duplicate_file", format!("file `{path}` is given twice")));
     }
     Ok(())
+}
+
+/// Neither the request nor its image says what to run.
+pub(crate) fn no_program() -> Error {
+    Error::invalid(
+        "invalid_request",
+        "give exactly one of `cmd`, `shell`, or `language` together with `code`; the image names no program itself",
+    )
 }
 
 pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
@@ -71,7 +82,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
             }
             arguments("shell", std::slice::from_ref(line))?;
         }
-        Program::LoginShell => {}
+        Program::LoginShell | Program::OfImage => {}
         Program::Code { text, args, .. } => {
             code_text(text)?;
             arguments("args", args)?;
@@ -208,13 +219,7 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
         return Err(Error::invalid("invalid_hostname", message));
     }
     for (field, text) in [("work_dir", &spec.work_dir), ("user.home", &spec.user.home)] {
-        path(field, text.as_bytes())?;
-        if !text.starts_with('/') {
-            return Err(Error::invalid("invalid_path", format!("field `{field}` must be an absolute path")));
-        }
-        if text.split('/').any(|part| part == "..") {
-            return Err(Error::invalid("invalid_path", format!("field `{field}` must not contain `..`")));
-        }
+        directory(field, text)?;
     }
     let user = &spec.user;
     if user.uid > 65_535 || user.gid > 65_535 {
@@ -231,6 +236,18 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
     Ok(())
 }
 
+/// A directory of a sandbox that is made where it is not there.
+pub(crate) fn directory(field: &str, text: &str) -> Result<()> {
+    path(field, text.as_bytes())?;
+    if !text.starts_with('/') {
+        return Err(Error::invalid("invalid_path", format!("field `{field}` must be an absolute path")));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err(Error::invalid("invalid_path", format!("field `{field}` must not contain `..`")));
+    }
+    Ok(())
+}
+
 fn name(name: &str) -> Result<()> {
     let fine = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > NAME_LENGTH || !name.bytes().all(fine) || !name.as_bytes()[0].is_ascii_alphanumeric() {
@@ -241,7 +258,7 @@ fn name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn env(env: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn env(env: &BTreeMap<String, String>) -> Result<()> {
     let mut total = 0;
     for (name, value) in env {
         let shown = figures::tamed(name, 64);

@@ -8,6 +8,8 @@ mod fault;
 mod ids;
 mod locks;
 mod message;
+mod overlay;
+mod places;
 mod processors;
 mod slot;
 mod stages;

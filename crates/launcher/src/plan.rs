@@ -26,6 +26,8 @@ pub struct Plan {
     pub limits: Vec<CgroupWrite>,
     pub hostname: String,
     pub root: Root,
+    /// What lies below the root, for a root that is made of an image. It then is what is written over them.
+    pub layers: Option<Layers>,
     /// What the root is made of, in order.
     pub steps: Vec<Step>,
     /// The uid and gid of the agent inside the sandbox.
@@ -41,6 +43,15 @@ pub enum Root {
     Disk,
 }
 
+/// The layers of an image: directories that overlayfs takes as they are, with the ids of the image as owners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// Where all of them are, on the host.
+    pub directory: String,
+    /// Their names in it, the topmost first, and each once.
+    pub names: Vec<String>,
+}
+
 /// One value for one file of the sandbox's cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupWrite {
@@ -51,14 +62,17 @@ pub struct CgroupWrite {
     pub optional: bool,
 }
 
-/// One thing in the sandbox's root. Paths are relative to it and have no `..`; owners are ids inside the sandbox.
+/// One thing in the sandbox's root. Paths are relative to it and have no `..`; owners are ids inside the sandbox. What an image has at a path
+/// is never followed: where a directory is needed and something else is there, the launch fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
+    /// One that is there already stays as it is.
     Directory {
         path: String,
         mode: u32,
         owner: u32,
     },
+    /// In place of what is there.
     File {
         path: String,
         mode: u32,

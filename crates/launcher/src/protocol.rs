@@ -116,8 +116,12 @@ pub enum Stage {
     Hostname,
     /// Opening what the host lends.
     Sources,
-    /// The root tmpfs.
+    /// Opening the layers of an image, with the sandbox's ids as owners.
+    Layers,
+    /// The root, or what is written over an image's layers.
     Root,
+    /// Mounting them one over the other.
+    Overlay,
     /// A step of the plan.
     Step,
     /// `pivot_root` and leaving the host's mounts.
@@ -130,7 +134,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Cgroup,
         Self::Clone,
         Self::EnterCgroup,
@@ -141,12 +145,20 @@ impl Stage {
         Self::Limits,
         Self::Hostname,
         Self::Sources,
+        Self::Layers,
         Self::Root,
+        Self::Overlay,
         Self::Step,
         Self::Pivot,
         Self::Credentials,
         Self::Execute,
     ];
+
+    /// Whether it is there only for roots that are made of an image.
+    #[must_use]
+    pub fn is_of_images(self) -> bool {
+        matches!(self, Self::Layers | Self::Overlay)
+    }
 
     /// Whether the launcher itself is at work; at every other it is the new process.
     #[must_use]
@@ -177,6 +189,8 @@ impl Stage {
             Self::Hostname => "setting the host name",
             Self::Sources => "opening what the host lends",
             Self::Root => "mounting the root",
+            Self::Layers => "opening the layers of the image",
+            Self::Overlay => "mounting the layers of the image",
             Self::Step => "preparing the root",
             Self::Pivot => "leaving the host's file system",
             Self::Credentials => "dropping privileges",

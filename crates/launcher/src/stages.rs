@@ -30,7 +30,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message};
+use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message, overlay, places::Places};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
@@ -120,7 +120,7 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     limit(&plan, setup, cgroup)?;
     reach(setup, Stage::Hostname)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, setup, image, cgroup.ids(setup))?;
+    build_root(&plan, setup, image, cgroup.ids(setup), namespace.as_fd())?;
     reach(setup, Stage::Credentials)?;
     drop_privileges(&plan, namespace.as_fd())?;
     execute(setup, socket, agent, &stream)
@@ -199,7 +199,7 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 }
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, ids: Ids) -> Done {
+fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, namespace: BorrowedFd<'_>) -> Done {
     reach(setup, Stage::Sources)?;
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
@@ -209,24 +209,45 @@ fn build_root(plan: &Plan, setup: &Setup, image: Option<OwnedFd>, ids: Ids) -> D
         }
     }
     let mut sources = sources.into_iter();
+    let layers = match &plan.layers {
+        None => None,
+        Some(layers) => {
+            reach(setup, Stage::Layers)?;
+            let tree = overlay::open(layers).at(Stage::Layers, "directory")?;
+            kernel::map_owners(tree.as_fd(), namespace).at(Stage::Layers, "owners")?;
+            Some((layers, tree))
+        }
+    };
 
     reach(setup, Stage::Root)?;
-    let root = match (&plan.root, image) {
+    let storage = match (&plan.root, disk) {
         (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, ids, false).at(Stage::Root, "tmpfs")?,
-        (Root::Disk, Some(image)) => disk::mount(image.as_fd()).at(Stage::Root, "disk")?,
+        (Root::Disk, Some(disk)) => disk::mount(disk.as_fd()).at(Stage::Root, "disk")?,
         _ => return Err(io::Error::from(Errno::PROTO)).at(Stage::Root, "plan"),
     };
-    // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
-    attach(&root, CWD, "/proc").at(Stage::Root, "attach")?;
-    if plan.root == Root::Disk {
-        set_owner(&root, ".", 0, ids).at(Stage::Root, "owner")?;
-        rustix::fs::unlinkat(&root, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
-    }
+    let (root, site) = match layers {
+        None => {
+            // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
+            attach(&storage, CWD, "/proc").at(Stage::Root, "attach")?;
+            if plan.root == Root::Disk {
+                set_owner(&storage, ".", 0, ids).at(Stage::Root, "owner")?;
+                rustix::fs::unlinkat(&storage, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
+            }
+            (storage, None)
+        }
+        Some((layers, tree)) => {
+            let site = overlay::site(&storage, &tree, layers, ids).at(Stage::Root, "site")?;
+            reach(setup, Stage::Overlay)?;
+            (overlay::mount(&site, layers).at(Stage::Overlay, "")?, Some(site))
+        }
+    };
     reach(setup, Stage::Step)?;
     let blind =
         |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
+    // Sheets have a name for a moment, which must be nobody's.
+    let mut builder = Builder { places: Places::of(&root), sheets: site.as_ref().unwrap_or(&root), sources: &mut sources, ids, setup };
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
-        carry_out(step, &root, &mut sources, ids, setup).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
+        builder.carry_out(step).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
     reach(setup, Stage::Pivot)?;
     fchdir(&root).at(Stage::Pivot, "enter")?;
@@ -260,27 +281,27 @@ fn lend(source: &str) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-/// The host's device at the same place: an ordinary user can make none. To write to a device no writable mount is needed.
-fn lend_device(root: &OwnedFd, path: &str) -> io::Result<()> {
+/// The host's device of the same path: an ordinary user can make none. To write to a device no writable mount is needed.
+fn lend_device(path: &str, at: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let device = clone_tree(CWD, &format!("/{path}"))?;
     kernel::mount_setattr(
         device.as_fd(),
         MountAttributes { read_only: true, no_suid: true, no_exec: true, private: true, ..MountAttributes::default() },
     )?;
-    drop(openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?);
-    attach(&device, root, path)
+    drop(openat(at, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?);
+    attach(&device, at, name)
 }
 
 fn clone_tree(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     Ok(open_tree(at, path, flags)?)
 }
 
-fn attach(tree: &OwnedFd, at: impl AsFd, path: &str) -> io::Result<()> {
+pub(crate) fn attach(tree: &OwnedFd, at: impl AsFd, path: &str) -> io::Result<()> {
     Ok(move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-fn tmpfs(bytes: u64, inodes: u64, mode: u32, ids: Ids, devices: bool) -> io::Result<OwnedFd> {
+pub(crate) fn tmpfs(bytes: u64, inodes: u64, mode: u32, ids: Ids, devices: bool) -> io::Result<OwnedFd> {
     let owner = ids.host(0)?;
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [
@@ -298,147 +319,209 @@ fn tmpfs(bytes: u64, inodes: u64, mode: u32, ids: Ids, devices: bool) -> io::Res
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID | no_devices)?)
 }
 
-fn carry_out(step: &Step, root: &OwnedFd, sources: &mut impl Iterator<Item = OwnedFd>, ids: Ids, setup: &Setup) -> io::Result<()> {
-    match step {
-        Step::Directory { path, mode, owner } => {
-            mkdirat(root, path, Mode::from_raw_mode(*mode))?;
-            set_owner(root, path, *owner, ids)
-        }
-        Step::File { path, mode, owner, content } => {
-            let file = openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(*mode))?;
-            io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
-            set_owner(root, path, *owner, ids)
-        }
-        Step::Symlink { path, target } => Ok(symlinkat(target, root, path)?),
-        Step::Device { path, .. } if setup.subordinate_ids.is_some() => lend_device(root, path),
-        Step::Device { path, major, minor } => {
-            mknodat(root, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor))?;
-            set_owner(root, path, 0, ids)
-        }
-        Step::Bind { path, file, .. } => {
-            if *file {
-                drop(openat(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?);
-            } else {
-                make_directory(root, path)?;
-            }
-            let source = sources.next().ok_or(Errno::INVAL)?;
-            attach(&source, root, path)
-        }
-        Step::Tmpfs { path, mode, bytes, inodes, devices } => {
-            make_directory(root, path)?;
-            attach(&tmpfs(*bytes, *inodes, *mode, ids, *devices)?, root, path)
-        }
-        Step::Devpts { path } => {
-            make_directory(root, path)?;
-            let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            fsconfig_set_flag(&context, "newinstance")?;
-            // The number of terminals is the host's as a whole (kernel.pty.max), so each sandbox gets a few.
-            fsconfig_set_string(&context, "max", "64")?;
-            fsconfig_set_string(&context, "ptmxmode", "0666")?;
-            fsconfig_set_string(&context, "mode", "0620")?;
-            // The group `tty` of every distribution.
-            fsconfig_set_string(&context, "gid", ids.host(5)?.to_string())?;
-            fsconfig_create(&context)?;
-            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
-        }
-        Step::Proc { path, private } => {
-            make_directory(root, path)?;
-            let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            if *private {
-                // Processes of other users, the agent first of all, are not even seen (Linux 5.8).
-                fsconfig_set_string(&context, "hidepid", "invisible")?;
-            }
-            fsconfig_create(&context)?;
-            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            attach(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, root, path)
-        }
-        Step::Mask { paths } => mask(root, paths, ids),
-        Step::Cover { path, content } => cover(root, path, content),
-        Step::Seal { path } => seal(root, path),
-    }
+/// Carries out steps. Whatever has a path goes through [`Places`], and nothing of an image is followed on the way or at the end.
+struct Builder<'r, S> {
+    places: Places<'r>,
+    /// Where [`Builder::sheet`] makes its files.
+    sheets: &'r OwnedFd,
+    sources: &'r mut S,
+    ids: Ids,
+    setup: &'r Setup,
 }
 
-/// Lays an empty, read-only file or directory over each path that is there. Neither is a device, so nothing can be opened for writing.
-fn mask(root: &OwnedFd, paths: &[String], ids: Ids) -> io::Result<()> {
-    use rustix::fs::{AtFlags, statat};
-    // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
-    let (mut file, mut directory): (Option<&str>, Option<&str>) = (None, None);
-    for path in paths {
-        let kind = match statat(root, path, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => continue,
-            stat => FileType::from_raw_mode(stat?.st_mode),
+impl<S: Iterator<Item = OwnedFd>> Builder<'_, S> {
+    fn carry_out(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Directory { path, mode, owner } => {
+                let (at, name) = self.places.find(path)?;
+                if make_directory(at, name, *mode)? { set_owner(at, name, *owner, self.ids) } else { Ok(()) }
+            }
+            Step::File { path, mode, owner, content } => {
+                let (at, name) = self.places.find(path)?;
+                let file = make_file(at, name, *mode)?;
+                io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
+                set_owner(at, name, *owner, self.ids)
+            }
+            Step::Symlink { path, target } => {
+                let (at, name) = self.places.find(path)?;
+                Ok(symlinkat(target, at, name)?)
+            }
+            Step::Device { path, major, minor } => {
+                let (at, name) = self.places.find(path)?;
+                if self.setup.subordinate_ids.is_some() {
+                    return lend_device(path, at, name);
+                }
+                mknodat(at, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(*major, *minor))?;
+                set_owner(at, name, 0, self.ids)
+            }
+            Step::Bind { path, file, .. } => {
+                let (at, name) = self.places.find(path)?;
+                if *file {
+                    drop(make_file(at, name, 0o644)?);
+                } else {
+                    make_directory(at, name, 0o755)?;
+                }
+                let source = self.sources.next().ok_or(Errno::INVAL)?;
+                self.attach(&source, path)
+            }
+            Step::Tmpfs { path, mode, bytes, inodes, devices } => {
+                let mount = tmpfs(*bytes, *inodes, *mode, self.ids, *devices)?;
+                self.attach_to_directory(&mount, path)
+            }
+            Step::Devpts { path } => {
+                let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+                fsconfig_set_flag(&context, "newinstance")?;
+                // The number of terminals is the host's as a whole (kernel.pty.max), so each sandbox gets a few.
+                fsconfig_set_string(&context, "max", "64")?;
+                fsconfig_set_string(&context, "ptmxmode", "0666")?;
+                fsconfig_set_string(&context, "mode", "0620")?;
+                // The group `tty` of every distribution.
+                fsconfig_set_string(&context, "gid", self.ids.host(5)?.to_string())?;
+                fsconfig_create(&context)?;
+                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+                self.attach_to_directory(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, path)
+            }
+            Step::Proc { path, private } => {
+                let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+                if *private {
+                    // Processes of other users, the agent first of all, are not even seen (Linux 5.8).
+                    fsconfig_set_string(&context, "hidepid", "invisible")?;
+                }
+                fsconfig_create(&context)?;
+                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+                self.attach_to_directory(&fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?, path)
+            }
+            Step::Mask { paths } => self.mask(paths),
+            Step::Cover { path, content } => self.cover(path, content),
+            Step::Seal { path } => self.seal(path),
+        }
+    }
+
+    fn attach(&mut self, tree: &OwnedFd, path: &str) -> io::Result<()> {
+        let (at, name) = self.places.find(path)?;
+        attach(tree, at, name)?;
+        self.places.covered(path);
+        Ok(())
+    }
+
+    fn attach_to_directory(&mut self, tree: &OwnedFd, path: &str) -> io::Result<()> {
+        let (at, name) = self.places.find(path)?;
+        make_directory(at, name, 0o755)?;
+        self.attach(tree, path)
+    }
+
+    /// What is at a path; `None` when nothing is.
+    fn kind(&mut self, path: &str) -> io::Result<Option<FileType>> {
+        use rustix::fs::{AtFlags, statat};
+        let (at, name) = match self.places.find(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found?,
         };
-        let first = if kind == FileType::Directory { &mut directory } else { &mut file };
-        match first {
-            Some(first) => attach(&clone_tree(root, first)?, root, path)?,
-            None if kind == FileType::Directory => {
-                let empty = tmpfs(4096, 1, 0o555, ids, false)?;
-                kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
-                attach(&empty, root, path)?;
-            }
-            None => attach(&sheet(root, "")?, root, path)?,
+        match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            stat => Ok(Some(FileType::from_raw_mode(stat?.st_mode))),
         }
-        *first = Some(path);
     }
-    if file.is_some() { remove_sheet(root) } else { Ok(()) }
-}
 
-/// Lays a generated, read-only file over the path.
-fn cover(root: &OwnedFd, path: &str, content: &str) -> io::Result<()> {
-    use rustix::fs::{AtFlags, statat};
-    if let Err(Errno::NOENT) = statat(root, path, AtFlags::SYMLINK_NOFOLLOW) {
-        return Ok(());
+    /// Lays an empty, read-only file or directory over each path that is there. Neither is a device, so nothing can be opened for writing.
+    fn mask(&mut self, paths: &[String]) -> io::Result<()> {
+        // Mounts can be copied only from where they are attached (before Linux 6.15), so the first of each kind serves the others.
+        let (mut file, mut directory): (Option<&str>, Option<&str>) = (None, None);
+        for path in paths {
+            let Some(kind) = self.kind(path)? else { continue };
+            let first = if kind == FileType::Directory { &mut directory } else { &mut file };
+            let tree = match first {
+                Some(first) => {
+                    let (at, name) = self.places.find(first)?;
+                    clone_tree(at, name)?
+                }
+                None if kind == FileType::Directory => {
+                    let empty = tmpfs(4096, 1, 0o555, self.ids, false)?;
+                    kernel::mount_setattr(empty.as_fd(), MountAttributes { read_only: true, ..MountAttributes::default() })?;
+                    empty
+                }
+                None => self.sheet("")?,
+            };
+            self.attach(&tree, path)?;
+            *first = Some(path);
+        }
+        if file.is_some() { self.remove_sheet() } else { Ok(()) }
     }
-    attach(&sheet(root, content)?, root, path)?;
-    remove_sheet(root)
+
+    /// Lays a generated, read-only file over the path.
+    fn cover(&mut self, path: &str, content: &str) -> io::Result<()> {
+        if self.kind(path)?.is_none() {
+            return Ok(());
+        }
+        let sheet = self.sheet(content)?;
+        self.attach(&sheet, path)?;
+        self.remove_sheet()
+    }
+
+    /// A mount of a read-only file. Attached first, then its name may go.
+    fn sheet(&self, content: &str) -> io::Result<OwnedFd> {
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(self.sheets, SHEET, how, Mode::from_raw_mode(0o444))?;
+        io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
+        let tree = clone_tree(self.sheets, SHEET)?;
+        let closed =
+            MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true, private: true, ..MountAttributes::default() };
+        kernel::mount_setattr(tree.as_fd(), closed)?;
+        Ok(tree)
+    }
+
+    fn remove_sheet(&self) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(self.sheets, SHEET, rustix::fs::AtFlags::empty())?)
+    }
+
+    /// Makes what is there read-only: the mount itself where `path` is one, otherwise a read-only copy laid over it.
+    fn seal(&mut self, path: &str) -> io::Result<()> {
+        if self.kind(path)?.is_none() {
+            return Ok(());
+        }
+        let attributes = MountAttributes { read_only: true, no_suid: true, private: true, ..MountAttributes::default() };
+        let (at, name) = self.places.find(path)?;
+        let here = open_tree(at, name, OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
+        match kernel::mount_setattr(here.as_fd(), attributes) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            result => return result,
+        }
+        let copy = clone_tree(at, name)?;
+        kernel::mount_setattr(copy.as_fd(), attributes)?;
+        self.attach(&copy, path)
+    }
 }
 
 /// The name of a file while it is laid over others. What it covers does not need it afterwards.
 const SHEET: &str = ".sheet";
 
-/// A mount of a read-only file. Attached first, then its name may go.
-fn sheet(root: &OwnedFd, content: &str) -> io::Result<OwnedFd> {
-    let file = openat(root, SHEET, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))?;
-    io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
-    let tree = clone_tree(root, SHEET)?;
-    let closed =
-        MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true, private: true, ..MountAttributes::default() };
-    kernel::mount_setattr(tree.as_fd(), closed)?;
-    Ok(tree)
-}
-
-fn remove_sheet(root: &OwnedFd) -> io::Result<()> {
-    Ok(rustix::fs::unlinkat(root, SHEET, rustix::fs::AtFlags::empty())?)
-}
-
-/// Makes what is there read-only: the mount itself where `path` is one, otherwise a read-only copy laid over it.
-fn seal(root: &OwnedFd, path: &str) -> io::Result<()> {
-    let attributes = MountAttributes { read_only: true, no_suid: true, private: true, ..MountAttributes::default() };
-    let here = match open_tree(root, path, OpenTreeFlags::OPEN_TREE_CLOEXEC) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    };
-    match kernel::mount_setattr(here.as_fd(), attributes) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        result => return result,
-    }
-    let copy = clone_tree(root, path)?;
-    kernel::mount_setattr(copy.as_fd(), attributes)?;
-    attach(&copy, root, path)
-}
-
-fn make_directory(root: &OwnedFd, path: &str) -> io::Result<()> {
-    match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
-        // `mkdir` under a mount of the plan, such as the mount point for `/dev/pts`, or one that the plan has made before.
-        Err(Errno::EXIST) => Ok(()),
-        result => Ok(result?),
+/// Whether it was made; one that is there already stays as it is. `ENOTDIR`: something else is there.
+fn make_directory(at: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, statat};
+    match mkdirat(at, name, Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => match FileType::from_raw_mode(statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode) {
+            FileType::Directory => Ok(false),
+            _ => Err(Errno::NOTDIR.into()),
+        },
+        result => Ok(result.map(|()| true)?),
     }
 }
 
-fn set_owner(root: &OwnedFd, path: &str, owner: u32, ids: Ids) -> io::Result<()> {
+/// A new file in place of what is there, which may be a link.
+fn make_file(at: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(at, name, how, Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(at, name, rustix::fs::AtFlags::empty())?;
+            Ok(openat(at, name, how, Mode::from_raw_mode(mode))?)
+        }
+        file => Ok(file?),
+    }
+}
+
+fn set_owner(at: impl AsFd, name: &str, owner: u32, ids: Ids) -> io::Result<()> {
     let id = ids.host(owner)?;
-    Ok(rustix::fs::chownat(root, path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::chownat(at, name, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn set_limit(resource: Resource, value: u64) -> rustix::io::Result<()> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Storage, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Death, Image, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -31,6 +31,8 @@ use crate::{
 pub struct NativeConfig {
     /// On whose file system sandboxes on disk are kept. They have no name there.
     pub data_dir: PathBuf,
+    /// Where the unpacked layers of images are, each a directory called after the digits of its diff id.
+    pub layers_dir: PathBuf,
     /// How many empty processes wait in their control groups, so that a launch need not wait for the kernel to move one there.
     pub parked: u32,
     /// Whether sandboxes are made even where limits on memory and processor time cannot be enforced in full.
@@ -47,7 +49,8 @@ impl NativeConfig {
     /// The defaults of a server.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, parked: 8, accept_weaker_limits: false, weakness: None, fault: None }
+        let layers_dir = data_dir.join("images/layers");
+        Self { data_dir, layers_dir, parked: 8, accept_weaker_limits: false, weakness: None, fault: None }
     }
 }
 
@@ -73,6 +76,7 @@ pub struct Native {
     host: HostImage,
     machine: Machine,
     disks: Disks,
+    layers_dir: PathBuf,
     rootless: Option<Rootless>,
     setup: Setup,
     link: Mutex<Arc<Link>>,
@@ -114,6 +118,7 @@ impl Native {
             host: HostImage::find(),
             machine: Machine::find()?,
             disks: Disks::in_directory(config.data_dir),
+            layers_dir: config.layers_dir,
             rootless,
             setup,
             link: Mutex::new(link),
@@ -161,6 +166,13 @@ impl Backend for Native {
     }
 
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
+        if self.rootless.is_some() && spec.image != Image::Host {
+            return Err(BackendError::Unsupported(
+                "images of the store need a server that runs as root: its layers belong to the ids of an image, and only root may have a mount \
+                 show them as a sandbox's own; use image `host`"
+                    .to_owned(),
+            ));
+        }
         let agent = AgentConfig {
             uid: spec.user.uid,
             gid: spec.user.gid,
@@ -171,11 +183,12 @@ impl Backend for Native {
             open_files: spec.limits.open_files.into(),
             instead_of_cgroup: (self.cgroups == Cgroups::Absent)
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
+            of_image: plan::left_to_agent(spec),
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.machine, self.setup.weakness)?;
-        let image = match spec.storage {
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, &self.machine, self.setup.weakness)?;
+        let disk = match spec.storage {
             Storage::Memory => None,
             Storage::Disk if self.rootless.is_some() => {
                 return Err(BackendError::Unsupported(
@@ -191,7 +204,7 @@ impl Backend for Native {
         let again = ours.try_clone().map_err(unusable)?;
         let mut stream = UnixStream::from_std(ours.into()).map_err(unusable)?;
         let (seq, progress) = link
-            .launch(&plan, again, theirs.as_fd(), image.as_ref().map(AsFd::as_fd))
+            .launch(&plan, again, theirs.as_fd(), disk.as_ref().map(AsFd::as_fd))
             .map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
         // Waits for the agent only where it is longer than the socket holds. Whoever cannot take it has ended, which the stream tells next.

@@ -18,7 +18,19 @@ pub(crate) fn explain(failure: &Failure) -> BackendError {
         (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
             "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"
         )),
-        (Stage::Sources | Stage::Root | Stage::Step, libc::ENOSYS) => {
+        (Stage::Layers, libc::EINVAL | libc::EOPNOTSUPP | libc::EPERM) => BackendError::Unsupported(format!(
+            "{what}; images need a data directory on a file system whose mounts can show owners mapped: ext4, XFS or Btrfs, or tmpfs since \
+             Linux 6.3, and no overlayfs; there is no other way to start one"
+        )),
+        (Stage::Overlay, libc::EINVAL | libc::ENODEV) => BackendError::Unsupported(format!(
+            "{what}; images need overlayfs and Linux 5.19 or later, whose overlayfs takes layers with mapped owners; there is no other way to \
+             start one"
+        )),
+        (Stage::Step, libc::ENOTDIR | libc::ELOOP | libc::EISDIR) => BackendError::Unsupported(format!(
+            "{what}; where a sandbox needs a directory or file of its own, the image has something else (a link, most of the time): build the \
+             image without it"
+        )),
+        (Stage::Sources | Stage::Layers | Stage::Root | Stage::Step, libc::ENOSYS) => {
             BackendError::Unsupported(format!("{what}; Linux 5.12 or later is needed for the mount calls"))
         }
         _ => BackendError::Failed(what),
@@ -41,6 +53,17 @@ mod tests {
         assert!(text.contains("user.max_net_namespaces"), "{text}");
         let BackendError::Unsupported(text) = said(Stage::Root, libc::ENOSYS) else { panic!("an old kernel stays old") };
         assert!(text.contains("5.12"), "{text}");
+    }
+
+    #[test]
+    fn what_images_need_is_named() {
+        for (stage, errno, word) in
+            [(Stage::Layers, libc::EINVAL, "ext4"), (Stage::Overlay, libc::EINVAL, "5.19"), (Stage::Step, libc::ENOTDIR, "link")]
+        {
+            let BackendError::Unsupported(text) = said(stage, errno) else { panic!("it is no passing trouble") };
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(matches!(said(Stage::Overlay, libc::ENOENT), BackendError::Failed(_)), "a layer that is not there is our own mistake");
     }
 
     #[test]

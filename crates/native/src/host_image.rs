@@ -87,16 +87,23 @@ impl HostImage {
             ),
         );
         file("group", format!("root:x:0:\ndaemon:x:1:\ntty:x:5:\n{group}nogroup:x:65534:\n"));
-        file("hostname", format!("{hostname}\n"));
-        file("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"));
+        names_of_machines(hostname).into_iter().for_each(|(name, content)| file(name, content));
         file("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n".into());
-        file("resolv.conf", "# This sandbox has no network.\n".into());
         // What the request says of PATH stands.
         file("profile", format!("export PATH=\"${{PATH:-{PATH}}}\"\n[ -z \"$BASH_VERSION\" ] || PS1='\\u@\\h:\\w\\$ '\n"));
         steps.push(Step::Symlink { path: "etc/os-release".into(), target: "../usr/lib/os-release".into() });
         steps.push(Step::Symlink { path: "etc/mtab".into(), target: "/proc/self/mounts".into() });
         steps
     }
+}
+
+/// Files of `/etc` that say what machines are called, in every sandbox.
+pub(crate) fn names_of_machines(hostname: &str) -> [(&'static str, String); 3] {
+    [
+        ("hostname", format!("{hostname}\n")),
+        ("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n")),
+        ("resolv.conf", "# This sandbox has no network.\n".to_owned()),
+    ]
 }
 
 /// A step that shows `directory/name` of the host at the same place inside: the same link where it is a link that stays within what

@@ -13,6 +13,7 @@ mod machine;
 mod plan;
 mod program;
 mod rootless;
+mod stored_image;
 
 pub use backend::{Native, NativeConfig};
 #[doc(hidden)]

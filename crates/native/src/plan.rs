@@ -1,13 +1,16 @@
 //! From a spec to a launch plan. Pure: what the host has was found before.
 
+use std::path::Path;
+
 use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
 use caisson_launcher::plan::{Plan, Root, Step, Weakness};
-use caisson_wire::AGENT_UID;
+use caisson_wire::{AGENT_UID, OfImage};
 
 use crate::{
     cgroup::Cgroups,
     host_image::{self, HostImage},
     machine::Machine,
+    stored_image,
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
@@ -64,33 +67,23 @@ pub(crate) fn plan(
     spec: &SandboxSpec,
     cgroups: &Cgroups,
     host: &HostImage,
+    layers: &Path,
     machine: &Machine,
     weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
-    let (Image::Host, Network::None) = (&spec.image, spec.network);
+    let Network::None = spec.network;
     let limits = &match weakness {
         Some(Weakness::Limits) => Limits { disk_bytes: 16 << 30, disk_inodes: 4 << 20, ..spec.limits },
         _ => spec.limits,
     };
-    let user = &spec.user;
 
-    let mut steps = host.steps(&spec.hostname, user);
-    let mut directory = |path: &str, mode, owner| steps.push(Step::Directory { path: path.to_owned(), mode, owner });
-    directory("tmp", 0o1777, 0);
-    directory("var", 0o755, 0);
-    directory("var/tmp", 0o1777, 0);
-    directory("run", 0o755, 0);
-    directory("home", 0o755, 0);
-    directory("root", 0o700, 0);
-    for path in [&user.home, &spec.work_dir] {
-        for (path, last) in with_parents(path)? {
-            if !steps.iter().any(|step| matches!(step, Step::Directory { path: made, .. } if *made == path)) {
-                let (mode, owner) = if last { (0o755, user.uid) } else { (0o755, 0) };
-                steps.push(Step::Directory { path, mode, owner });
-            }
+    let (layers, mut steps) = match &spec.image {
+        Image::Host => (None, host_root(spec, host)?),
+        Image::Stored(image) => (Some(stored_image::layers(image, layers)?), stored_image::steps(&spec.hostname)),
+        Image::Named { name, .. } => {
+            return Err(BackendError::Failed(format!("image `{}` was not looked up before its launch", name.escape_default())));
         }
-    }
-
+    };
     steps.push(Step::Tmpfs { path: "dev".into(), mode: 0o755, bytes: 64 << 10, inodes: 64, devices: true });
     for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)] {
         steps.push(Step::Device { path: format!("dev/{name}"), major, minor });
@@ -114,6 +107,9 @@ pub(crate) fn plan(
     steps.push(Step::Mask { paths: COUNTS.into_iter().map(|name| format!("proc/sys/{name}")).collect() });
     steps.extend(machine.steps(limits));
     steps.push(Step::Seal { path: "dev".to_owned() });
+    if layers.is_some() {
+        steps.push(Step::Seal { path: "sys".to_owned() });
+    }
 
     Ok(Plan {
         processors: machine.processors(limits),
@@ -123,24 +119,58 @@ pub(crate) fn plan(
             Storage::Memory => Root::Memory { bytes: limits.disk_bytes, inodes: limits.disk_inodes },
             Storage::Disk => Root::Disk,
         },
+        layers,
         steps,
         agent_id: AGENT_UID,
     })
 }
 
-/// The environment of user code before a request adds to it.
+/// The host's programs, and the directories that every sandbox of them has.
+fn host_root(spec: &SandboxSpec, host: &HostImage) -> Result<Vec<Step>, BackendError> {
+    let user = &spec.user;
+    let mut steps = host.steps(&spec.hostname, user);
+    let mut directory = |path: &str, mode, owner| steps.push(Step::Directory { path: path.to_owned(), mode, owner });
+    directory("tmp", 0o1777, 0);
+    directory("var", 0o755, 0);
+    directory("var/tmp", 0o1777, 0);
+    directory("run", 0o755, 0);
+    directory("home", 0o755, 0);
+    directory("root", 0o700, 0);
+    for path in [&user.home, &spec.work_dir] {
+        for (path, last) in with_parents(path)? {
+            if !steps.iter().any(|step| matches!(step, Step::Directory { path: made, .. } if *made == path)) {
+                let (mode, owner) = if last { (0o755, user.uid) } else { (0o755, 0) };
+                steps.push(Step::Directory { path, mode, owner });
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// The environment of user code before a request adds to it. What depends on who user code is, in an image the agent adds.
 pub(crate) fn environment(spec: &SandboxSpec) -> Vec<(String, String)> {
-    let mut variables = std::collections::BTreeMap::from([
-        ("HOME".to_owned(), spec.user.home.clone()),
-        ("HOSTNAME".to_owned(), spec.hostname.clone()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ("LOGNAME".to_owned(), spec.user.name.clone()),
-        ("PATH".to_owned(), host_image::PATH.to_owned()),
-        ("SHELL".to_owned(), "/bin/bash".to_owned()),
-        ("USER".to_owned(), spec.user.name.clone()),
-    ]);
+    let mut variables =
+        std::collections::BTreeMap::from([("HOSTNAME".to_owned(), spec.hostname.clone()), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
+    if let Image::Stored(image) = &spec.image {
+        variables.insert("PATH".to_owned(), stored_image::PATH.to_owned());
+        variables.extend(image.config.env.iter().cloned());
+    } else {
+        variables.extend([
+            ("HOME".to_owned(), spec.user.home.clone()),
+            ("LOGNAME".to_owned(), spec.user.name.clone()),
+            ("PATH".to_owned(), host_image::PATH.to_owned()),
+            ("SHELL".to_owned(), "/bin/bash".to_owned()),
+            ("USER".to_owned(), spec.user.name.clone()),
+        ]);
+    }
     variables.extend(spec.env.clone());
     variables.into_iter().collect()
+}
+
+/// What is to be settled inside, where the root is made of an image.
+pub(crate) fn left_to_agent(spec: &SandboxSpec) -> Option<OfImage> {
+    let Image::Stored(image) = &spec.image else { return None };
+    Some(OfImage { user: image.config.user.clone().filter(|_| spec.left_to_image.user) })
 }
 
 /// The directories on the way to an absolute path, relative to the root, and whether each is the last.
@@ -161,7 +191,7 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), &Machine::find().unwrap(), None).unwrap()
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), Path::new("/layers"), &Machine::find().unwrap(), None).unwrap()
     }
 
     #[test]

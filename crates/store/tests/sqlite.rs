@@ -22,6 +22,7 @@ macro_rules! suite {
 
 suite!(
     every_field_comes_back,
+    an_image_is_recorded_by_its_name_and_id,
     every_status_state_and_reason_comes_back,
     a_name_is_unique_among_the_living,
     one_refusal_in_a_burst_fails_no_other,

@@ -42,7 +42,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
@@ -69,6 +69,8 @@ pub struct AgentConfig {
     pub open_files: u64,
     /// Where there is no cgroup to limit the sandbox.
     pub instead_of_cgroup: Option<InsteadOfCgroup>,
+    /// Where the root is made of an image, which is not known until somebody is inside.
+    pub of_image: Option<OfImage>,
 }
 
 impl AgentConfig {
@@ -101,6 +103,15 @@ impl AgentConfig {
         stream.read_exact(&mut json)?;
         Ok(serde_json::from_slice(&json)?)
     }
+}
+
+/// What is settled inside a root that is made of an image, because the image's own files decide it: who user code is, the variables `HOME`,
+/// `LOGNAME`, `SHELL` and `USER` where [`AgentConfig::env`] has none, that home and work dir are there, and that the user has an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfImage {
+    /// `user`, `uid`, `user:group`, `uid:gid` and mixtures, to be looked up in the image's `/etc/passwd` and `/etc/group`. Without it
+    /// [`AgentConfig::uid`] and what is beside it stand.
+    pub user: Option<String>,
 }
 
 /// What takes the place of a cgroup's limits, as far as it can.
@@ -325,6 +336,8 @@ pub enum RefusalCode {
     NotExecutable,
     /// Nobody listens on the port.
     NotListening,
+    /// The image of the sandbox says what cannot be, so that nothing runs in it.
+    Image,
     Failed,
 }
 
@@ -342,6 +355,7 @@ mod tests {
             env: vec![("A".to_owned(), "x".repeat(70_000))],
             open_files: 5,
             instead_of_cgroup: None,
+            of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
         }
     }
 

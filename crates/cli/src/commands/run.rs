@@ -118,7 +118,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
 
 /// What the engine is asked for, and whether standard input is used up by the code.
 fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
-    let program = program::of(&args.program, args.words, args.behind_dashes)?;
+    let program = program::of(&args.program, args.words, args.behind_dashes, args.image.is_some())?;
     let files = args.file.iter().map(FileArg::read).collect::<Result<Vec<InputFile>>>()?;
     let body = RunBody {
         cmd: program.cmd,

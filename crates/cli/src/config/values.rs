@@ -88,7 +88,11 @@ pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, Image>, Strin
         if name.is_empty() {
             return Err("has an alias without a name".to_owned());
         }
-        let image: Image = image.parse().map_err(|error| format!("{error}"))?;
+        let image = match image.parse().map_err(|error| format!("{error}"))? {
+            Image::Host => Image::Host,
+            // This server keeps no others.
+            other => return Err(Image::unknown(other.name()).to_string()),
+        };
         if aliases.insert(name.to_owned(), image).is_some() {
             return Err(format!("has `{}` twice; leave one out", printable::text(name)));
         }

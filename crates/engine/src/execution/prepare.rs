@@ -1,7 +1,7 @@
 //! From what a client asks for to what the agent is told.
 
 use bytes::Bytes;
-use caisson_core::{Error, Result};
+use caisson_core::{Error, Image, Result};
 use caisson_wire::{
     self as wire, CODE_FILE, CodeFile, ExecStart, LOGIN_SHELL, Refusal, RefusalCode,
     frame::{Frame, Kind},
@@ -13,6 +13,7 @@ use crate::{
     languages::{self, Found, Language, Runner},
     request::{ExecRequest, Program, Stdin},
     sandbox::Living,
+    validate,
 };
 
 /// Standard input up to this size travels with the start.
@@ -56,6 +57,15 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
         Program::Shell(line) => {
             alternatives.push("sh".to_owned());
             (vec!["bash".to_owned(), "-c".to_owned(), line], Wanted::Shell)
+        }
+        Program::OfImage => {
+            let argv = match &living.image {
+                Image::Stored(image) => image.config.entrypoint.iter().chain(&image.config.cmd).cloned().collect(),
+                _ => Vec::new(),
+            };
+            validate::exec(&ExecRequest::new(Program::Argv(argv.clone()))).map_err(|_| validate::no_program())?;
+            let name = argv[0].clone();
+            (argv, Wanted::Program(name))
         }
         Program::LoginShell => {
             alternatives.extend(["bash".to_owned(), "sh".to_owned()]);

@@ -15,7 +15,8 @@ use std::{
 };
 
 use caisson_core::{
-    Backend, BackendError, Error, Limits, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
+    Backend, BackendError, Error, Image, ImageLease, Limits, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone,
+    TombstoneReason, Usage,
 };
 use futures::{FutureExt, future::select_all};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -93,6 +94,7 @@ pub(crate) struct Living {
     /// What it takes of its tenant's quotas.
     pub(crate) share: Share,
     pub(crate) work_dir: String,
+    pub(crate) image: Image,
     pub(crate) limits: Limits,
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
@@ -107,15 +109,17 @@ pub(crate) struct Living {
     agent: watch::Receiver<Option<AgentClient>>,
     recorded: watch::Receiver<Recorded>,
     launch_error: Arc<OnceLock<BackendError>>,
+    /// Keeps the layers of its image where they are.
+    _lease: Option<ImageLease>,
 }
 
 impl Living {
     /// Admits the sandbox and starts its task, which begins with recording and launching it. A one-shot is answered before its sandbox
     /// is gone, and whoever then comes at once with the next one must not be refused for it. Cancel-safe: there is all or nothing of it.
-    pub(crate) async fn bring_up(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
+    pub(crate) async fn bring_up(core: &Arc<Core>, sandbox: Sandbox, lease: Option<ImageLease>, purpose: Purpose) -> Result<Arc<Self>> {
         let deadline = tokio::time::Instant::now() + ROOM_WITHIN;
         loop {
-            match Self::admit(core, sandbox.clone(), purpose) {
+            match Self::admit(core, sandbox.clone(), lease.clone(), purpose) {
                 Err(Error::OverQuota(exceeded)) if exceeded.retry_after.is_none() => {
                     let ending = core.registry.ending(&sandbox.tenant);
                     let ended = ending.iter().map(|living| Box::pin(living.ended()));
@@ -128,7 +132,7 @@ impl Living {
         }
     }
 
-    fn admit(core: &Arc<Core>, sandbox: Sandbox, purpose: Purpose) -> Result<Arc<Self>> {
+    fn admit(core: &Arc<Core>, sandbox: Sandbox, lease: Option<ImageLease>, purpose: Purpose) -> Result<Arc<Self>> {
         core.accepting()?;
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
         let record = watch::Sender::new(sandbox.clone());
@@ -141,6 +145,7 @@ impl Living {
             tenant: sandbox.tenant.clone(),
             share: Share::of(&sandbox),
             work_dir: sandbox.spec.work_dir.clone(),
+            image: sandbox.spec.image.clone(),
             limits: sandbox.spec.limits,
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
@@ -152,6 +157,7 @@ impl Living {
             agent: agent.subscribe(),
             recorded: recorded.subscribe(),
             launch_error: Arc::clone(&launch_error),
+            _lease: lease,
         });
         core.registry.admit(Arc::clone(&living), purpose, core.config.max_sandboxes, &core.keys.quotas(&living.tenant))?;
         let executions = living.executions.clone();
@@ -392,6 +398,7 @@ fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
     let message = figures::tamed(&refusal.message, 1000);
     match refusal.code {
         Code::Invalid => Error::invalid("invalid_path", message),
+        Code::Image => Error::invalid("invalid_image", message),
         Code::NotFound => Error::invalid("not_found_inside", message),
         Code::AlreadyExists => Error::conflict("already_exists", message),
         Code::InvalidArchive => Error::invalid("invalid_archive", message),

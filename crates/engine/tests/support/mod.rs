@@ -126,6 +126,7 @@ impl Backend for Agents {
             env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
             open_files: 1024,
             instead_of_cgroup: None,
+            of_image: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Limits, Outcome, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits, Tombstone, UserSpec,
+    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits, Tombstone,
+    UserSpec,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub(super) struct OutcomeRow {
 #[derive(Serialize, Deserialize)]
 struct SpecColumn {
     image: String,
+    /// Of records that are older than images, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_id: Option<String>,
     storage: String,
     network: String,
     limits: LimitsColumn,
@@ -138,6 +142,7 @@ impl From<&SandboxSpec> for SpecColumn {
         let l = &spec.limits;
         Self {
             image: spec.image.to_string(),
+            image_id: spec.image.id().map(|id| id.to_string()),
             storage: spec.storage.as_str().to_owned(),
             network: spec.network.as_str().to_owned(),
             limits: LimitsColumn {
@@ -161,7 +166,10 @@ impl SpecColumn {
     fn into_spec(self) -> Option<SandboxSpec> {
         let l = self.limits;
         Some(SandboxSpec {
-            image: self.image.parse().ok()?,
+            image: match self.image.parse().ok()? {
+                Image::Named { name, .. } => Image::Named { name, id: self.image_id.map(|id| id.parse()).transpose().ok()? },
+                host => host,
+            },
             storage: self.storage.parse().ok()?,
             network: self.network.parse().ok()?,
             limits: Limits {
@@ -176,6 +184,7 @@ impl SpecColumn {
             user: UserSpec { uid: self.user.uid, gid: self.user.gid, name: self.user.name, home: self.user.home },
             work_dir: self.work_dir,
             env: self.env,
+            left_to_image: LeftToImage::default(),
             weaker_limits: self.weaker_limits,
         })
     }

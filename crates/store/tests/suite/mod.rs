@@ -5,11 +5,11 @@ mod events;
 mod tenants;
 mod webhooks;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Limits, Outcome, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State,
-    Store, StoreError, StreamTotals, Tenant, TimeLimits, Tombstone, TombstoneReason, UserSpec,
+    Digest, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Image, ImageConfig, Limits, Outcome, Sandbox, SandboxFilter,
+    SandboxId, SandboxSpec, State, Store, StoreError, StoredImage, StreamTotals, Tenant, TimeLimits, Tombstone, TombstoneReason, UserSpec,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -121,6 +121,16 @@ pub(crate) async fn every_field_comes_back(store: &dyn Store) {
     assert_eq!(store.sandbox(&mine(), SandboxId::random()).await.unwrap(), None);
     assert_eq!(store.execution(&mine(), ExecutionId::random()).await.unwrap(), None);
     store.ping().await.unwrap();
+}
+
+pub(crate) async fn an_image_is_recorded_by_its_name_and_id(store: &dyn Store) {
+    let (name, id) = ("docker.io/library/alpine:3.20".to_owned(), Digest::from_bytes([7; 32]));
+    let mut made = sandbox(0);
+    let image = StoredImage { name: name.clone(), id, layers: vec![id], config: ImageConfig::default() };
+    made.spec.image = Image::Stored(Arc::new(image));
+    store.insert_sandbox(&made).await.unwrap();
+    let read = store.sandbox(&mine(), made.id).await.unwrap().unwrap();
+    assert_eq!(read.spec.image, Image::Named { name, id: Some(id) });
 }
 
 pub(crate) async fn every_status_state_and_reason_comes_back(store: &dyn Store) {

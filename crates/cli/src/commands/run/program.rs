@@ -25,7 +25,7 @@ pub(super) struct Program {
 }
 
 /// What to run: with `behind_dashes` the words are a program of the image. Reads the file or standard input where the code is there.
-pub(super) fn of(given: &ProgramArgs, words: Vec<OsString>, behind_dashes: bool) -> Result<Program> {
+pub(super) fn of(given: &ProgramArgs, words: Vec<OsString>, behind_dashes: bool, image_given: bool) -> Result<Program> {
     let texts = |words: Vec<OsString>| words.into_iter().map(text).collect::<Result<Vec<String>>>();
     if let Some(code) = &given.code {
         let args = texts(words)?;
@@ -39,6 +39,8 @@ pub(super) fn of(given: &ProgramArgs, words: Vec<OsString>, behind_dashes: bool)
     }
     let mut words = words.into_iter();
     match words.next() {
+        // The image may say what to run.
+        None if image_given && given.lang.is_none() => Ok(Program::default()),
         None => bail!("there is nothing to run; give a file, -l LANG -c CODE, or -- PROGRAM (`caisson run --help` has examples)"),
         Some(word) if word == "-" => {
             let Some(language) = given.lang.clone() else {
@@ -99,7 +101,7 @@ mod tests {
     }
 
     fn program(lang: Option<&str>, code: Option<&str>, words: &[&str], behind_dashes: bool) -> Result<Program> {
-        of(&given(lang, code), words.iter().map(OsString::from).collect(), behind_dashes)
+        of(&given(lang, code), words.iter().map(OsString::from).collect(), behind_dashes, false)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use caisson_core::{Error, Limits, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
+use caisson_core::{Error, LeftToImage, Limits, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
 use caisson_engine::{CreateRequest, Created, Engine, FileAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{StatusCode, header};
@@ -135,6 +135,7 @@ pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -
         limits: Limits { memory_bytes: MEMORY_BYTES, disk_bytes: DISK_BYTES, cpu_millis: 1000, ..Limits::default() },
         user: UserSpec::root(),
         work_dir: WORK_DIR.to_owned(),
+        left_to_image: LeftToImage { work_dir: false, ..LeftToImage::default() },
         env: BTreeMap::from([("BOXED_AGENT_MODE".to_owned(), DRIVER.to_owned())]),
         ..SandboxSpec::default()
     };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Error, Result, SandboxSpec};
+use caisson_core::{Error, LeftToImage, Result, SandboxSpec};
 use caisson_engine::{ExecRequest, Program, RunRequest, Stdin};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -159,6 +159,7 @@ impl ExecBody {
         let nothing = self.cmd.is_none() && self.shell.is_none() && self.language.is_none() && self.code.is_none() && self.args.is_none();
         let program = match &self.terminal {
             Some(_) if nothing => Program::LoginShell,
+            None if nothing => Program::OfImage,
             _ => program(self.cmd, self.shell, self.language, self.code, self.args)?,
         };
         let timeout = match (self.timeout_s, &self.terminal) {
@@ -181,13 +182,18 @@ impl ExecBody {
 impl RunBody {
     /// What the engine is to run.
     pub fn into_request(self) -> Result<RunRequest> {
+        let nothing = self.cmd.is_none() && self.shell.is_none() && self.language.is_none() && self.code.is_none() && self.args.is_none();
+        let program = match nothing && self.image.is_some() {
+            true => Program::OfImage,
+            false => program(self.cmd, self.shell, self.language, self.code, self.args)?,
+        };
         let exec = ExecRequest {
             stdin: stdin(self.stdin, self.stdin_base64)?,
             env: self.env,
             cwd: self.cwd,
             timeout: timeout(self.timeout_s)?,
             max_output_bytes: max_output_bytes(self.max_output_bytes)?,
-            ..ExecRequest::new(program(self.cmd, self.shell, self.language, self.code, self.args)?)
+            ..ExecRequest::new(program)
         };
         Ok(RunRequest {
             spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
@@ -207,7 +213,9 @@ pub(super) fn spec(
     storage: Option<String>,
     user: Option<String>,
 ) -> Result<SandboxSpec> {
+    let left_to_image = LeftToImage { user: user.is_none(), ..LeftToImage::default() };
     Ok(SandboxSpec {
+        left_to_image,
         image: image.map_or(Ok(Default::default()), |text| text.parse())?,
         limits: limits.unwrap_or_default().to_core()?,
         network: network.map_or(Ok(Default::default()), |text| text.parse())?,
@@ -283,7 +291,7 @@ mod tests {
             json!({"cmd": ["a"], "args": ["b"]}),
             json!({"shell": "a", "stdin": "", "stdin_base64": ""}),
             json!({"shell": "a", "stdin_base64": "%"}),
-            json!({"shell": "a", "image": "debian"}),
+            json!({"shell": "a", "image": "de bian"}),
             json!({"shell": "a", "network": "all"}),
             json!({"shell": "a", "storage": "tape"}),
             json!({"shell": "a", "user": "nobody"}),
@@ -302,6 +310,7 @@ mod tests {
         assert_eq!((&shell.program, shell.timeout, shell.terminal.map(|size| size.cols)), (&Program::LoginShell, None, Some(80)));
         let given = request(json!({"terminal": {"cols": 10, "rows": 5}, "cmd": ["top"], "timeout_s": 5})).unwrap();
         assert_eq!((given.program, given.timeout), (Program::Argv(vec!["top".into()]), Some(Duration::from_secs(5))));
+        assert_eq!(request(json!({"stdin_stream": true})).unwrap().program, Program::OfImage);
         let later = request(json!({"shell": "cat", "stdin_stream": true})).unwrap();
         assert!(matches!(later.stdin, Stdin::Clients) && later.timeout == Some(DEFAULT_TIMEOUT));
         for bad in [

@@ -1,0 +1,234 @@
+//! What a root that is made of an image leaves open ([`OfImage`]): who user code is, and what that user needs to be there.
+//!
+//! All of it is the image's word, so it is read in here, behind the walls, and acted upon with no more than this sandbox's own rights: links of
+//! the image lead to places of the image. What is read has a bound, and only `/etc/passwd` and `/etc/group` are.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+};
+
+use caisson_wire::{AgentConfig, OfImage, Refusal, RefusalCode};
+use rustix::{
+    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, mkdir, open, openat2, stat},
+    io::Errno,
+};
+
+use crate::{lookup::variable, refusal::refuse};
+
+/// Accounts of an image come to a few thousand bytes.
+const MAX_TABLE: u64 = 1 << 20;
+/// The ids that an image may use.
+const MAX_ID: u32 = 65_535;
+/// Shells for the account, best first. The last is said even where there is none.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// Completes the configuration, and makes what is missing. A refusal is the image's fault, and nothing is to run in it.
+pub(crate) fn settle(config: &mut AgentConfig) -> Result<(), Refusal> {
+    let Some(OfImage { user }) = config.of_image.clone() else { return Ok(()) };
+    let accounts = read("passwd")?;
+    if let Some(user) = user {
+        let found = find(&user, &accounts, &read("group")?)?;
+        (config.uid, config.gid, config.name, config.home) = (found.uid, found.gid, found.name, found.home);
+    }
+    let shell = SHELLS.into_iter().find(|shell| is_file(shell)).unwrap_or(SHELLS[1]);
+    for (name, value) in [("HOME", &config.home), ("LOGNAME", &config.name), ("SHELL", &shell.to_owned()), ("USER", &config.name)] {
+        if variable(&config.env, name).is_none() {
+            config.env.push((name.to_owned(), value.clone()));
+        }
+    }
+    add_account(config, &accounts, shell);
+    for directory in [&config.home, &config.work_dir] {
+        make(directory, config.uid, config.gid)
+            .map_err(|error| bad(format!("`{}` cannot be made a directory of the sandbox: {error}", directory.escape_default())))?;
+    }
+    Ok(())
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    refuse(RefusalCode::Image, message)
+}
+
+fn is_file(path: &str) -> bool {
+    stat(path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// A table of `/etc`; nothing where there is none. Links are followed as everybody inside follows them, but not into other file systems.
+fn read(name: &str) -> Result<String, Refusal> {
+    let unreadable = |why: &dyn std::fmt::Display| bad(format!("the image's /etc/{name} cannot be read: {why}"));
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match in_root(name, flags, ResolveFlags::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+        file => file.map_err(|error| unreadable(&error))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_TABLE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > MAX_TABLE {
+        return Err(unreadable(&"it is larger than 1 MiB"));
+    }
+    // A line that is no text is nobody's account.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A regular file of `/etc`.
+fn in_root(name: &str, flags: OFlags, how: ResolveFlags) -> Result<File, Errno> {
+    let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let how = how | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = openat2(&root, format!("etc/{name}"), flags, Mode::empty(), how)?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile { Ok(File::from(file)) } else { Err(Errno::INVAL) }
+}
+
+/// Who somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Account {
+    uid: u32,
+    gid: u32,
+    name: String,
+    home: String,
+}
+
+/// The account that a line of `passwd(5)` describes.
+fn account(line: &str) -> Option<Account> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, _] = fields[..] else { return None };
+    let home = if home.starts_with('/') { home } else { "/" };
+    Some(Account { uid: uid.parse().ok()?, gid: gid.parse().ok()?, name: name.to_owned(), home: home.to_owned() })
+}
+
+/// The number of a group, by a line of `group(5)`.
+fn group(line: &str) -> Option<(&str, u32)> {
+    let mut fields = line.split(':');
+    let name = fields.next()?;
+    Some((name, fields.nth(1)?.parse().ok()?))
+}
+
+/// Who an image's `User` is. A number needs no account, a name does. As everywhere, somebody without an account is in group 0.
+fn find(user: &str, accounts: &str, groups: &str) -> Result<Account, Refusal> {
+    let shown = user.escape_default();
+    let (name, group_name) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let number: Option<u32> = name.parse().ok();
+    let mut known = accounts.lines().filter_map(account);
+    let known = match number {
+        Some(uid) => known.find(|account| account.uid == uid),
+        None => known.find(|account| account.name == name),
+    };
+    let mut found = match (known, number) {
+        (Some(known), _) => known,
+        (None, Some(uid)) => Account { uid, gid: 0, name: uid.to_string(), home: "/".to_owned() },
+        (None, None) => return Err(bad(format!("the image's user `{shown}` is not in its /etc/passwd; build it with one that is"))),
+    };
+    if let Some(wanted) = group_name {
+        let by_name = || groups.lines().filter_map(group).find(|(name, _)| *name == wanted).map(|(_, gid)| gid);
+        found.gid =
+            wanted.parse().ok().or_else(by_name).ok_or_else(|| {
+                bad(format!("the group of the image's user `{shown}` is not in its /etc/group; build it with one that is"))
+            })?;
+    }
+    if found.uid > MAX_ID || found.gid > MAX_ID {
+        return Err(bad(format!("the image's user `{shown}` has an id above {MAX_ID}, which no sandbox has")));
+    }
+    Ok(found)
+}
+
+/// Programs that ask who they are get an answer: the user has an entry in `/etc/passwd`. An image that does not allow it (where there is no
+/// such directory, or a link) goes without, as it does elsewhere.
+fn add_account(config: &AgentConfig, accounts: &str, shell: &str) {
+    if config.uid == 0 && !accounts.is_empty() || accounts.lines().filter_map(account).any(|known| known.uid == config.uid) {
+        return;
+    }
+    let taken = accounts.lines().filter_map(account).any(|known| known.name == config.name);
+    let name = if taken { format!("user{}", config.uid) } else { config.name.clone() };
+    let mut text = String::new();
+    if accounts.is_empty() {
+        text += &format!("root:x:0:0:root:/root:{shell}\n");
+    } else if !accounts.ends_with('\n') {
+        text.push('\n');
+    }
+    if config.uid != 0 {
+        text += &format!("{name}:x:{}:{}::{}:{shell}\n", config.uid, config.gid, config.home);
+    }
+    // See above.
+    drop(append(&text));
+}
+
+fn append(text: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut file = match in_root("passwd", flags, ResolveFlags::NO_SYMLINKS) {
+        Err(Errno::NOENT) => {
+            let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = open("/etc/passwd", how, Mode::from_raw_mode(0o644))?;
+            fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+            File::from(file)
+        }
+        file => file?,
+    };
+    file.write_all(text.as_bytes())
+}
+
+/// Makes a directory for its owner, and those above it for root, as they are in a sandbox without an image. One that is there stays as it is.
+fn make(directory: &str, uid: u32, gid: u32) -> io::Result<()> {
+    let ends = directory.char_indices().skip(1).filter(|(_, c)| *c == '/').map(|(index, _)| index).chain([directory.len()]);
+    for end in ends {
+        let (path, last) = (&directory[..end], end == directory.len());
+        match mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let (uid, gid) = if last { (uid, gid) } else { (0, 0) };
+                chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let kind = FileType::from_raw_mode(stat(directory)?.st_mode);
+    if kind == FileType::Directory { Ok(()) } else { Err(Errno::NOTDIR.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken\nnode:x:1000:1001:Node:/home/node:/bin/sh\nfar:x:70000:5::/far:\nhomeless:x:7:7:::/bin/sh";
+    const GROUP: &str = "root:x:0:\nstaff:x:50:node,far\nfar:x:99999:\n";
+
+    #[track_caller]
+    fn check(user: &str, uid: u32, gid: u32, name: &str, home: &str) {
+        let expected = Account { uid, gid, name: name.to_owned(), home: home.to_owned() };
+        assert_eq!(find(user, PASSWD, GROUP).unwrap(), expected, "{user}");
+    }
+
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        check("node", 1000, 1001, "node", "/home/node");
+        check("1000", 1000, 1001, "node", "/home/node");
+        check("node:staff", 1000, 50, "node", "/home/node");
+        check("1000:7", 1000, 7, "node", "/home/node");
+        check("4242", 4242, 0, "4242", "/");
+        check("4242:staff", 4242, 50, "4242", "/");
+        check("root", 0, 0, "root", "/root");
+        check("homeless", 7, 7, "homeless", "/");
+    }
+
+    #[test]
+    fn users_that_cannot_be_are_refused_by_name() {
+        for user in ["nobody-here", "", ":", "node:nowhere", "far", "70000", "1000:70000", "1000:far", "-1", "99999999999"] {
+            let refusal = find(user, PASSWD, GROUP).unwrap_err();
+            assert!(refusal.code == RefusalCode::Image && refusal.message.contains(&format!("`{user}`")), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn directories_are_made_unless_they_are_there() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        for _ in 0..2 {
+            make(path.to_str().unwrap(), uid, gid).unwrap();
+            assert!(path.is_dir());
+        }
+        std::fs::write(root.path().join("file"), "").unwrap();
+        for bad in ["file", "file/below"] {
+            assert!(make(root.path().join(bad).to_str().unwrap(), uid, gid).is_err(), "{bad}");
+        }
+    }
+}
