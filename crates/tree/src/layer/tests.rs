@@ -129,7 +129,11 @@ impl Place {
 }
 
 fn all(root: &Path) -> usize {
-    fs::read_dir(root).unwrap().map(|entry| entry.unwrap()).map(|e| if e.file_type().unwrap().is_dir() { 1 + all(&e.path()) } else { 1 }).sum()
+    fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|e| if e.file_type().unwrap().is_dir() { 1 + all(&e.path()) } else { 1 })
+        .sum()
 }
 
 #[test]

@@ -288,8 +288,16 @@ mod tests {
 
     #[test]
     fn an_archive_that_breaks_off_is_no_archive() {
-        let member =
-            Member { path: b"f".to_vec(), kind: Kind::File, link: vec![], mode: 0, user: 0, group: 0, modified: Timespec { tv_sec: 0, tv_nsec: 0 }, size: 3 };
+        let member = Member {
+            path: b"f".to_vec(),
+            kind: Kind::File,
+            link: vec![],
+            mode: 0,
+            user: 0,
+            group: 0,
+            modified: Timespec { tv_sec: 0, tv_nsec: 0 },
+            size: 3,
+        };
         let whole = archive(&[(member, b"abc".to_vec())]);
         assert!(read(&whole, whole.len()).is_ok());
         for length in [0, 1, 511, 512, 515, 1024, 1536, whole.len() - 1] {
