@@ -156,7 +156,20 @@ impl ImageStore {
         }
         let (sender, progress) = watch::channel(Progress::default());
         let (store, (reference, logins)) = (Arc::clone(&self.0), key.clone());
-        let done = async move { pull::pull(store, reference, logins, sender).await.map_err(Arc::new) }.boxed().shared();
+        let done = async move {
+            let pulled = pull::pull(Arc::clone(&store), reference, logins, sender).await;
+            if let Err(error @ Error::DiskFull { .. }) = pulled {
+                return Err(Arc::new(
+                    blocking(move || {
+                        give_room_back(&store.disk, &error);
+                        error
+                    })
+                    .await,
+                ));
+            }
+            pulled.map_err(Arc::new)
+        };
+        let done = done.boxed().shared();
         if let Some(weak) = done.downgrade() {
             flights.insert(key, Flight { done: weak, progress: progress.clone() });
         }
@@ -178,7 +191,7 @@ impl ImageStore {
         let budget = Budget::new(self.0.options.limits);
         let _give_up = GiveUp(Arc::clone(&budget));
         self.with_disk(move |disk| {
-            let images = import::import(disk, source, name.as_ref(), &budget)?;
+            let images = import::import(disk, source, name.as_ref(), &budget).inspect_err(|error| give_room_back(disk, error))?;
             images.iter().map(|(name, record)| disk.stored(&name.to_string(), record).map(Arc::new)).collect()
         })
         .await
@@ -231,6 +244,16 @@ impl ImageStore {
     async fn with_disk<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let disk = Arc::clone(&self.0.disk);
         blocking(move || work(&disk)).await
+    }
+}
+
+/// What came of an image that does not fit is kept for nobody: it would be in the way of everything else. Otherwise it stays until `gc`, as
+/// whoever tries again will need it.
+fn give_room_back(disk: &Disk, error: &Error) {
+    if matches!(error, Error::DiskFull { .. })
+        && let Err(error) = disk.make_room()
+    {
+        tracing::warn!(error = %error, "What came of an image that did not fit could not be removed");
     }
 }
 

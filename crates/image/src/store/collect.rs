@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, os::unix::fs::MetadataExt};
 
 use caisson_core::Digest;
 
-use super::disk::Disk;
+use super::{disk::Disk, names::Names};
 use crate::{Error, Reference};
 
 /// What was removed.
@@ -56,9 +56,21 @@ impl Disk {
             // Before anything of them goes.
             self.write_names(&names)?;
         }
+        self.sweep(&names, &mut done)?;
+        Ok(done)
+    }
+
+    /// Removes what was kept for an image that did not become one.
+    pub(crate) fn make_room(&self) -> Result<(), Error> {
+        let _alone = self.locks.alone()?;
+        self.sweep(&self.names()?, &mut Collected::default())
+    }
+
+    /// Whoever calls holds the lock alone.
+    fn sweep(&self, names: &Names, done: &mut Collected) -> Result<(), Error> {
         let Some(_nobody) = self.locks.nobody_pulls()? else {
             done.pull_under_way = true;
-            return Ok(done);
+            return Ok(());
         };
         let all = || names.images.values().chain(&names.unnamed);
         let layers: HashSet<Digest> = all().flat_map(|record| record.layers.iter().map(|layer| layer.diff_id.0)).collect();
@@ -77,7 +89,7 @@ impl Disk {
                 self.remove(&path)?;
             }
         }
-        Ok(done)
+        Ok(())
     }
 
     /// What in a directory is named by a digest.
