@@ -11,14 +11,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use caisson_core::{Digest, StoredImage};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     Error, Logins, Reference,
     config::{self, Config},
     image_store::{Inner, blocking},
     import,
-    manifest::{self, Descriptor, Document, Manifest, Text},
+    manifest::{self, Descriptor, Document, MAX_LAYERS, Manifest, Text},
     progress::{LayerProgress, Phase, Progress, Teller},
     reference::Version,
     registry::{Fetched, Session},
@@ -47,6 +47,14 @@ struct Work<'a> {
     known: &'a HashSet<Digest>,
     budget: &'a Arc<Budget>,
     pulling: &'a Arc<Held>,
+    /// Taken by threads that are at work, which go on for a moment when nobody waits for them any more.
+    threads: Arc<Semaphore>,
+}
+
+/// What a thread holds for as long as it works for a pull.
+struct AtWork {
+    _pulling: Arc<Held>,
+    _thread: OwnedSemaphorePermit,
 }
 
 pub(crate) async fn pull(
@@ -77,9 +85,22 @@ pub(crate) async fn pull(
             Err(error) => return Err(error),
         };
         let budget = Budget::new(store.options.limits);
-        let work =
-            Work { store: &store, session: &session, reference: &reference, known: &known, budget: &budget, pulling: &Arc::new(pulling) };
-        return work.all(described, &progress).boxed().await.map(Arc::new);
+        let work = Work {
+            store: &store,
+            session: &session,
+            reference: &reference,
+            known: &known,
+            budget: &budget,
+            pulling: &Arc::new(pulling),
+            threads: Arc::new(Semaphore::new(MAX_LAYERS)),
+        };
+        let done = work.all(described, &progress).boxed().await;
+        if done.is_err() {
+            // What they have begun goes with them, so that nothing is left when the error is known.
+            budget.give_up();
+            let _all = work.threads.acquire_many(MAX_LAYERS as u32).await;
+        }
+        return done.map(Arc::new);
     }
     unreachable!("the registry itself is asked last")
 }
@@ -166,16 +187,20 @@ impl Work<'_> {
             teller.tell(Phase::Downloading(0));
             self.fetch(blob, size, &teller).await?;
         }
-        let (disk, budget, pulling, tell) =
-            (Arc::clone(&self.store.disk), Arc::clone(self.budget), Arc::clone(self.pulling), teller.clone());
-        let permit = self.store.unpacking().await;
+        let (disk, budget, tell) = (Arc::clone(&self.store.disk), Arc::clone(self.budget), teller.clone());
+        let until_it_ends = (self.store.unpacking().await, self.at_work().await);
         blocking(move || {
-            let _until_it_ends = (pulling, permit);
+            let _until_it_ends = until_it_ends;
             disk.unpack_blob(blob, diff_id, &budget, &|bytes| tell.tell(Phase::Unpacking(bytes)))
         })
         .await?;
         teller.tell(Phase::Done);
         Ok(LayerRecord { diff_id: Text(diff_id), blob: Text(blob), size })
+    }
+
+    async fn at_work(&self) -> AtWork {
+        let thread = Arc::clone(&self.threads).acquire_owned().await.expect("it is never closed");
+        AtWork { _pulling: Arc::clone(self.pulling), _thread: thread }
     }
 
     /// Whether a blob is here that whoever asks may have.
@@ -200,9 +225,9 @@ impl Work<'_> {
         let progress = |came| teller.tell(Phase::Downloading(came));
         let full = |cause| disk.failure("write", &path, cause);
         let file = self.session.blob(blob, size, file, &progress, &full).await?;
-        let (disk, pulling) = (Arc::clone(disk), Arc::clone(self.pulling));
+        let (disk, until_it_ends) = (Arc::clone(disk), self.at_work().await);
         blocking(move || {
-            let _until_it_ends = pulling;
+            let _until_it_ends = until_it_ends;
             disk.keep_blob(temporary, &file, blob)
         })
         .await?;

@@ -25,7 +25,9 @@ pub(super) fn import(disk: &Disk, raw: impl Read + Send, budget: &Budget) -> Res
     rest.map_err(|cause| disk.failure("write", temporary.path(), cause))?;
     let (blob, size) = (Digest::from_bytes(copied.hash.finalize().into()), copied.size);
     disk.keep_blob(temporary, &copied.file, blob)?;
-    disk.keep_layer(unpacked.directory, unpacked.diff_id, &unpacked.facts)?;
+    let mut facts = unpacked.facts;
+    facts.blobs.push(Text(blob));
+    disk.keep_layer(unpacked.directory, unpacked.diff_id, &facts)?;
     let config = config::write(unpacked.diff_id);
     let about = Descriptor::new(OCI_CONFIG, digest_of(&config), config.len() as u64);
     let layer = Descriptor::new(Compression::of(&copied.begin).media_type(), blob, size);

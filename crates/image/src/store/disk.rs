@@ -32,7 +32,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::locks::Locks;
-use crate::{Error, error::is_full, manifest::MAX_DOCUMENT};
+use crate::{
+    Error,
+    error::is_full,
+    manifest::{MAX_DOCUMENT, Text},
+};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -56,6 +60,8 @@ pub(crate) struct Facts {
     /// How many entries were left out, and the first of them.
     pub(crate) left_out: u64,
     pub(crate) left_out_named: Vec<String>,
+    /// The blobs that were seen to become this layer. What others say of theirs is not believed.
+    pub(crate) blobs: Vec<Text>,
 }
 
 impl Disk {
@@ -188,14 +194,18 @@ impl Disk {
     pub(crate) fn keep_layer(&self, temporary: Temporary, diff_id: Digest, facts: &Facts) -> Result<(), Error> {
         let written = open(temporary.path(), DIRECTORY, Mode::empty()).and_then(syncfs);
         written.map_err(|cause| self.failure("write", temporary.path(), cause.into()))?;
-        let bytes = serde_json::to_vec(facts).expect("there is nothing in it that JSON cannot say");
-        self.replace(&self.facts_path(diff_id), &bytes)?;
+        self.write_facts(diff_id, facts)?;
         match self.rename(temporary, &self.layer_path(diff_id)) {
             Err(Error::Store { cause, .. }) if matches!(cause.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
                 Ok(())
             }
             result => result,
         }
+    }
+
+    pub(super) fn write_facts(&self, diff_id: Digest, facts: &Facts) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(facts).expect("there is nothing in it that JSON cannot say");
+        self.replace(&self.facts_path(diff_id), &bytes)
     }
 
     /// Writes a small file, so that it is the old one or the new one, whole.

@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, open};
 use sha2::{Digest as _, Sha256};
 
 use super::disk::{Disk, Facts, Temporary};
-use crate::{Error, compression::plain, error::is_full};
+use crate::{Error, compression::plain, error::is_full, manifest::Text};
 
 const PIECE: usize = 256 << 10;
 /// Pieces between the thread that takes them out of the compression and the one that makes files.
@@ -106,7 +106,14 @@ impl Disk {
         let (sender, pieces) = mpsc::sync_channel(AHEAD);
         // Decompression and making files are about as much work as each other.
         let (made, read) = thread::scope(|scope| {
-            let reader = scope.spawn(move || read(raw, budget, seen, &sender));
+            let reader = scope.spawn(move || {
+                let read = read(raw, budget, seen, &mut |piece| sender.send(Ok(piece)).is_ok());
+                if let Err(error) = &read {
+                    // As the stream's end; if nobody listens any more, the other side has said why.
+                    _ = sender.send(Err(io::Error::new(error.kind(), error.to_string())));
+                }
+                read
+            });
             let made = layer.all(pieces.into_iter());
             (made, reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads it failed"))))
         });
@@ -121,6 +128,7 @@ impl Disk {
             entries: layer.done.files + layer.done.directories + layer.done.links + layer.whiteouts,
             left_out: left_out.total(),
             left_out_named: named(left_out),
+            blobs: Vec::new(),
         };
         Ok(Unpacked { directory, diff_id, facts })
     }
@@ -137,59 +145,60 @@ impl Disk {
 
     /// Unpacks a blob that is here, and keeps it if it is the layer that it is said to be.
     pub(crate) fn unpack_blob(&self, blob: Digest, diff_id: Digest, budget: &Budget, seen: &(dyn Fn(u64) + Sync)) -> Result<Facts, Error> {
-        if let Some(facts) = self.layer(diff_id) {
+        let file: File = self.open_blob(blob)?;
+        if let Some(mut facts) = self.layer(diff_id) {
             budget.take(&facts)?;
+            if !facts.blobs.contains(&Text(blob)) {
+                // That there is such a layer does not say that this blob is one of it: whoever names both may be after what others have.
+                self.is_layer(blob, diff_id, self.read_through(blob, file, budget, seen)?)?;
+                facts.blobs.push(Text(blob));
+                self.write_facts(diff_id, &facts)?;
+            }
             return Ok(facts);
         }
-        let file: File = self.open_blob(blob)?;
-        let unpacked = self.unpack(&format!("layer {blob}"), file, budget, seen)?;
-        if unpacked.diff_id != diff_id {
-            return Err(Error::Digest { what: format!("unpacked, layer {blob}"), expected: diff_id, found: unpacked.diff_id });
-        }
+        let mut unpacked = self.unpack(&format!("layer {blob}"), file, budget, seen)?;
+        self.is_layer(blob, diff_id, unpacked.diff_id)?;
+        unpacked.facts.blobs.push(Text(blob));
         self.keep_layer(unpacked.directory, diff_id, &unpacked.facts)?;
         Ok(unpacked.facts)
     }
+
+    fn is_layer(&self, blob: Digest, expected: Digest, found: Digest) -> Result<(), Error> {
+        if found == expected { Ok(()) } else { Err(Error::Digest { what: format!("unpacked, layer {blob}"), expected, found }) }
+    }
+
+    /// The digest of a blob's plain bytes.
+    fn read_through(&self, blob: Digest, file: File, budget: &Budget, seen: &(dyn Fn(u64) + Sync)) -> Result<Digest, Error> {
+        let read = read(file, budget, seen, &mut |_| true);
+        if budget.is_given_up() {
+            return Err(Error::GivenUp);
+        }
+        read.map_err(|cause| self.layer_failure(&format!("layer {blob}"), LayerError::Tree(TreeError::Stream(cause))))
+    }
 }
 
-/// Hands the plain stream on in pieces, and says its digest.
-fn read(
-    raw: impl Read + Send,
-    budget: &Budget,
-    seen: &(dyn Fn(u64) + Sync),
-    pieces: &mpsc::SyncSender<io::Result<Bytes>>,
-) -> io::Result<Digest> {
+/// Hands the plain stream on in pieces, for as long as they are wanted, and says its digest.
+fn read(raw: impl Read + Send, budget: &Budget, seen: &(dyn Fn(u64) + Sync), hand_on: &mut dyn FnMut(Bytes) -> bool) -> io::Result<Digest> {
     let most = budget.limits.entries.saturating_mul(HEADERS).saturating_add(budget.limits.bytes);
-    let (mut hash, mut total) = (Sha256::new(), 0u64);
-    let result = (|| {
-        let mut plain = plain(raw)?;
-        loop {
-            if budget.is_given_up() {
-                return Err(io::Error::other("it was given up"));
-            }
-            let mut piece = vec![0; PIECE];
-            let length = fill(&mut plain, &mut piece)?;
-            if length == 0 {
-                return Ok(());
-            }
-            piece.truncate(length);
-            hash.update(&piece);
-            total += length as u64;
-            seen(total);
-            if total > most {
-                return Err(io::Error::other("unpacked, it is longer than anything that an image may hold"));
-            }
-            if pieces.send(Ok(Bytes::from(piece))).is_err() {
-                // Whoever makes files knows why.
-                return Err(io::Error::other("nobody wants the rest"));
-            }
+    let (mut hash, mut total, mut plain) = (Sha256::new(), 0u64, plain(raw)?);
+    loop {
+        if budget.is_given_up() {
+            return Err(io::Error::other("it was given up"));
         }
-    })();
-    match result {
-        Ok(()) => Ok(Digest::from_bytes(hash.finalize().into())),
-        Err(error) => {
-            // As the error's place in the stream; if nobody listens any more, it is said by the other side.
-            _ = pieces.send(Err(io::Error::new(error.kind(), error.to_string())));
-            Err(error)
+        let mut piece = vec![0; PIECE];
+        let length = fill(&mut plain, &mut piece)?;
+        if length == 0 {
+            return Ok(Digest::from_bytes(hash.finalize().into()));
+        }
+        piece.truncate(length);
+        hash.update(&piece);
+        total += length as u64;
+        seen(total);
+        if total > most {
+            return Err(io::Error::other("unpacked, it is longer than anything that an image may hold"));
+        }
+        if !hand_on(Bytes::from(piece)) {
+            return Err(io::Error::other("nobody wants the rest"));
         }
     }
 }

@@ -72,11 +72,35 @@ async fn r5_3_whoever_names_a_layer_has_to_have_it() {
     assert_eq!(place.store.list().await.unwrap().len(), 1);
 }
 
+fn smallest(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn r5_3_no_layer_is_had_by_its_diff_id() {
+    let place = Place::new().await;
+    let private = Made::new(&[tar(&[("secret", b"of somebody else")])]);
+    place.import_directory(private.layout("1").path(), "private").await.unwrap();
+    // A layer of their own that is said to unpack to somebody else's.
+    let mut thief = Made::new(&[tar(&[("f", b"")])]);
+    thief.config = String::from_utf8(thief.config).unwrap().replace(&thief.diff_ids[0].hex(), &private.diff_ids[0].hex()).into_bytes();
+    thief.describe(|_| ());
+    let error = place.import_directory(thief.layout("1").path(), "stolen").await.unwrap_err();
+    assert!(matches!(error, Error::Digest { .. }), "{error}");
+    // The same layer compressed in another way is the same.
+    let plain = tar(&[("secret", b"of somebody else")]);
+    let same = Made::of(vec![(plain.clone(), plain, "application/vnd.oci.image.layer.v1.tar")]);
+    let image = place.import_directory(same.layout("1").path(), "same").await.unwrap();
+    assert_eq!(image.layers, private.diff_ids);
+}
+
 #[tokio::test]
 async fn r5_1_ten_gigabytes_of_zeros_are_refused() {
     // 640 parts that are the same, each 16 MiB of zeros.
     let head = header(b'0', "zeros", "", 0o644, 10 << 30);
-    let part = gzip(&vec![0; 16 << 20]);
+    let part = smallest(&vec![0; 16 << 20]);
     let raw = [gzip(&head), part.repeat(640), gzip(&[0; 1024])].concat();
     assert!(raw.len() < 20 << 20);
     // Its digest is never found out: it is refused before.

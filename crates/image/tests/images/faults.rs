@@ -15,7 +15,7 @@ use axum::{
 };
 use caisson_core::Digest;
 use caisson_image::{Error, ImageStore, Login, Logins, Options, Registry};
-use futures::stream;
+use futures::{StreamExt, stream};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
@@ -129,8 +129,13 @@ fn part(blob: &Bytes, seen: &Seen) -> Response {
 
 /// Announces everything, and breaks off after so many bytes.
 fn cut(blob: &[u8], after: usize) -> Response {
-    let pieces = [Ok(Bytes::copy_from_slice(&blob[..after])), Err(std::io::Error::other("cut"))];
-    ([(header::CONTENT_LENGTH, blob.len())], Body::from_stream(stream::iter(pieces))).into_response()
+    let begin = stream::iter([Ok(Bytes::copy_from_slice(&blob[..after]))]);
+    let end = stream::once(async {
+        // Until then the server has sent what came before.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Err(std::io::Error::other("cut"))
+    });
+    ([(header::CONTENT_LENGTH, blob.len())], Body::from_stream(begin.chain(end))).into_response()
 }
 
 fn redirect(to: String) -> Response {
@@ -426,7 +431,7 @@ async fn a_pull_that_nobody_waits_for_ends() {
     let blob = digest(&made.layers[0].0);
     let stalled = || {
         let begin = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"begin"))]);
-        Body::from_stream(futures::StreamExt::chain(begin, stream::pending())).into_response()
+        Body::from_stream(begin.chain(stream::pending())).into_response()
     };
     let server = Server::start(&made, move |seen, _| seen.is_about(blob).then(stalled)).await;
     let place = server.place().await;

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
+    time::Instant,
 };
 
 use caisson_image::{ImageStore, Logins};
@@ -13,6 +13,9 @@ use crate::{
     fixture::{Made, Place, noise, reference, tar},
     tools::{DockerRegistry, Ended},
 };
+
+/// Moments at which a pull is killed, from its start to about its end.
+const STEPS: u32 = 30;
 
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -34,13 +37,19 @@ async fn r7_1_a_pull_that_is_killed_leaves_nothing_half_visible() {
     let whole = Place::with(registry.options()).await;
     let name = registry.name("killed:1");
     whole.store.pull(reference(&name), Logins::none()).finish().await.unwrap();
-    let (mut half, mut done) = (0, 0);
-    for step in 0..40 {
-        let place = Place::with(registry.options()).await;
+    let start = |place: &Place| {
         let mut child = Command::new(program());
         child.args([place.root().as_os_str(), registry.host.as_ref(), name.as_ref()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = Ended(child.spawn().unwrap());
-        tokio::time::sleep(Duration::from_millis(4 * step)).await;
+        Ended(child.spawn().unwrap())
+    };
+    let begun = Instant::now();
+    assert!(start(&Place::with(registry.options()).await).0.wait().unwrap().success());
+    let all_of_it = begun.elapsed();
+    let (mut half, mut done) = (0, 0);
+    for step in 0..STEPS {
+        let place = Place::with(registry.options()).await;
+        let child = start(&place);
+        tokio::time::sleep(all_of_it * step / STEPS).await;
         drop(child);
         // What is there is whole.
         for layer in fs::read_dir(place.store.layers_dir()).unwrap() {
@@ -62,5 +71,5 @@ async fn r7_1_a_pull_that_is_killed_leaves_nothing_half_visible() {
         assert_eq!(place.content(), whole.content());
     }
     // Otherwise the moments were not those that matter.
-    assert!(half > 0 && done < 40, "{half} layers, {done} images");
+    assert!(half > 0 && done < STEPS as usize, "{half} layers, {done} images");
 }

@@ -84,12 +84,7 @@ impl DockerRegistry {
 
     /// With the user `user` and the password `secret`.
     pub(crate) fn with_login() -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "user:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").unwrap();
-        let (_, path) = file.keep().unwrap();
-        let registry = Self::with(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", path.display()));
-        fs::remove_file(path).unwrap();
-        registry
+        Self::with("auth:\n  htpasswd:\n    realm: test\n    path: PLACE/users\n")
     }
 
     fn with(more: &str) -> Self {
@@ -98,8 +93,10 @@ impl DockerRegistry {
         let host = format!("127.0.0.1:{port}");
         let place = directory.path().display();
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {place}/data\nhttp:\n  addr: {host}\n  secret: s\n{more}"
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {place}/data\nhttp:\n  addr: {host}\n  secret: s\n{}",
+            more.replace("PLACE", &place.to_string())
         );
+        fs::write(directory.path().join("users"), "user:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").unwrap();
         let path = directory.path().join("config.yml");
         fs::write(&path, config).unwrap();
         let process = Command::new("docker-registry").arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
