@@ -4,7 +4,7 @@ use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::{Result, StoredImage};
+use crate::{Result, StoredImage, Tenant};
 
 /// Keeps an image's layers where they are for as long as any clone of it lives. What it is made of is the store's affair.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl fmt::Debug for ImageLease {
 /// Where sandboxes get their images from.
 #[async_trait]
 pub trait Images: fmt::Debug + Send + Sync + 'static {
-    /// The image of this name as a request gives it, which may be short for another, and what keeps it from being removed. `None` when there
-    /// is none; an error that says more, such as which names there are, is just as well.
-    async fn resolve(&self, name: &str) -> Result<Option<(Arc<StoredImage>, ImageLease)>>;
+    /// The image of this name as a request gives it, which may be short for another, and what keeps it from being removed: the tenant's own,
+    /// or one for all. `None` when there is none; an error that says more, such as which names there are, is just as well.
+    async fn resolve(&self, tenant: &Tenant, name: &str) -> Result<Option<(Arc<StoredImage>, ImageLease)>>;
 }

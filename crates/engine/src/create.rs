@@ -64,9 +64,10 @@ pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequ
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
     let begun = core.tasks.spawn(async move {
-        let CreateRequest { name, spec, time_limits, metadata } = request;
+        let CreateRequest { name, mut spec, time_limits, metadata } = request;
+        let lease = images::resolve(&task, &tenant, &mut spec).await?;
         let record = record(&task, &tenant, name, spec, time_limits, metadata);
-        let living = Living::bring_up(&task, record, Purpose::Kept).await?;
+        let living = Living::bring_up(&task, record, lease, Purpose::Kept).await?;
         let coming_up = living.activity.begin();
         if let Err(error) = living.recorded().await {
             return Err(match &*error {
@@ -93,7 +94,7 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
         return existing(core, tenant, living.id).await;
     }
     let mut spec = request.spec.clone();
-    let lease = images::resolve(core, &mut spec).await?;
+    let lease = images::resolve(core, tenant, &mut spec).await?;
     let record = record(core, tenant, request.name.clone(), spec, request.time_limits, request.metadata.clone());
     let living = Living::bring_up(core, record, lease, Purpose::Kept).await?;
     let begun = living.activity.begin();

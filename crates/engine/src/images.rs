@@ -1,15 +1,15 @@
 //! From the name of an image to the image, and what it decides for its sandboxes.
 
-use caisson_core::{Error, Image, ImageLease, Result, SandboxSpec, UserSpec};
+use caisson_core::{Error, Image, ImageLease, Result, SandboxSpec, Tenant, UserSpec};
 
 use crate::{core::Core, figures, validate};
 
-/// Looks the image up, if it is one of the store. The lease is for as long as the sandbox. What the image says of user and work dir, where the
+/// Looks the image up among those that the tenant may use, if it is one of the store. The lease is for as long as the sandbox. What the image says of user and work dir, where the
 /// request leaves that open, then stands in the spec.
-pub(crate) async fn resolve(core: &Core, spec: &mut SandboxSpec) -> Result<Option<ImageLease>> {
+pub(crate) async fn resolve(core: &Core, tenant: &Tenant, spec: &mut SandboxSpec) -> Result<Option<ImageLease>> {
     let Image::Named { name, .. } = &spec.image else { return Ok(None) };
     let found = match &core.images {
-        Some(images) => images.resolve(name).await?,
+        Some(images) => images.resolve(tenant, name).await?,
         None => None,
     };
     let (image, lease) = found.ok_or_else(|| Image::unknown(name))?;

@@ -45,7 +45,7 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
     let mut spec = request.spec.clone();
-    let lease = images::resolve(core, &mut spec).await?;
+    let lease = images::resolve(core, tenant, &mut spec).await?;
     let sandbox = create::record(core, tenant, None, spec, time_limits, request.metadata.clone());
     let living = Living::bring_up(core, sandbox, lease, Purpose::OneShot).await?;
     let (reply, running) = oneshot::channel();

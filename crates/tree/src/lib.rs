@@ -1,5 +1,5 @@
 //! Trees of files: walked, copied, removed, read from and written to tar streams. The agent uses it inside a sandbox, and `caisson cp` on the
-//! other side, where the stream comes out of a sandbox and is as hostile as one that goes in.
+//! other side, where the stream comes out of a sandbox and is as hostile as one that goes in. Layers of images are unpacked by it too.
 //!
 //! Everything below a root is reached by handles: a name is always an entry of a directory that is open, never a path that is walked
 //! again. So no link on the way is followed, and nothing outside is touched, whoever changes the tree meanwhile.
@@ -8,6 +8,7 @@ mod beneath;
 mod copy;
 mod draft;
 mod error;
+mod layer;
 mod left_out;
 mod name;
 mod pack;
@@ -20,6 +21,7 @@ pub use beneath::{make_directories, open_beneath};
 pub use copy::{Copied, copy};
 pub use draft::Draft;
 pub use error::Error;
+pub use layer::{Allowance, Layer, LayerError, MAX_ID, TooMuch};
 pub use left_out::{LeftOut, LeftOuts};
 pub use name::{Refused, is_a_name, normal, temporary};
 pub use pack::{CHUNK, Pack};

@@ -16,7 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{Digest, ImageConfig, ImageLease, Images, StoredImage};
+use caisson_core::{Digest, ImageConfig, ImageLease, Images, StoredImage, Tenant};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 
 /// See the module.
@@ -39,7 +39,7 @@ impl Drop for Guard {
 
 #[async_trait]
 impl Images for Shelf {
-    async fn resolve(&self, name: &str) -> caisson_core::Result<Option<(Arc<StoredImage>, ImageLease)>> {
+    async fn resolve(&self, _: &Tenant, name: &str) -> caisson_core::Result<Option<(Arc<StoredImage>, ImageLease)>> {
         let found = self.images.lock().unwrap().get(name).cloned();
         Ok(found.map(|image| {
             self.leases.fetch_add(1, Ordering::SeqCst);

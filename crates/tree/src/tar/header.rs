@@ -65,6 +65,12 @@ impl<'a> Header<'a> {
         Ok((mode & 0o7777) as u32)
     }
 
+    /// User and group. Only layers have owners, so what is no number is an error for them alone: it is beyond every id there is.
+    pub(super) fn owner(&self) -> (u64, u64) {
+        let id = |field| number(field).and_then(|id| u64::try_from(id).ok()).unwrap_or(u64::MAX);
+        (id(&self.0[field::UID]), id(&self.0[field::GID]))
+    }
+
     pub(super) fn mtime(&self) -> Result<i64, &'static str> {
         number(&self.0[field::MTIME]).ok_or("has a time that is no number")
     }

@@ -13,7 +13,8 @@ mod read;
 mod write;
 
 pub use read::{Member, Members};
-pub(crate) use write::{END, header, left_out};
+pub use write::END;
+pub(crate) use write::{header, left_out};
 
 /// The unit of everything.
 pub(crate) const BLOCK: usize = 512;
@@ -30,8 +31,14 @@ pub enum Kind {
     Special,
 }
 
+/// Appends the header of an ordinary file of root's.
+pub fn file(out: &mut Vec<u8>, path: &[u8], size: u64) {
+    header(out, Kind::File, path, b"", 0o644, size, 0);
+}
+
 /// How many zeros follow a content of this length.
-pub(crate) fn padding(size: u64) -> usize {
+#[must_use]
+pub fn padding(size: u64) -> usize {
     let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
     (BLOCK - over) % BLOCK
 }

@@ -11,6 +11,8 @@ pub(super) struct Extension {
     pub(super) link: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
     pub(super) modified: Option<Timespec>,
+    pub(super) user: Option<u64>,
+    pub(super) group: Option<u64>,
     /// What this program itself left out when it packed.
     pub(super) left_out: LeftOuts,
 }
@@ -45,12 +47,14 @@ impl Extension {
             b"linkpath" => self.link = bytes,
             b"size" => self.size = bytes.map(|_| digits(value).ok_or("has a size that is no number")).transpose()?,
             b"mtime" => self.modified = bytes.map(|_| time(value).ok_or("has a time that is no number")).transpose()?,
+            b"uid" => self.user = bytes.map(|_| digits(value).unwrap_or(u64::MAX)),
+            b"gid" => self.group = bytes.map(|_| digits(value).unwrap_or(u64::MAX)),
             super::write::LEFT_OUT => {
                 let line = value.iter().position(|byte| *byte == b'\n').unwrap_or(value.len());
                 self.left_out.add(value.get(line + 1..).unwrap_or_default(), String::from_utf8_lossy(&value[..line]));
             }
             _ if name.starts_with(SPARSE) => return Err(super::read::NO_SPARSE),
-            // Owners, other times, extended attributes: nothing of these is taken from any archive.
+            // Other times, extended attributes: nothing of these is taken from any archive.
             _ => {}
         }
         Ok(())

@@ -25,6 +25,10 @@ pub struct Member {
     /// Where a link points.
     pub link: Vec<u8>,
     pub mode: u32,
+    /// What whoever packed it called the user that it belongs to. Beyond every id there is, if that was no number.
+    pub user: u64,
+    /// Likewise the group.
+    pub group: u64,
     pub modified: Timespec,
     /// Bytes of content; only files have any.
     pub size: u64,
@@ -138,8 +142,10 @@ impl<I: Iterator<Item = io::Result<Bytes>>> Members<I> {
             None => Timespec { tv_sec: header.mtime().map_err(refused)?, tv_nsec: 0 },
         };
         let (mode, link) = (header.mode().map_err(refused)?, extension.link.or(link).unwrap_or_else(|| header.link()));
+        let (user, group) = header.owner();
+        let (user, group) = (extension.user.unwrap_or(user), extension.group.unwrap_or(group));
         (self.left, self.padding) = (size, padding(size));
-        Ok(Member { path, kind, link, mode, modified, size })
+        Ok(Member { path, kind, link, mode, user, group, modified, size })
     }
 
     /// A long name of GNU: the content is the name, with a NUL behind it.
@@ -262,14 +268,14 @@ mod tests {
             let content = if is_link { Vec::new() } else { content };
             let link = if is_link { link } else { Vec::new() };
             let modified = Timespec { tv_sec: mtime.into(), tv_nsec: 0 };
-            let member = Member { path, kind, link, mode, modified, size: content.len() as u64 };
+            let member = Member { path, kind, link, mode, user: 0, group: 0, modified, size: content.len() as u64 };
             let members = vec![(member.clone(), content), (Member { kind: Kind::Directory, size: 0, link: Vec::new(), ..member }, Vec::new())];
             prop_assert_eq!(read(&archive(&members), cut).unwrap(), members);
         }
 
         #[test]
         fn garbage_is_refused_and_nothing_worse(mut bytes in proptest::collection::vec(any::<u8>(), 0..4096), at in any::<prop::sample::Index>()) {
-            let good = (Member { path: b"f".to_vec(), kind: Kind::File, link: vec![], mode: 0, modified: Timespec { tv_sec: 0, tv_nsec: 0 }, size: 700 }, vec![7; 700]);
+            let good = (Member { path: b"f".to_vec(), kind: Kind::File, link: vec![], mode: 0, user: 0, group: 0, modified: Timespec { tv_sec: 0, tv_nsec: 0 }, size: 700 }, vec![7; 700]);
             _ = read(&bytes, 100);
             let mut whole = archive(&[good.clone(), good]);
             let index = at.index(whole.len());
@@ -282,8 +288,16 @@ mod tests {
 
     #[test]
     fn an_archive_that_breaks_off_is_no_archive() {
-        let member =
-            Member { path: b"f".to_vec(), kind: Kind::File, link: vec![], mode: 0, modified: Timespec { tv_sec: 0, tv_nsec: 0 }, size: 3 };
+        let member = Member {
+            path: b"f".to_vec(),
+            kind: Kind::File,
+            link: vec![],
+            mode: 0,
+            user: 0,
+            group: 0,
+            modified: Timespec { tv_sec: 0, tv_nsec: 0 },
+            size: 3,
+        };
         let whole = archive(&[(member, b"abc".to_vec())]);
         assert!(read(&whole, whole.len()).is_ok());
         for length in [0, 1, 511, 512, 515, 1024, 1536, whole.len() - 1] {

@@ -8,7 +8,7 @@ use super::{
 use crate::LeftOuts;
 
 /// Behind the last member.
-pub(crate) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// The name of the records that say what is not in the archive: the reason, a line break, the path. There may be many of it.
 pub(super) const LEFT_OUT: &[u8] = b"CAISSON.left_out";
 /// What eleven octal digits can say, and one more.
