@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs,
-        ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs,
-        tenant::TenantArgs, version::VersionArgs, webhook::WebhookArgs,
+        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, image::ImageArgs, key::KeyArgs,
+        logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
+        sh::ShArgs, tenant::TenantArgs, version::VersionArgs, webhook::WebhookArgs,
     },
     printable, status,
 };
@@ -16,8 +16,8 @@ use crate::{
 const ABOUT: &str = "Runs code that nobody has read yet in isolated Linux sandboxes";
 
 const AFTER_HELP: &str = "\
-`run`, `serve` and `doctor` make sandboxes on this machine. All other commands talk to a server: to http://127.0.0.1:8080 unless \
---server or CAISSON_SERVER names another.
+`run`, `serve` and `doctor` make sandboxes on this machine, and `image` has the images of this machine unless a server is named. All other \
+commands talk to a server: to http://127.0.0.1:8080 unless --server or CAISSON_SERVER names another.
 
 Exit status: that of the program for `run`, `exec` and `sh`, the findings' for `doctor` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
 
@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     Port(PortArgs),
     Events(EventsArgs),
+    Image(ImageArgs),
     Key(KeyArgs),
     Tenant(TenantArgs),
     Webhook(WebhookArgs),

@@ -13,6 +13,11 @@ const LOCK: &str = "lock";
 /// Where it is for root.
 const FOR_ROOT: &str = "/var/lib/caisson";
 
+/// Where the images of a data directory are. Programs without its lock may use them too.
+pub(crate) fn images(data_dir: &Path) -> PathBuf {
+    data_dir.join("images")
+}
+
 /// The environment as far as it says where data goes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Surroundings {
@@ -93,6 +98,11 @@ impl DataDir {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where images are.
+    pub(crate) fn images(&self) -> PathBuf {
+        images(&self.path)
     }
 
     /// Where the records are.

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod data_dir;
 mod embedded;
+mod images;
 mod key;
 mod logging;
 mod output;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Cp(args) => commands::cp::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Events(args) => commands::events::run(args),
+        Command::Image(args) => commands::image::run(args),
         Command::Key(args) => commands::key::run(args),
         Command::Tenant(args) => commands::tenant::run(args),
         Command::Webhook(args) => commands::webhook::run(args),

@@ -60,6 +60,40 @@ impl Copying {
     }
 }
 
+/// A bar for an image that is pulled: nothing is shown where nobody looks.
+#[derive(Debug)]
+pub(crate) struct Pulling {
+    bar: ProgressBar,
+    name: String,
+}
+
+impl Pulling {
+    pub(crate) fn begin(name: &str) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{msg}  {bytes}/{total_bytes}  {wide_bar}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(TICK);
+        let name = crate::printable::text(name);
+        bar.set_message(format!("pulling {name}"));
+        Self { bar, name }
+    }
+
+    /// So many bytes of all have come, and so many layers of all are unpacked.
+    pub(crate) fn at(&self, (bytes, total): (u64, u64), (done, layers): (usize, usize)) {
+        self.bar.set_length(total);
+        self.bar.set_position(bytes);
+        let what = if total > 0 && bytes == total { "unpacking" } else { "pulling" };
+        self.bar.set_message(format!("{what} {}, {done} of {layers} layers done", self.name));
+    }
+}
+
+impl Drop for Pulling {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Drop for Copying {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

@@ -19,7 +19,7 @@ pub enum Image {
 
 impl Image {
     /// Characters of a name. What a reference may be is for the store to say; this bounds what is handed to it.
-    const NAME_LENGTH: usize = 512;
+    pub const NAME_LENGTH: usize = 512;
 
     /// The name under which it was asked for.
     #[must_use]
@@ -44,7 +44,9 @@ impl Image {
     /// The refusal of a name that no image here has.
     #[must_use]
     pub fn unknown(name: &str) -> Error {
-        Error::invalid("unknown_image", format!("image `{}` is not known here; this server has `host`", name.escape_default()))
+        let name = name.escape_default();
+        let message = format!("there is no image `{name}` here; `caisson image pull {name}` gets it, and `host` is always there");
+        Error::invalid("unknown_image", message)
     }
 }
 

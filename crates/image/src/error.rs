@@ -13,6 +13,8 @@ pub enum Error {
     Reference { text: String, why: String },
     #[error("there is no image `{name}` here; {}", those(.there))]
     Unknown { name: String, there: Vec<String> },
+    #[error("image `{name}` is in use; end its sandboxes first, or force it: then it loses its name now, and goes when nobody uses it")]
+    InUse { name: String },
     #[error("{registry} has no image `{name}`; look at its name and tag")]
     NotFound { registry: String, name: String },
     #[error("{registry} does not give `{name}` to {}; log in there, or look at its name: many registries say the same of what is not there", whom(*.logged_in))]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use caisson_core::Digest;
+use caisson_core::{Digest, Tenant};
 use caisson_tree::tar;
 use serde_json::json;
 
@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Writes it.
-pub(crate) fn export(disk: &Disk, name: &Reference, to: &mut impl Write) -> Result<(), Error> {
+pub(crate) fn export(disk: &Disk, name: &Reference, tenant: Option<&Tenant>, to: &mut impl Write) -> Result<(), Error> {
     // Under a lease, so that all of it stays.
-    let (record, _lease) = disk.lease(name)?;
+    let (record, _lease) = disk.lease(name, tenant)?;
     let (manifest_bytes, manifest) = disk.manifest(&name.to_string(), &record)?;
     let mut annotations = json!({ WHOLE_NAME: name.to_string() });
     let mut tags = Vec::new();

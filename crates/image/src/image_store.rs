@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use caisson_core::{Digest, StoredImage};
+use caisson_core::{Digest, StoredImage, Tenant};
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
@@ -23,23 +23,29 @@ use crate::{
     progress::Progress,
     pull,
     registry::{Reach, client},
-    store::{Budget, Disk, GiveUp, Record},
+    store::{Budget, Disk, GiveUp, Name, Record},
 };
 
 /// Layers that are unpacked at one time: each takes a thread for the compression and one for the files.
 const UNPACKED_AT_ONCE: usize = 2;
 
 /// What the configuration says.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// What an image may hold.
     pub limits: Limits,
     pub registries: Registries,
+    /// A file like `~/.docker/config.json`, for what is pulled for everybody.
+    pub logins: Option<PathBuf>,
 }
 
-/// Images in a directory. Several processes may have it open.
+/// Images in a directory, as those see them who look after it, or as a tenant does. Several processes may have it open.
 #[derive(Debug, Clone)]
-pub struct ImageStore(Arc<Inner>);
+pub struct ImageStore {
+    inner: Arc<Inner>,
+    /// Absent for those who look after it.
+    tenant: Option<Tenant>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -50,7 +56,7 @@ pub(crate) struct Inner {
     unpacking: Arc<Semaphore>,
     pub(crate) turns: Turns,
     /// Pulls that are under way.
-    flights: Mutex<HashMap<(Reference, Logins), Flight>>,
+    flights: Mutex<HashMap<(Name, Logins), Flight>>,
     /// Which registries have given out what, in this run.
     fetched: Mutex<HashSet<(String, Digest)>>,
 }
@@ -90,6 +96,8 @@ impl Pull {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub name: String,
+    /// Whose it is alone: a tenant that has pulled it with logins of its own.
+    pub owner: Option<Tenant>,
     pub id: Digest,
     /// Of its manifest.
     pub digest: Digest,
@@ -128,7 +136,7 @@ impl ImageStore {
         let directory = directory.into();
         let disk = blocking(move || Disk::open(&directory)).await?;
         let reach = Reach::new(options.registries.clone());
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             disk: Arc::new(disk),
             options,
             reach,
@@ -137,27 +145,48 @@ impl ImageStore {
             turns: Turns::default(),
             flights: Mutex::default(),
             fetched: Mutex::default(),
-        })))
+        };
+        Ok(Self { inner: Arc::new(inner), tenant: None })
+    }
+
+    /// The same images as a tenant sees them: those that are there for everybody, and its own. What is pulled here is its own.
+    #[must_use]
+    pub fn of(&self, tenant: &Tenant) -> Self {
+        Self { inner: Arc::clone(&self.inner), tenant: Some(tenant.clone()) }
+    }
+
+    /// Where the unpacked layers of a store in this directory are.
+    #[must_use]
+    pub fn layers_below(directory: &Path) -> PathBuf {
+        Disk::layers_below(directory)
     }
 
     /// Where unpacked layers are, each by the digits of its diff id: lower directories of overlayfs.
     #[must_use]
     pub fn layers_dir(&self) -> &Path {
-        self.0.disk.layers()
+        self.inner.disk.layers()
+    }
+
+    /// The logins of the configuration, as they stand in its file now.
+    pub async fn logins(&self) -> Result<Logins, Error> {
+        match self.inner.options.logins.clone() {
+            Some(path) => blocking(move || Logins::from_docker_config(&path)).await,
+            None => Ok(Logins::none()),
+        }
     }
 
     /// Gets an image from its registry. Whoever asks for the same image with the same logins meanwhile waits for the same pull.
     pub fn pull(&self, reference: Reference, logins: Logins) -> Pull {
-        let mut flights = self.0.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|_, flight| flight.done.upgrade().is_some_and(|done| done.peek().is_none()));
-        let key = (reference, logins);
+        let key = (Name { reference, owner: self.tenant.clone() }, logins);
         if let Some((done, progress)) = flights.get(&key).and_then(|flight| Some((flight.done.upgrade()?, flight.progress.clone()))) {
             return Pull { done, progress };
         }
         let (sender, progress) = watch::channel(Progress::default());
-        let (store, (reference, logins)) = (Arc::clone(&self.0), key.clone());
+        let (store, (name, logins)) = (Arc::clone(&self.inner), key.clone());
         let done = async move {
-            let pulled = pull::pull(Arc::clone(&store), reference, logins, sender).await;
+            let pulled = pull::pull(Arc::clone(&store), name, logins, sender).await;
             if let Err(error @ Error::DiskFull { .. }) = pulled {
                 return Err(Arc::new(
                     blocking(move || {
@@ -178,17 +207,23 @@ impl ImageStore {
 
     /// An image that is here, and a lease: while that lives, the image stays, whatever becomes of its name.
     pub async fn resolve(&self, name: &Reference) -> Result<(Arc<StoredImage>, Lease), Error> {
-        let name = name.clone();
+        let (name, tenant) = (name.clone(), self.tenant.clone());
         self.with_disk(move |disk| {
-            let (record, lease) = disk.lease(&name)?;
+            let (record, lease) = disk.lease(&name, tenant.as_ref())?;
             Ok((Arc::new(disk.stored(&name.to_string(), &record)?), lease))
         })
         .await
     }
 
-    /// Takes in what comes as files: all images that say their names, or one image under the name that is given.
+    /// Whether there is an image of this name.
+    pub async fn has(&self, name: &Reference) -> Result<bool, Error> {
+        let (name, tenant) = (name.clone(), self.tenant.clone());
+        self.with_disk(move |disk| Ok(disk.names()?.find(&name, tenant.as_ref()).is_ok())).await
+    }
+
+    /// Takes in what comes as files, for everybody: all images that say their names, or one image under the name that is given.
     pub async fn import(&self, source: Source, name: Option<Reference>) -> Result<Vec<Arc<StoredImage>>, Error> {
-        let budget = Budget::new(self.0.options.limits);
+        let budget = Budget::new(self.inner.options.limits);
         let _give_up = GiveUp(Arc::clone(&budget));
         self.with_disk(move |disk| {
             let images = import::import(disk, source, name.as_ref(), &budget).inspect_err(|error| give_room_back(disk, error))?;
@@ -199,19 +234,21 @@ impl ImageStore {
 
     /// Writes an image as a tar archive that is an OCI layout and what `docker load` takes, and gives the writer back. Digests stay.
     pub async fn export<W: Write + Send + 'static>(&self, name: &Reference, mut to: W) -> Result<W, Error> {
-        let name = name.clone();
-        self.with_disk(move |disk| export::export(disk, &name, &mut to).map(|()| to)).await
+        let (name, tenant) = (name.clone(), self.tenant.clone());
+        self.with_disk(move |disk| export::export(disk, &name, tenant.as_ref(), &mut to).map(|()| to)).await
     }
 
     /// All images, in the order of their names.
     pub async fn list(&self) -> Result<Vec<Listed>, Error> {
-        self.with_disk(|disk| Ok(disk.names()?.images.iter().map(|(name, record)| listed(disk, name, record)).collect())).await
+        let tenant = self.tenant.clone();
+        self.with_disk(move |disk| Ok(disk.names()?.of(tenant.as_ref()).map(|(name, record)| listed(disk, name, record)).collect())).await
     }
 
     pub async fn inspect(&self, name: &Reference) -> Result<Inspected, Error> {
-        let name = name.clone();
+        let (name, tenant) = (name.clone(), self.tenant.clone());
         self.with_disk(move |disk| {
-            let (record, name) = (disk.record(&name)?, name.to_string());
+            let (known, record) = disk.record(&name, tenant.as_ref())?;
+            let name = name.to_string();
             let created = config::parse(&name, &disk.document(record.id())?, record.layers.len())?.created;
             let layers = record.layers.iter().map(|layer| {
                 let facts = disk.layer(layer.diff_id.0);
@@ -224,7 +261,7 @@ impl ImageStore {
                     left_out_named: facts.map(|facts| facts.left_out_named).unwrap_or_default(),
                 }
             });
-            Ok(Inspected { listed: listed(disk, &name, &record), layers: layers.collect(), image: disk.stored(&name, &record)?, created })
+            Ok(Inspected { listed: listed(disk, known, &record), layers: layers.collect(), image: disk.stored(&name, &record)?, created })
         })
         .await
     }
@@ -232,8 +269,17 @@ impl ImageStore {
     /// Takes a name away, and removes what only that name stood for. What is in use stays until `gc`: by anybody's lease, or by the ids that
     /// the caller says.
     pub async fn remove(&self, name: &Reference, in_use: HashSet<Digest>) -> Result<Collected, Error> {
-        let name = name.clone();
-        self.with_disk(move |disk| disk.forget(&name, &in_use)).await
+        self.forget(name, in_use, true).await
+    }
+
+    /// The same, unless the image is in use and has no other name: then nothing happens.
+    pub async fn remove_unused(&self, name: &Reference, in_use: HashSet<Digest>) -> Result<Collected, Error> {
+        self.forget(name, in_use, false).await
+    }
+
+    async fn forget(&self, name: &Reference, in_use: HashSet<Digest>, forced: bool) -> Result<Collected, Error> {
+        let (name, tenant) = (name.clone(), self.tenant.clone());
+        self.with_disk(move |disk| disk.forget(&name, tenant.as_ref(), &in_use, forced)).await
     }
 
     /// Removes images that have no name and are not in use, and what belongs to no image.
@@ -242,7 +288,7 @@ impl ImageStore {
     }
 
     async fn with_disk<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-        let disk = Arc::clone(&self.0.disk);
+        let disk = Arc::clone(&self.inner.disk);
         blocking(move || work(&disk)).await
     }
 }
@@ -257,9 +303,11 @@ fn give_room_back(disk: &Disk, error: &Error) {
     }
 }
 
-fn listed(disk: &Disk, name: &str, record: &Record) -> Listed {
+fn listed(disk: &Disk, name: Name, record: &Record) -> Listed {
     let unpacked = record.lower_directories().into_iter().filter_map(|diff_id| disk.layer(diff_id)).map(|facts| facts.bytes).sum();
-    Listed { name: name.to_owned(), id: record.id(), digest: record.manifest.0, size: record.size, unpacked, added: record.added }
+    let Name { reference, owner } = name;
+    let (name, digest) = (reference.to_string(), record.manifest.0);
+    Listed { name, owner, id: record.id(), digest, size: record.size, unpacked, added: record.added }
 }
 
 impl Inner {

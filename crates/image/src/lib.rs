@@ -12,6 +12,7 @@ mod image_store;
 mod import;
 mod login;
 mod manifest;
+mod port;
 mod progress;
 mod pull;
 mod reference;

@@ -22,7 +22,7 @@ use crate::{
     progress::{LayerProgress, Phase, Progress, Teller},
     reference::Version,
     registry::{Fetched, Session},
-    store::{Budget, GiveUp, Held, LayerRecord, verify},
+    store::{Budget, GiveUp, Held, LayerRecord, Name, verify},
 };
 
 /// Layers of one image that are fetched at one time.
@@ -42,7 +42,7 @@ struct Described {
 struct Work<'a> {
     store: &'a Arc<Inner>,
     session: &'a Session<'a>,
-    reference: &'a Reference,
+    name: &'a Name,
     /// Blobs of the same repository that are here.
     known: &'a HashSet<Digest>,
     budget: &'a Arc<Budget>,
@@ -59,23 +59,24 @@ struct AtWork {
 
 pub(crate) async fn pull(
     store: Arc<Inner>,
-    reference: Reference,
+    name: Name,
     logins: Logins,
     progress: watch::Sender<Progress>,
 ) -> Result<Arc<StoredImage>, Error> {
     let disk = Arc::clone(&store.disk);
+    let Name { reference, owner } = name.clone();
     let place = reference.place();
     let (pulling, known) = blocking(move || {
         disk.check()?;
         // Until it has its name, nobody may take away what it counts on.
         let pulling = disk.pulling()?;
-        Ok::<_, Error>((pulling, disk.blobs_of(|name| name.place() == place)?))
+        Ok::<_, Error>((pulling, disk.blobs_of(|name| name.reference.place() == place && name.is_for(owner.as_ref()))?))
     })
     .await?;
-    let (client, name) = (store.client().await, reference.to_string());
+    let (client, shown) = (store.client().await, reference.to_string());
     let asked = store.reach.registries().asked(reference.registry());
     for (index, host) in asked.iter().enumerate() {
-        let session = Session::new(client, &store.reach, host, reference.repository(), &name, logins.at(host)?)?;
+        let session = Session::new(client, &store.reach, host, reference.repository(), &shown, logins.at(host)?)?;
         let described = match describe(&store, &session, &reference, &known).await {
             Ok(described) => described,
             Err(error) if index + 1 < asked.len() && is_of_the_registry(&error) => {
@@ -88,7 +89,7 @@ pub(crate) async fn pull(
         let work = Work {
             store: &store,
             session: &session,
-            reference: &reference,
+            name: &name,
             known: &known,
             budget: &budget,
             pulling: &Arc::new(pulling),
@@ -169,12 +170,12 @@ impl Work<'_> {
             jobs.push(self.layer(layer, *diff_id, Teller { progress: progress.clone(), layer: index }).boxed());
         }
         let layers: Vec<LayerRecord> = stream::iter(jobs).buffered(AT_ONCE).try_collect().await?;
-        let (disk, pulling, reference) = (Arc::clone(&self.store.disk), Arc::clone(self.pulling), self.reference.clone());
+        let (disk, pulling, name) = (Arc::clone(&self.store.disk), Arc::clone(self.pulling), self.name.clone());
         blocking(move || {
             let record = import::record(&disk, &manifest_bytes, &config_bytes, layers)?;
-            disk.name(&reference, record.clone())?;
+            disk.name(&name, record.clone())?;
             drop(pulling);
-            disk.stored(&reference.to_string(), &record)
+            disk.stored(&name.reference.to_string(), &record)
         })
         .await
     }
@@ -212,9 +213,9 @@ impl Work<'_> {
             return Ok(true);
         }
         // The registry that it came from decides. Another one may say what it likes, without having it.
-        let (disk, registry) = (Arc::clone(&self.store.disk), self.reference.registry().to_owned());
+        let (disk, registry) = (Arc::clone(&self.store.disk), self.name.reference.registry().to_owned());
         let from_there = self.store.has_fetched(&registry, blob)
-            || blocking(move || disk.blobs_of(|name| name.registry() == registry)).await?.contains(&blob);
+            || blocking(move || disk.blobs_of(|name| name.reference.registry() == registry)).await?.contains(&blob);
         if from_there { self.session.has(blob).await } else { Ok(false) }
     }
 
@@ -231,7 +232,7 @@ impl Work<'_> {
             disk.keep_blob(temporary, &file, blob)
         })
         .await?;
-        self.store.fetched(self.reference.registry(), blob);
+        self.store.fetched(self.name.reference.registry(), blob);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use caisson_core::{Image, KeyHash};
+use caisson_image::ImageStore;
 
 use crate::{Auth, Public};
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub sandbox_key: Option<KeyHash>,
     /// Names of images that are others here: what is asked for by such a name gets the image.
     pub image_aliases: BTreeMap<String, Image>,
+    /// Where images beside `host` are. Absent where there are none.
+    pub images: Option<ImageStore>,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
     pub body_limit: usize,
     /// A connection must deliver the head of each request within this time.
@@ -46,6 +49,7 @@ impl Config {
             dialect_keys: BTreeMap::new(),
             sandbox_key: None,
             image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
+            images: None,
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),
             body_stall: Duration::from_secs(60),

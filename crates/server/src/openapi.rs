@@ -40,6 +40,7 @@ use crate::{
         (name = "contexts", description = "Interpreters that live in a sandbox"),
         (name = "files", description = "Files inside a sandbox"),
         (name = "ports", description = "What listens inside a sandbox"),
+        (name = "images", description = "What sandboxes are made of"),
         (name = "events", description = "What happens to sandboxes and executions"),
         (name = "webhooks", description = "Addresses that are told what happens"),
         (name = "keys", description = "Keys, tenants and their quotas"),

@@ -10,4 +10,4 @@ pub(crate) use duration::{TimeLimit, duration};
 pub(crate) use limits::LimitsArgs;
 pub(crate) use pair::{Pair, unique};
 pub(crate) use program::{MAX_CODE, ProgramArgs, text};
-pub(crate) use size::{shown as shown_size, size};
+pub(crate) use size::{roughly, shown as shown_size, size};

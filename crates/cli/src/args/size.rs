@@ -37,6 +37,16 @@ pub(crate) fn shown(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
+/// Bytes in lists, to a tenth: `7.5 MiB`.
+pub(crate) fn roughly(bytes: u64) -> String {
+    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes >= 1 << shift {
+            return format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +75,13 @@ mod tests {
         for text in ["", "M", "-1", "+1", "1X", "1..5G", ".", "64 M M", "0x10", "1e3", "99999999999T", "18446744073709551616", "9999999.5T"]
         {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_have_round_figures() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (7_864_320, "7.5 MiB"), (3 << 30, "3.0 GiB")] {
+            assert_eq!(roughly(bytes), text);
         }
     }
 }

@@ -22,6 +22,13 @@ pub(crate) struct ServerArgs {
     key_file: Option<PathBuf>,
 }
 
+impl ServerArgs {
+    /// Whether anybody has named a server.
+    pub(crate) fn is_named(&self) -> bool {
+        self.server.is_some()
+    }
+}
+
 /// A server with the key for it.
 #[derive(Debug)]
 pub(crate) struct Target {

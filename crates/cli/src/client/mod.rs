@@ -1,5 +1,6 @@
 //! The client of a server's native API.
 
+mod body;
 mod connect;
 mod encode;
 mod events;
@@ -22,6 +23,7 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use self::{
+    body::{pieces, read_piece},
     connect::{ServerArgs, Target},
     encode::percent,
     events::{Event, Events},

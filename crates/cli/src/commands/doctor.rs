@@ -34,11 +34,11 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let (backend, scratch) = embedded::start(args.accept_weaker_limits)?;
+    let (backend, scratch) = embedded::start(args.accept_weaker_limits, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let engine = embedded::open(backend, &scratch, Output::Collected).await?;
+        let engine = embedded::open(backend, &scratch, Output::Collected, None).await?;
         let examined = spinner("attacking sandboxes", caisson_engine::doctor::examine(&engine));
         let result = tokio::select! {
             report = examined => report.map_err(anyhow::Error::from).and_then(|report| tell(&report.into(), args.json)),

@@ -5,6 +5,7 @@ pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod image;
 pub(crate) mod key;
 mod listing;
 pub(crate) mod logs;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{CreateBody, SandboxBody};
+use caisson_server::native::types::{CreateBody, Policy, SandboxBody};
 use clap::Args;
 use http::Method;
 
@@ -31,6 +31,9 @@ pub(crate) struct NewArgs {
     /// Image that it is made from [default: host]
     #[arg(long)]
     image: Option<String>,
+    /// Whether the server gets the image from its registry first: `never`, `missing` or `always`; takes an admin's key [default: never]
+    #[arg(long, value_name = "WHEN")]
+    pull: Option<Policy>,
     /// A variable for every program in it; may repeat
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<Pair>,
@@ -68,6 +71,7 @@ pub(crate) fn run(args: NewArgs) -> Result<ExitCode> {
     let body = CreateBody {
         name: args.name,
         image: args.image,
+        pull: args.pull.map(|policy| policy.as_str().to_owned()),
         limits: args.limits.to_body(),
         env: unique("--env", args.env)?,
         network: args.net,

@@ -6,18 +6,20 @@ mod program;
 use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::{Context, Result};
-use caisson_core::Backend;
+use caisson_core::{Backend, Image};
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
+use caisson_image::{ImageStore, Reference};
 use caisson_server::{
     Follow,
-    native::types::{RunBody, RunResultBody},
+    native::types::{Policy, RunBody, RunResultBody},
 };
 use clap::Args;
 
 use crate::{
     args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
+    config::Here,
     embedded::{self, Output},
-    logging, output,
+    images, logging, output,
     signals::Signals,
     status, stdin,
     waiting::spinner,
@@ -33,6 +35,7 @@ Examples:
   echo 'print(6 * 7)' | caisson run -l python -   code on standard input
   caisson run -- ls -la /workspace                a program of the image
   caisson run --file data.csv --file lib.py:vendor/lib.py main.py < input
+  caisson run --image alpine:3.20 -- cat /etc/os-release
   caisson run --memory 64M --timeout 2s --json hello.py
 
 The sandbox has no network and nothing of this machine but its programs. It is destroyed when the program ends, and with it everything \
@@ -55,6 +58,9 @@ pub(crate) struct RunArgs {
     /// Image that the sandbox is made from [default: host]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
+    /// Whether to get the image from its registry first: `missing`, where it is not on this machine; `always` or `never` [default: missing]
+    #[arg(long, value_name = "WHEN")]
+    pull: Option<Policy>,
     /// Put a file in, under its own name in the work directory or at DST; may repeat
     #[arg(long, value_name = "SRC[:DST]")]
     file: Vec<FileArg>,
@@ -88,8 +94,13 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         logging::begin(&filter.to_string_lossy(), logging::Format::Text)?;
     }
     let (json, accept_weaker_limits) = (args.json, args.accept_weaker_limits);
+    let policy = args.pull.unwrap_or(Policy::Missing);
     let (request, stdin_is_code) = request(args)?;
-    let (backend, scratch) = embedded::start(accept_weaker_limits)?;
+    let wanted = match &request.spec.image {
+        Image::Named { name, .. } => Some((Here::find()?, name.clone())),
+        _ => None,
+    };
+    let (backend, scratch) = embedded::start(accept_weaker_limits, wanted.as_ref().map(|(here, _)| here.path()))?;
     let weaker = backend.weaker_limits();
     if !weaker.is_empty() && !json {
         status::complain(&format!("WARNING: limits that this host cannot enforce in full: {}", weaker.join(", ")));
@@ -97,7 +108,15 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let engine = embedded::open(backend, &scratch, if json { Output::Collected } else { Output::Streamed }).await?;
+        let images = match wanted {
+            Some((here, name)) => tokio::select! {
+                images = provided(here, &name, policy) => Some(images?),
+                // What has come of it stays for the next time.
+                signal = signals.next() => return Ok(status::of_signal(signal)),
+            },
+            None => None,
+        };
+        let engine = embedded::open(backend, &scratch, if json { Output::Collected } else { Output::Streamed }, images).await?;
         let work = one_shot(&engine, request, stdin_is_code, json);
         let result = tokio::select! {
             result = work => result,
@@ -114,6 +133,22 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     // A write to a pipe that nobody empties may go on for ever.
     runtime.shutdown_background();
     code
+}
+
+/// The images of this machine, with the one that is wanted among them.
+async fn provided(here: Here, name: &str, policy: Policy) -> Result<ImageStore> {
+    let store = images::open(here).await?;
+    let reference: Reference = name.parse()?;
+    let pull = match policy {
+        Policy::Never => false,
+        Policy::Missing => !store.has(&reference).await?,
+        Policy::Always => true,
+    };
+    if pull {
+        let logins = store.logins().await?;
+        images::pull(&store, reference, logins).await?;
+    }
+    Ok(store)
 }
 
 /// What the engine is asked for, and whether standard input is used up by the code.

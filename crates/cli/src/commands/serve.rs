@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use caisson_engine::{Engine, EngineConfig};
+use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
 use caisson_server::{Auth, BindError, Server};
 use caisson_store::Sqlite;
@@ -190,11 +191,13 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.log_bytes = config.output_log;
     engine_config.max_sandboxes = config.max_sandboxes;
     engine_config.retention = config.retention;
-    let engine = Engine::open(engine_config, Arc::new(backend), Arc::new(store)).await?;
+    let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
+    let engine = Engine::open_with_images(engine_config, Arc::new(backend), Arc::new(store), Some(Arc::new(images.clone()))).await?;
     let mut server_config =
         caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
+    server_config.images = Some(images);
     server_config.image_aliases.extend(config.image_aliases.clone());
     let server = match Server::bind(server_config, engine.clone()).await {
         Ok(server) => server,

@@ -72,7 +72,7 @@ impl Layers {
                 Found::Elsewhere => {}
                 Found::Setting(key) => match text_of(&value) {
                     None => problems.push(format!(
-                        "{place} is a {}; write one text or number (a list of texts for `listen`, a table of texts for `image_aliases`)",
+                        "{place} is a {}; write one text or number (a list of texts for addresses and registries, a table of texts for aliases and mirrors)",
                         value.type_str()
                     )),
                     Some(text) => {

@@ -4,6 +4,7 @@
 //! defaults < caisson.toml < environment < flags  ──▶ [`Layers`]: one text per key ──▶ [`Config`]: typed values
 //! ```
 
+mod images;
 mod layers;
 mod settings;
 mod sources;
@@ -13,11 +14,12 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 
 use caisson_core::Image;
 
-use self::{layers::Layers, values::Reader};
 pub(crate) use self::{
+    images::Here,
     settings::Setting,
     sources::{Environment, Sources},
 };
+use self::{layers::Layers, values::Reader};
 use caisson_server::Public;
 
 use crate::{data_dir::Surroundings, key, logging};
@@ -62,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) sandbox_key: Option<key::Key>,
     /// Names of images that are others here, over the default ones.
     pub(crate) image_aliases: BTreeMap<String, Image>,
+    /// Where images come from, and what they may hold.
+    pub(crate) images: caisson_image::Options,
     /// Names of other systems in the environment that had a say.
     pub(crate) aliases: Vec<&'static str>,
 }
@@ -108,6 +112,7 @@ impl Config {
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
+        let images = images::read(&mut reader, surroundings);
         let aliases = settings::ALIASES.iter().filter(|(name, key)| layers.get(*key).is_some_and(|given| given.place == *name));
 
         let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
@@ -155,6 +160,7 @@ impl Config {
                 boxed_key,
                 sandbox_key,
                 image_aliases,
+                images,
                 aliases: aliases.map(|(name, _)| *name).collect(),
             }),
             _ => Err(Problems(problems)),

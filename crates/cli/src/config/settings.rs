@@ -20,6 +20,12 @@ pub(crate) enum Setting {
     BoxedApiKey,
     SandboxApiKey,
     ImageAliases,
+    InsecureRegistries,
+    PrivateRegistries,
+    RegistryMirrors,
+    RegistryLogins,
+    MaxImageSize,
+    MaxImageEntries,
 }
 
 /// In front of every name in the environment.
@@ -35,7 +41,7 @@ pub(super) const ALIASES: [(&str, Setting); 2] = [("BOXED_API_KEY", Setting::Box
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -53,6 +59,23 @@ impl Setting {
         Self::BoxedApiKey,
         Self::SandboxApiKey,
         Self::ImageAliases,
+        Self::InsecureRegistries,
+        Self::PrivateRegistries,
+        Self::RegistryMirrors,
+        Self::RegistryLogins,
+        Self::MaxImageSize,
+        Self::MaxImageEntries,
+    ];
+
+    /// Those that say where images are and where they come from.
+    pub(super) const OF_IMAGES: [Self; 7] = [
+        Self::DataDir,
+        Self::InsecureRegistries,
+        Self::PrivateRegistries,
+        Self::RegistryMirrors,
+        Self::RegistryLogins,
+        Self::MaxImageSize,
+        Self::MaxImageEntries,
     ];
 
     /// The name in `caisson.toml`.
@@ -75,6 +98,12 @@ impl Setting {
             Self::BoxedApiKey => "boxed_api_key",
             Self::SandboxApiKey => "sandbox_api_key",
             Self::ImageAliases => "image_aliases",
+            Self::InsecureRegistries => "insecure_registries",
+            Self::PrivateRegistries => "private_registries",
+            Self::RegistryMirrors => "registry_mirrors",
+            Self::RegistryLogins => "registry_logins",
+            Self::MaxImageSize => "max_image_size",
+            Self::MaxImageEntries => "max_image_entries",
         }
     }
 
@@ -111,7 +140,7 @@ pub(super) fn in_environment(variable_name: &str) -> Found {
     find(&name, variable)
 }
 
-fn variable(name: &str) -> String {
+pub(super) fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_uppercase())
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::settings::{ALIASES, PREFIX, Setting};
+use super::settings::{ALIASES, PREFIX, Setting, variable};
 
 /// The file that is read when no other is named.
 const DEFAULT_FILE: &str = "caisson.toml";
@@ -19,6 +19,12 @@ impl Environment {
     pub(crate) fn now() -> Self {
         let is_alias = |name: &OsString| ALIASES.iter().any(|(alias, _)| name == alias);
         Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || is_alias(name)).collect())
+    }
+
+    /// Those of this process that are about these settings.
+    pub(super) fn about(settings: &[Setting]) -> Self {
+        let names: Vec<String> = settings.iter().map(|setting| variable(setting.name())).collect();
+        Self(std::env::vars_os().filter(|(name, _)| names.iter().any(|known| name == known.as_str())).collect())
     }
 }
 

@@ -182,7 +182,9 @@ fn images_may_have_other_names() {
         assert_eq!(aliases.keys().collect::<Vec<_>>(), ["a/b@sha256:0", "python:3.12"]);
     }
     refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12")], &["CAISSON_IMAGE_ALIASES", "NAME=IMAGE"]);
-    refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12=nothing")], &["CAISSON_IMAGE_ALIASES", "`host`"]);
+    let other = given("", &[("CAISSON_IMAGE_ALIASES", "python:3.12=registry.lan/python:3.12")], &[]).read().unwrap();
+    assert_eq!(other.image_aliases["python:3.12"].name(), "registry.lan/python:3.12");
+    refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12=no thing")], &["CAISSON_IMAGE_ALIASES", "`host`"]);
     refused(&[("CAISSON_IMAGE_ALIASES", "=host")], &["without a name"]);
     refused(&[("CAISSON_IMAGE_ALIASES", "a=host,a=host")], &["twice"]);
 }

@@ -88,11 +88,7 @@ pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, Image>, Strin
         if name.is_empty() {
             return Err("has an alias without a name".to_owned());
         }
-        let image = match image.parse().map_err(|error| format!("{error}"))? {
-            Image::Host => Image::Host,
-            // This server keeps no others.
-            other => return Err(Image::unknown(other.name()).to_string()),
-        };
+        let image: Image = image.parse().map_err(|error| format!("{error}"))?;
         if aliases.insert(name.to_owned(), image).is_some() {
             return Err(format!("has `{}` twice; leave one out", printable::text(name)));
         }
@@ -141,6 +137,15 @@ pub(super) fn output_log(text: &str) -> Result<u64, String> {
 pub(super) fn inline_output(text: &str) -> Result<usize, String> {
     let bytes = within(size(text)?, &(1 << 10..=64 << 20), "allowed is 1K to 64M")?;
     usize::try_from(bytes).map_err(|error| error.to_string())
+}
+
+pub(super) fn max_image_size(text: &str) -> Result<u64, String> {
+    within(size(text)?, &(1 << 20..=1 << 44), "allowed is 1M to 16T")
+}
+
+pub(super) fn max_image_entries(text: &str) -> Result<u64, String> {
+    let what = "expected a number from 100 to 100000000";
+    text.parse().ok().filter(|number| (100..=100_000_000).contains(number)).ok_or_else(|| what.to_owned())
 }
 
 /// `true` or `false`.

@@ -3,10 +3,12 @@
 mod records;
 mod scratch;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use caisson_core::Images;
 use caisson_engine::{Engine, EngineConfig};
+use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
 pub(crate) use scratch::Scratch;
 
@@ -26,13 +28,17 @@ pub(crate) enum Output {
 
 /// Where roots on disk are kept, nameless: what is in `/tmp` is often in memory (hier(7)).
 fn disk_directory() -> std::path::PathBuf {
-    let large = std::path::Path::new("/var/tmp");
+    let large = Path::new("/var/tmp");
     if large.is_dir() { large.to_owned() } else { std::env::temp_dir() }
 }
 
-/// A backend for one sandbox at a time, and room for what its engine writes. To be called before there are threads.
-pub(crate) fn start(accept_weaker_limits: bool) -> Result<(Native, Scratch)> {
-    let config = NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(disk_directory()) };
+/// A backend for one sandbox at a time, and room for what its engine writes. To be called before there are threads. Images, if there are any, are
+/// in the directory `images`.
+pub(crate) fn start(accept_weaker_limits: bool, images: Option<&Path>) -> Result<(Native, Scratch)> {
+    let mut config = NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(disk_directory()) };
+    if let Some(images) = images {
+        config.layers_dir = ImageStore::layers_below(images);
+    }
     // A child makes it for an ordinary user, and the backend has threads. For root the backend's errors say more, so they come first.
     let early = if rustix::process::geteuid().is_root() { None } else { Some(Scratch::new()?) };
     let backend = Native::start(config)?;
@@ -40,11 +46,12 @@ pub(crate) fn start(accept_weaker_limits: bool) -> Result<(Native, Scratch)> {
 }
 
 /// An engine that forgets everything at its end.
-pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output) -> Result<Engine> {
+pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output, images: Option<ImageStore>) -> Result<Engine> {
     let mut config = EngineConfig::new(scratch.path());
     config.output_lead_bytes = match output {
         Output::Streamed => Some(OUTPUT_WAITS),
         Output::Collected => None,
     };
-    Engine::open(config, Arc::new(backend), Arc::new(Records::default())).await.context("cannot start the engine")
+    let images = images.map(|store| Arc::new(store) as Arc<dyn Images>);
+    Engine::open_with_images(config, Arc::new(backend), Arc::new(Records::default()), images).await.context("cannot start the engine")
 }

@@ -22,7 +22,7 @@ use crate::{
     compression::{Compression, plain},
     config,
     manifest::{self, Descriptor, Document, Index, Manifest, OCI_CONFIG, OCI_INDEX, Text},
-    store::{Budget, Disk, LayerRecord, Record, verify},
+    store::{Budget, Disk, LayerRecord, Name, Record, verify},
 };
 
 /// So much is looked at to see what it is.
@@ -76,7 +76,7 @@ pub(crate) fn import(disk: &Disk, source: Source, name: Option<&Reference>, budg
         return Err(Error::GivenUp);
     }
     for (name, record) in &images {
-        disk.name(name, record.clone())?;
+        disk.name(&Name::for_everybody(name.clone()), record.clone())?;
     }
     Ok(images)
 }

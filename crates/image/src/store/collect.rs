@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs, os::unix::fs::MetadataExt};
 
-use caisson_core::Digest;
+use caisson_core::{Digest, Tenant};
 
 use super::{disk::Disk, names::Names};
 use crate::{Error, Reference};
@@ -23,16 +23,23 @@ pub struct Collected {
 }
 
 impl Disk {
-    /// Takes a name away, and removes what no other name needs, unless it is in use.
-    pub(crate) fn forget(&self, name: &Reference, in_use: &HashSet<Digest>) -> Result<Collected, Error> {
+    /// Takes a name away, and removes what no other name needs, unless it is in use; then, unless `forced`, the name stays as well.
+    pub(crate) fn forget(
+        &self,
+        reference: &Reference,
+        tenant: Option<&Tenant>,
+        in_use: &HashSet<Digest>,
+        forced: bool,
+    ) -> Result<Collected, Error> {
         {
             let _alone = self.locks.alone()?;
             let mut names = self.names()?;
-            let name = name.to_string();
-            match names.images.remove(&name) {
-                Some(record) => names.unnamed.push(record),
-                None => return Err(Error::Unknown { name, there: names.images.into_keys().collect() }),
+            let (name, id) = names.find(reference, tenant).map(|(name, record)| (name.to_string(), record.id()))?;
+            let is_last = names.images.values().filter(|record| record.id() == id).count() == 1;
+            if !forced && is_last && (in_use.contains(&id) || self.locks.is_leased(id)?) {
+                return Err(Error::InUse { name: reference.to_string() });
             }
+            names.unnamed.extend(names.images.remove(&name));
             self.write_names(&names)?;
         }
         self.collect(in_use)

@@ -84,7 +84,11 @@ impl Disk {
         let handle = open(&own, DIRECTORY, Mode::empty())
             .and_then(|own| flock(&own, FlockOperation::NonBlockingLockExclusive).map(|()| own))
             .map_err(|cause| failure("lock", &own, cause.into()))?;
-        Ok(Self { layers: root.join("layers"), root: root.to_owned(), tmp, own: Arc::new(handle), own_name, locks })
+        Ok(Self { layers: Self::layers_below(root), root: root.to_owned(), tmp, own: Arc::new(handle), own_name, locks })
+    }
+
+    pub(crate) fn layers_below(root: &Path) -> PathBuf {
+        root.join("layers")
     }
 
     pub(crate) fn layers(&self) -> &Path {

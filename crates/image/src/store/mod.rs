@@ -3,6 +3,7 @@
 mod collect;
 mod disk;
 mod locks;
+mod name;
 mod names;
 mod unpack;
 
@@ -10,17 +11,20 @@ pub use collect::Collected;
 pub(crate) use disk::{Disk, Temporary, digest_of, verify};
 pub(crate) use locks::Held;
 pub use locks::Lease;
+pub(crate) use name::Name;
 pub(crate) use names::{LayerRecord, Record};
 pub use unpack::Limits;
 pub(crate) use unpack::{Budget, GiveUp};
 
+use caisson_core::Tenant;
+
 use crate::{Error, Reference};
 
 impl Disk {
-    /// A lease on an image, and what is behind its name.
-    pub(crate) fn lease(&self, name: &Reference) -> Result<(Record, Lease), Error> {
+    /// A lease on an image, and what is behind its name for this tenant.
+    pub(crate) fn lease(&self, reference: &Reference, tenant: Option<&Tenant>) -> Result<(Record, Lease), Error> {
         let _shared = self.locks.shared()?;
-        let record = self.record(name)?;
+        let (_, record) = self.record(reference, tenant)?;
         let lease = self.locks.lease(record.id())?;
         Ok((record, lease))
     }

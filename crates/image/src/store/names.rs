@@ -5,10 +5,10 @@ use std::{
     fs, io,
 };
 
-use caisson_core::{Digest, StoredImage};
+use caisson_core::{Digest, StoredImage, Tenant};
 use serde::{Deserialize, Serialize};
 
-use super::disk::Disk;
+use super::{disk::Disk, name::Name};
 use crate::{
     Error, Reference, config,
     manifest::{self, Document, Text},
@@ -66,6 +66,25 @@ impl Record {
     }
 }
 
+impl Names {
+    /// The images that are there for this tenant, in the order of their names.
+    pub(crate) fn of(&self, tenant: Option<&Tenant>) -> impl Iterator<Item = (Name, &Record)> {
+        let named = self.images.iter().filter_map(|(name, record)| Some((name.parse::<Name>().ok()?, record)));
+        named.filter(move |(name, _)| name.is_for(tenant))
+    }
+
+    /// What this name stands for: the tenant's own, and else what is there for everybody.
+    pub(crate) fn find(&self, reference: &Reference, tenant: Option<&Tenant>) -> Result<(Name, &Record), Error> {
+        let own = tenant.map(|tenant| Name { reference: reference.clone(), owner: Some(tenant.clone()) });
+        let names = own.into_iter().chain([Name::for_everybody(reference.clone())]);
+        let found = names.into_iter().find_map(|name| Some((self.images.get(&name.to_string())?, name)));
+        found.map(|(record, name)| (name, record)).ok_or_else(|| {
+            let there = self.of(tenant).map(|(name, _)| name.reference.to_string()).collect();
+            Error::Unknown { name: reference.to_string(), there }
+        })
+    }
+}
+
 impl Disk {
     pub(crate) fn names(&self) -> Result<Names, Error> {
         let path = self.at("images.json");
@@ -87,7 +106,7 @@ impl Disk {
     }
 
     /// Gives an image its name. What had it before keeps none.
-    pub(crate) fn name(&self, name: &Reference, record: Record) -> Result<(), Error> {
+    pub(crate) fn name(&self, name: &Name, record: Record) -> Result<(), Error> {
         let _alone = self.locks.alone()?;
         let mut names = self.names()?;
         if let Some(before) = names.images.insert(name.to_string(), record.clone())
@@ -100,19 +119,16 @@ impl Disk {
     }
 
     /// The blobs of all images whose names are of a kind.
-    pub(crate) fn blobs_of(&self, kind: impl Fn(&Reference) -> bool) -> Result<HashSet<Digest>, Error> {
+    pub(crate) fn blobs_of(&self, kind: impl Fn(&Name) -> bool) -> Result<HashSet<Digest>, Error> {
         let names = self.names()?;
-        let of_the_kind = names.images.iter().filter(|(name, _)| name.parse().is_ok_and(|name| kind(&name)));
+        let of_the_kind = names.images.iter().filter(|(name, _)| name.parse().is_ok_and(|name: Name| kind(&name)));
         Ok(of_the_kind.flat_map(|(_, record)| record.blobs().collect::<Vec<_>>()).collect())
     }
 
-    pub(crate) fn record(&self, name: &Reference) -> Result<Record, Error> {
-        let mut names = self.names()?;
-        let name = name.to_string();
-        match names.images.remove(&name) {
-            Some(record) => Ok(record),
-            None => Err(Error::Unknown { name, there: names.images.into_keys().collect() }),
-        }
+    pub(crate) fn record(&self, reference: &Reference, tenant: Option<&Tenant>) -> Result<(Name, Record), Error> {
+        let names = self.names()?;
+        let (name, record) = names.find(reference, tenant)?;
+        Ok((name, record.clone()))
     }
 
     /// What a record stands for.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Moments at which a pull is killed, from its start to about its end.
-const STEPS: u32 = 30;
+const STEPS: u32 = 10;
 
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();

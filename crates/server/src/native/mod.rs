@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod executions;
 pub(crate) mod files;
 mod id;
+pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod links;
 mod output;

@@ -13,7 +13,7 @@ use crate::{
     follow::Follow,
     json::Json,
     native::{
-        output,
+        images, output,
         types::{RunBody, RunResultBody, StartEvent},
     },
     sse::{self, Events, HungUp},
@@ -27,8 +27,10 @@ use crate::{
 #[utoipa::path(post, path = "/v1/run", operation_id = "run", tag = "run", request_body = RunBody, responses(
     (status = 200, description = "How it ended", content((RunResultBody = "application/json"), (String = "text/event-stream"))),
 ))]
-pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(body): Json<RunBody>) -> ApiResult<Response> {
+pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(mut body): Json<RunBody>) -> ApiResult<Response> {
+    let policy = body.pull.take();
     let request = body.into_request()?;
+    images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     if !sse::wanted(&headers) {
         let finished = app.owned(async move { engine.run(request).await?.wait().await }).await??;

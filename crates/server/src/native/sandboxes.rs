@@ -8,7 +8,7 @@ use caisson_core::{Error, SandboxFilter, SandboxId, State as Stage};
 use caisson_engine::Created;
 use http::StatusCode;
 
-use super::id::Id;
+use super::{id::Id, images};
 use crate::{
     caller::Caller,
     error::{ApiError, ApiResult},
@@ -26,8 +26,10 @@ pub(crate) const MAX_PAGE: u32 = 1000;
     (status = 201, description = "A new sandbox", body = SandboxBody),
     (status = 200, description = "The living sandbox of that name", body = SandboxBody),
 ))]
-pub(crate) async fn create(Caller(app): Caller, Json(body): Json<CreateBody>) -> ApiResult<Response> {
+pub(crate) async fn create(Caller(app): Caller, Json(mut body): Json<CreateBody>) -> ApiResult<Response> {
+    let policy = body.pull.take();
     let request = body.into_request()?;
+    images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     let (status, sandbox) = match app.owned(async move { engine.create(request).await }).await?? {
         Created::New(sandbox) => (StatusCode::CREATED, sandbox),

@@ -25,7 +25,7 @@ use crate::native::{
     sandboxes::MAX_PAGE,
     types::{
         DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode,
-        Number as Figure, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
+        Number as Figure, Policy, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
 
@@ -123,7 +123,8 @@ fn texts(document: &mut OpenApi) {
 
 fn choices(document: &mut OpenApi) {
     for schema in ["CreateSandbox", "RunRequest"] {
-        one_of(property(document, schema, "image"), &[&Image::Host.to_string()]);
+        property(document, schema, "image").pattern = Some(format!("^[!-~]{{1,{}}}$", Image::NAME_LENGTH));
+        one_of(property(document, schema, "pull"), &Policy::ALL.map(Policy::as_str));
         one_of(property(document, schema, "network"), &[Network::None.as_str()]);
         one_of(property(document, schema, "storage"), &[Storage::Memory.as_str(), Storage::Disk.as_str()]);
         one_of(property(document, schema, "user"), &[&UserSpec::default().name, &UserSpec::root().name]);

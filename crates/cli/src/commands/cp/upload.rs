@@ -8,21 +8,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use caisson_tree::Pack;
-use futures::stream;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
 
 use super::{
     Report,
     place::{Place, join, last_part},
     remote::{Kind, Remote, bytes},
 };
-use crate::{client::Body, waiting::Copying};
-
-/// Bytes read in one go.
-const PIECE: usize = 256 << 10;
+use crate::{
+    client::{pieces, read_piece},
+    waiting::Copying,
+};
 
 /// Copies a file, a directory or standard input.
 pub(super) async fn copy(remote: &Remote<'_>, from: Place, to: Vec<u8>) -> Result<Report> {
@@ -108,35 +105,4 @@ async fn put(remote: &Remote<'_>, source: Source, destination: &[u8]) -> Result<
         Ok((!piece.is_empty()).then_some((piece, content)))
     });
     remote.write(destination, mode, length, pieces).await.with_context(|| format!("cannot copy {name}"))
-}
-
-/// A body that is made piece by piece, in tasks that may block.
-fn pieces<T: Send + 'static>(from: T, next: impl Fn(T) -> io::Result<Option<(Bytes, T)>> + Clone + Send + 'static) -> Body {
-    let frames = stream::unfold(Some(from), move |from| {
-        let next = next.clone();
-        async move {
-            let from = from?;
-            match tokio::task::spawn_blocking(move || next(from)).await {
-                Ok(Ok(Some((piece, from)))) => Some((Ok(Frame::data(piece)), Some(from))),
-                Ok(Ok(None)) => None,
-                Ok(Err(error)) => Some((Err(error), None)),
-                Err(error) => Some((Err(io::Error::other(error)), None)),
-            }
-        }
-    });
-    BodyExt::boxed_unsync(StreamBody::new(frames))
-}
-
-fn read_piece(content: &mut impl Read) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(PIECE);
-    loop {
-        match content.read(&mut buffer) {
-            Ok(count) => {
-                buffer.truncate(count);
-                return Ok(buffer.freeze());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }

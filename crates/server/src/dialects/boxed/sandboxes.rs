@@ -131,7 +131,7 @@ pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -
         body.metadata.unwrap_or_default().into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
     metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
     let spec = SandboxSpec {
-        image: template::image(&app.config.image_aliases, body.template.as_deref().unwrap_or_default())?,
+        image: template::image(app.app(), &app.engine, body.template.as_deref().unwrap_or_default()).await?,
         limits: Limits { memory_bytes: MEMORY_BYTES, disk_bytes: DISK_BYTES, cpu_millis: 1000, ..Limits::default() },
         user: UserSpec::root(),
         work_dir: WORK_DIR.to_owned(),

@@ -1,21 +1,19 @@
 //! From what a client calls a template to an image.
 
-use std::collections::BTreeMap;
-
 use caisson_core::Image;
+use caisson_engine::Engine;
 use http::StatusCode;
 
 use super::answer::refusal;
-use crate::{dialects::images, error::ApiResult};
+use crate::{app::App, dialects::images, error::ApiResult};
 
 /// What upstream takes where nothing is asked for.
 const DEFAULT: &str = "python:3.10-slim";
 /// The one bare name that upstream knows.
 const DATA_SCIENCE: (&str, &str) = ("python-data-science", "boxed-python:3.9");
 
-pub(super) fn image(aliases: &BTreeMap<String, Image>, template: &str) -> ApiResult<Image> {
-    let known = |name: &str| images::named(aliases, name);
-    if let Some(image) = known(template) {
+pub(super) async fn image(app: &App, engine: &Engine, template: &str) -> ApiResult<Image> {
+    if let Some(image) = images::named(app, engine, template).await? {
         return Ok(image);
     }
     let reference = match template {
@@ -23,10 +21,10 @@ pub(super) fn image(aliases: &BTreeMap<String, Image>, template: &str) -> ApiRes
         name if !name.contains(':') => DEFAULT,
         reference => reference,
     };
-    known(reference).ok_or_else(|| {
+    images::named(app, engine, reference).await?.ok_or_else(|| {
         let text = format!(
-            "failed to create sandbox: failed to pull image {reference}: this server has no such image; map it to one that it has with \
-             CAISSON_IMAGE_ALIASES={reference}=host, or ask for `host`"
+            "failed to create sandbox: failed to pull image {reference}: this server has no such image; get it with `caisson image pull \
+             {reference}`, map it to one that is here with CAISSON_IMAGE_ALIASES={reference}=host, or ask for `host`"
         );
         refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
     })
@@ -35,20 +33,21 @@ pub(super) fn image(aliases: &BTreeMap<String, Image>, template: &str) -> ApiRes
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{auth::Auth, testing::Bench};
 
-    #[test]
-    fn names_are_found_as_upstream_finds_them() {
-        let aliases: BTreeMap<String, Image> = [(DEFAULT.to_owned(), Image::Host)].into();
-        for template in ["", "host", "python:3.10-slim", "anything", "a/b"] {
-            assert_eq!(image(&aliases, template).unwrap(), Image::Host, "{template}");
+    #[tokio::test]
+    async fn names_are_found_as_upstream_finds_them() {
+        let bench = Bench::new().await;
+        let app = bench.app(Auth::None);
+        for template in ["", "host", "python:3.10-slim", "anything", "a/b", "python-data-science"] {
+            assert_eq!(image(&app, bench.engine(), template).await.unwrap(), Image::Host, "{template}");
         }
-        for (template, reference) in [("python:3.12", "python:3.12"), ("python-data-science", "boxed-python:3.9"), (":", ":")] {
-            let error = image(&aliases, template).unwrap_err();
+        for (template, reference) in [("python:3.12", "python:3.12"), (":", ":")] {
+            let error = image(&app, bench.engine(), template).await.unwrap_err();
             let (status, _, text) = error.parts();
             assert_eq!(status, 500);
             assert!(text.starts_with(&format!("failed to create sandbox: failed to pull image {reference}: ")), "{text}");
             assert!(text.contains("CAISSON_IMAGE_ALIASES"), "{text}");
         }
-        assert!(image(&BTreeMap::new(), "").is_err());
     }
 }

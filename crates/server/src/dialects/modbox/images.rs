@@ -25,7 +25,6 @@ use super::{
     workspaces::now,
 };
 use crate::{
-    app::App,
     dialects::images::named,
     error::{ApiError, ApiResult},
     params::Params,
@@ -85,14 +84,14 @@ pub(super) struct Chosen {
 }
 
 impl Image {
-    fn default(app: &App, (name, description): (&str, &str)) -> Self {
-        Self {
+    async fn default(member: &Member, (name, description): (&str, &str)) -> ApiResult<Self> {
+        Ok(Self {
             id: Uuid::of_hash(&Sha256::digest(format!("modbox image {name}")).into()).to_string(),
             name: name.to_owned(),
             image: name.to_owned(),
             tag: LATEST.to_owned(),
             description: Some(description.to_owned()),
-            enabled: rootfs(app, name).is_some(),
+            enabled: rootfs(member, name).await?.is_some(),
             is_default: true,
             memory_mb: MEMORY_MB,
             readiness_port: None,
@@ -101,41 +100,49 @@ impl Image {
             created_at: SINCE.to_owned(),
             updated_at: SINCE.to_owned(),
             workspace_id: None,
-        }
+        })
     }
 
     fn reference(&self) -> String {
         format!("{}:{}", self.image, self.tag)
     }
 
-    fn chosen(self, app: &App) -> ApiResult<Chosen> {
+    async fn chosen(self, member: &Member) -> ApiResult<Chosen> {
         let shown = self.reference();
         if !self.enabled {
             let message = format!("the image `{}` is disabled; enable it, or take another", self.name);
             return Err(refusal(StatusCode::BAD_REQUEST, "image_disabled", message));
         }
-        let image = rootfs(app, &shown).ok_or_else(|| missing(&shown))?;
+        let image = rootfs(member, &shown).await?.ok_or_else(|| missing(&shown))?;
         let Self { id, memory_mb, readiness_port, ttl_seconds, .. } = self;
         Ok(Chosen { image, shown, id: Some(id), memory_mb, readiness_port, ttl_seconds })
     }
 }
 
-fn defaults(app: &App) -> impl Iterator<Item = Image> {
-    DEFAULTS.into_iter().map(|default| Image::default(app, default))
+async fn defaults(member: &Member) -> ApiResult<Vec<Image>> {
+    let mut images = Vec::with_capacity(DEFAULTS.len());
+    for default in DEFAULTS {
+        images.push(Image::default(member, default).await?);
+    }
+    Ok(images)
 }
 
 /// What an image is here that others call so, with or without a tag that says nothing.
-fn rootfs(app: &App, reference: &str) -> Option<Rootfs> {
-    let known = |name: &str| named(&app.config.image_aliases, name);
+async fn rootfs(member: &Member, reference: &str) -> ApiResult<Option<Rootfs>> {
     let plain = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    known(reference).or_else(|| known(plain)).or_else(|| known(plain.strip_suffix(":latest")?))
+    for name in [Some(reference), Some(plain), plain.strip_suffix(":latest")].into_iter().flatten() {
+        if let Some(image) = named(member.view.app(), &member.engine, name).await? {
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
 }
 
 fn missing(reference: &str) -> ApiError {
     let name = reference.strip_suffix(":latest").unwrap_or(reference);
     let message = format!(
-        "this server has no image `{reference}` and pulls none; map it to one that it has with CAISSON_IMAGE_ALIASES={name}=host, or take \
-         `modbox/code-exec`"
+        "this server has no image `{reference}`; get it with `caisson image pull {name}`, map it to one that is here with \
+         CAISSON_IMAGE_ALIASES={name}=host, or take `modbox/code-exec`"
     );
     refusal(StatusCode::NOT_FOUND, "image_not_found", message)
 }
@@ -146,19 +153,18 @@ fn unknown(id: &str) -> ApiError {
 
 /// The image that a new sandbox asks for; without a word the workspace's default one, or else the server's.
 pub(super) async fn choose(member: &Member, id: Option<Uuid>, reference: Option<&str>) -> ApiResult<Chosen> {
-    let app = member.view.app();
     match (id, reference) {
-        (Some(id), _) => find(member, &id.to_string()).await?.chosen(app),
+        (Some(id), _) => find(member, &id.to_string()).await?.chosen(member).await,
         (None, Some(reference)) => {
-            let image = rootfs(app, reference).ok_or_else(|| missing(reference))?;
+            let image = rootfs(member, reference).await?.ok_or_else(|| missing(reference))?;
             Ok(Chosen { image, shown: reference.to_owned(), id: None, memory_mb: MEMORY_MB, readiness_port: None, ttl_seconds: None })
         }
         (None, None) => {
             let own = shelf::all::<Image>(&member.engine, member.owner()).await?;
             let own = own.into_iter().filter(|image| image.is_default && image.enabled);
             match own.max_by(|a, b| a.updated_at.cmp(&b.updated_at)) {
-                Some(image) => image.chosen(app),
-                None => Image::default(app, DEFAULTS[0]).chosen(app),
+                Some(image) => image.chosen(member).await,
+                None => Image::default(member, DEFAULTS[0]).await?.chosen(member).await,
             }
         }
     }
@@ -167,7 +173,7 @@ pub(super) async fn choose(member: &Member, id: Option<Uuid>, reference: Option<
 async fn find(member: &Member, id: &str) -> ApiResult<Image> {
     let Ok(uuid) = id.parse::<Uuid>() else { return Err(unknown(id)) };
     let uuid = uuid.to_string();
-    if let Some(default) = defaults(member.view.app()).find(|image| image.id == uuid) {
+    if let Some(default) = defaults(member).await?.into_iter().find(|image| image.id == uuid) {
         return Ok(default);
     }
     shelf::find(&member.engine, member.owner(), &uuid).await?.ok_or_else(|| unknown(id))
@@ -335,7 +341,7 @@ pub(crate) async fn list(member: Member, mut params: Params) -> ApiResult<Json<M
     };
     let own = shelf::all::<Image>(&member.engine, member.owner()).await?;
     let mut images = Vec::new();
-    for image in defaults(member.view.app()).chain(own).filter(|image| image.enabled || !enabled_only) {
+    for image in defaults(&member).await?.into_iter().chain(own).filter(|image| image.enabled || !enabled_only) {
         images.push(ModboxImage::new(&member, image).await?);
     }
     let total = images.len();

@@ -7,6 +7,7 @@ mod event;
 mod execution;
 mod field;
 mod file;
+mod image;
 mod key;
 mod limits;
 mod link;
@@ -27,6 +28,10 @@ pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use event::{EventBody, LostBody, ReadyBody};
 pub use execution::{ExecutionBody, OutputEvent, ResizeBody, SignalBody, SignalName, StartEvent};
 pub use file::{ChangedFileBody, FileBody, InputFileBody, ListingBody, Mode};
+pub use image::{
+    CollectedBody, ImageBody, ImageConfigBody, ImageDetailsBody, ImageLayerBody, ImportedBody, LoginBody, Policy, PullBody,
+    PullProgressBody, PulledLayerBody,
+};
 pub use key::{CreateKeyBody, KeyBody};
 pub use limits::LimitsBody;
 pub use link::{LinkBody, LinkRequestBody};

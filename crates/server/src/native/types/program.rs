@@ -129,9 +129,13 @@ pub struct RunBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub max_file_bytes: Option<Whole>,
-    /// `host`.
+    /// `host`, or an image by its name, such as `alpine:3.20`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Whether the image is got from its registry first: `never`, when absent; `missing`, where it is not here; or `always`. Anything but
+    /// `never` needs an admin's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<String>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
     /// `none`.

@@ -22,9 +22,13 @@ use super::{
 pub struct CreateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `host`.
+    /// `host`, or an image by its name, such as `alpine:3.20`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Whether the image is got from its registry first: `never`, when absent; `missing`, where it is not here; or `always`. Anything but
+    /// `never` needs an admin's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<String>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
     /// Variables for every program in it.
