@@ -196,7 +196,7 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 7] = ["api-key", "caisson.db", "caisson.db-shm", "caisson.db-wal", "executions", "lock", "secret"];
+    const KNOWN: [&str; 8] = ["api-key", "caisson.db", "caisson.db-shm", "caisson.db-wal", "executions", "images", "lock", "secret"];
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let name = |path: &Path| path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
     let is_log = |path: &Path| {
@@ -209,7 +209,8 @@ fn unknown_data(data: &Path) -> Vec<String> {
     let shards = entries(&data.join("executions"));
     let stray = shards.iter().filter(|shard| name(shard).len() != 2).cloned();
     let logs = shards.iter().flat_map(|shard| entries(shard)).filter(|path| !is_log(path));
-    unknown.chain(stray).chain(logs).map(|path| format!("file in the data directory {}", path.display())).collect()
+    let begun = entries(&data.join("images/tmp")).into_iter().flat_map(|own| entries(&own)).collect::<Vec<_>>();
+    unknown.chain(stray).chain(logs).chain(begun).map(|path| format!("file in the data directory {}", path.display())).collect()
 }
 
 impl Drop for Home {

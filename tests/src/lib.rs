@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod context;
 mod descriptors;
+mod docker_registry;
 mod events;
 mod home;
 mod host;
@@ -30,6 +31,7 @@ pub use client::{Answer, Body, Client, Request, Streaming, encode_path, foreign_
 pub use clock::{allowed, eventually, fewer};
 pub use context::{Context, error, text};
 pub use descriptors::Descriptors;
+pub use docker_registry::{DockerRegistry, Ended, run_tool, skopeo};
 pub use events::{Event, Events};
 pub use home::{Home, Ran, meant_to_lack, needs, program};
 pub use host::{Host, may_set_the_order};

@@ -32,7 +32,7 @@ pub(crate) struct NewArgs {
     #[arg(long)]
     image: Option<String>,
     /// Whether the server gets the image from its registry first: `never`, `missing` or `always`; takes an admin's key [default: never]
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", requires = "image")]
     pull: Option<Policy>,
     /// A variable for every program in it; may repeat
     #[arg(short, long, value_name = "NAME=VALUE")]

@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Whether to get the image from its registry first: `missing`, where it is not on this machine; `always` or `never` [default: missing]
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", requires = "image")]
     pull: Option<Policy>,
     /// Put a file in, under its own name in the work directory or at DST; may repeat
     #[arg(long, value_name = "SRC[:DST]")]

@@ -11,7 +11,7 @@ use caisson_image::{ImageStore, Logins};
 
 use crate::{
     fixture::{Made, Place, noise, reference, tar},
-    tools::{DockerRegistry, Ended},
+    tools::{DockerRegistry, Ended, Known},
 };
 
 /// Moments at which a pull is killed, from its start to about its end.

@@ -6,7 +6,7 @@ use caisson_image::{Error, Login, Logins, Options, Phase, Registry};
 
 use crate::{
     fixture::{Made, Place, digest, gzip, reference, sample, tar, text, zstd},
-    tools::{DockerRegistry, Mounted, insecure, run, skopeo, tree},
+    tools::{DockerRegistry, Known, Mounted, insecure, run, skopeo, tree},
 };
 
 #[tokio::test]

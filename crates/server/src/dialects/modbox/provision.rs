@@ -6,7 +6,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use caisson_core::{Error, Image, Limits, SandboxId, SandboxSpec, TimeLimits, UserSpec};
+use caisson_core::{Error, Image, LeftToImage, Limits, SandboxId, SandboxSpec, TimeLimits, UserSpec};
 use caisson_engine::CreateRequest;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -150,12 +150,16 @@ fn made_up() -> String {
 fn spec(chosen: &Chosen, env_vars: BTreeMap<String, Option<String>>) -> SandboxSpec {
     let memory_bytes = chosen.memory_mb * MIB;
     let mut env: BTreeMap<String, String> = env_vars.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    env.entry("PATH".to_owned()).or_insert_with(|| format!("{}:{OWN_PROGRAMS}", Image::HOST_PATH));
+    // Other images say themselves where their programs are.
+    if chosen.image == Image::Host {
+        env.entry("PATH".to_owned()).or_insert_with(|| format!("{}:{OWN_PROGRAMS}", Image::HOST_PATH));
+    }
     SandboxSpec {
         image: chosen.image.clone(),
         limits: Limits { memory_bytes, disk_bytes: memory_bytes / 100 * FILES, cpu_millis: 1000, ..Limits::default() },
         user: UserSpec::root(),
         work_dir: WORK_DIR.to_owned(),
+        left_to_image: LeftToImage { user: false, work_dir: false },
         env,
         ..SandboxSpec::default()
     }
