@@ -200,7 +200,7 @@ fn a_server_has_all_of_it_over_http() {
     assert!(told["layers"].as_array().unwrap().iter().all(|layer| layer["phase"] == "done" && layer["percent"] == 100), "{told}");
     let again = server.post("/v1/images/pull", &json!({"name": name})).expect(200).json();
     assert_eq!(again["id"], last.data["id"]);
-    assert_eq!(names(&server), [name.clone()]);
+    assert_eq!(names(&server), std::slice::from_ref(&name));
 
     let result = server.run(&json!({"image": name}));
     assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("of the image\n"), &json!(0)));
@@ -350,7 +350,7 @@ fn r6_2_what_a_tenants_login_has_opened_is_the_tenants_own() {
     }
     let made = admin.request("POST", "/v1/images/pull").json(&login).send().expect(200).json();
     assert_eq!(made["private"], true);
-    assert_eq!(listed(&mine), [name.clone()]);
+    assert_eq!(listed(&mine), std::slice::from_ref(&name));
     let run = |client: &Client| client.request("POST", "/v1/run").json(&json!({"image": name, "cmd": ["echo", "x"]})).send();
     assert_eq!(run(&mine).expect(200).json()["stdout"], "x\n");
     for client in [&theirs, &server.client] {
@@ -440,6 +440,34 @@ fn templates_of_boxed_are_images_that_are_here() {
     let exec = json!({"language": "bash", "code": "echo $(< /etc/os-release)"});
     let said = boxed("POST", &format!("/v1/sandbox/{}/exec", made["sandbox_id"].as_str().unwrap())).json(&exec).send().expect(200).json();
     assert_eq!(said["stdout"], "ID=linked\n", "{said}");
-    boxed("DELETE", &format!("/v1/sandbox/{}", made["sandbox_id"].as_str().unwrap())).send().expect(200);
+    boxed("DELETE", &format!("/v1/sandbox/{}", made["sandbox_id"].as_str().unwrap())).send().expect(204);
+    server.finish();
+}
+
+#[test]
+fn images_of_modbox_come_from_the_workspaces_registries() {
+    let (closed, shop) = (DockerRegistry::with_login(), Workshop::new());
+    shop.make("linked", &[&linked], &[]);
+    let name = shop.push("linked", &closed, "team/linked:1", &["--dest-creds", "user:secret"]);
+    let server = insecure(&closed).start();
+    let (admin, member) = (tenant(&server, "team", "admin"), tenant(&server, "team", "run"));
+    let post = |client: &Client, target: &str, body: Value| client.request("POST", target).json(&body).send();
+    let registry = json!({"name": "r", "server": closed.host, "username": "user", "password": "secret"});
+    let registry = post(&admin, "/registries", registry).expect(201).json();
+    let image = json!({"name": "linked", "image": "team/linked", "tag": "1", "registry_id": registry["id"]});
+    let image = post(&admin, "/sandbox-images", image).expect(201).json();
+    let provision = |client: &Client| post(client, "/sandboxes/provision", json!({"image_id": image["id"]}));
+    provision(&member).refused(404, "image_not_found");
+    let made = provision(&admin).expect(201).json();
+    assert_eq!(listed(&member), std::slice::from_ref(&name), "it is the workspace's own");
+    assert_eq!(names(&server), Vec::<String>::new());
+    provision(&member).expect(201);
+    let api = made["endpoint"]["api_url"].as_str().unwrap().split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
+    let bearer = Client { key: Some(made["endpoint"]["access_token"].as_str().unwrap().to_owned()), ..server.client.clone() };
+    let said = post(&bearer, &format!("/{api}/exec"), json!({"command": "echo $(< /etc/os-release)"})).expect(200).json();
+    assert_eq!((&said["stdout"], &said["exitCode"]), (&json!("ID=linked\n"), &json!(0)), "{said}");
+    for sandbox in admin.request("GET", "/v1/sandboxes").send().expect(200).json()["data"].as_array().unwrap() {
+        admin.request("DELETE", &format!("/v1/sandboxes/{}", sandbox["id"].as_str().unwrap())).send().expect(200);
+    }
     server.finish();
 }

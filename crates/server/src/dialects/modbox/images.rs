@@ -7,7 +7,8 @@ use axum::{
     extract::Path,
     response::{IntoResponse, Response},
 };
-use caisson_core::{Image as Rootfs, SandboxFilter, State, Uuid};
+use caisson_core::{Image as Rootfs, SandboxFilter, Scope, State, Uuid};
+use caisson_image::Reference;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     dialects::images::named,
     error::{ApiError, ApiResult},
+    native::images::{pull::begin, refusal::refused},
     params::Params,
 };
 
@@ -107,13 +109,41 @@ impl Image {
         format!("{}:{}", self.image, self.tag)
     }
 
+    /// The image from the registry that it is registered with, by the login there. What comes is the workspace's own. As everywhere it takes an
+    /// admin's key to make the server ask somebody else's host.
+    async fn pulled(&self, member: &Member) -> ApiResult<Option<Rootfs>> {
+        let (Some(store), Some(id), Scope::Admin) = (&member.view.config.images, &self.registry_id, member.view.scope) else {
+            return Ok(None);
+        };
+        let Some(registry) = shelf::find::<Registry>(&member.engine, member.owner(), id).await? else { return Ok(None) };
+        let Some((host, logins)) = registry.logins(member).await? else { return Ok(None) };
+        let Ok(mut name) = self.reference().parse::<Reference>() else { return Ok(None) };
+        // Without a host in its name it is one of the registry's.
+        if !self.image.starts_with(name.registry())
+            && let Ok(whole) = format!("{host}/{}", self.reference()).parse()
+        {
+            name = whole;
+        }
+        let store = store.of(member.engine.tenant());
+        if !store.has(&name).await.map_err(|error| refused(&error))? {
+            begin(member.view.app(), &store, name.clone(), logins).finish().await.map_err(|error| {
+                let message = format!("the image `{name}` does not come from the registry `{}`: {error}", registry.name);
+                refusal(StatusCode::NOT_FOUND, "image_not_found", message)
+            })?;
+        }
+        Ok(Some(Rootfs::Named { name: name.to_string(), id: None }))
+    }
+
     async fn chosen(self, member: &Member) -> ApiResult<Chosen> {
         let shown = self.reference();
         if !self.enabled {
             let message = format!("the image `{}` is disabled; enable it, or take another", self.name);
             return Err(refusal(StatusCode::BAD_REQUEST, "image_disabled", message));
         }
-        let image = rootfs(member, &shown).await?.ok_or_else(|| missing(&shown))?;
+        let image = match rootfs(member, &shown).await? {
+            Some(image) => image,
+            None => self.pulled(member).await?.ok_or_else(|| missing(&shown))?,
+        };
         let Self { id, memory_mb, readiness_port, ttl_seconds, .. } = self;
         Ok(Chosen { image, shown, id: Some(id), memory_mb, readiness_port, ttl_seconds })
     }

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use caisson_core::Uuid;
+use caisson_image::{Login, Logins};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,7 +20,10 @@ use super::{
     shelf::{self, Kept},
     workspaces::now,
 };
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    native::images::refusal::refused,
+};
 
 /// Registries of one workspace.
 const MOST: usize = 1000;
@@ -44,6 +48,20 @@ impl Kept for Registry {
 
     fn id(&self) -> &str {
         &self.id
+    }
+}
+
+impl Registry {
+    /// Its login, for what the workspace pulls from there. None while it is disabled.
+    pub(super) async fn logins(&self, member: &Member) -> ApiResult<Option<(String, Logins)>> {
+        let opened = Secret::of(&member.view.operator).await?.open(&self.id, &self.password);
+        let Some(password) = opened.filter(|_| self.enabled) else { return Ok(None) };
+        // People write it as an address as well.
+        let host = self.server.strip_prefix("https://").or_else(|| self.server.strip_prefix("http://")).unwrap_or(&self.server);
+        let host = host.split('/').next().unwrap_or_default();
+        let mut logins = Logins::none();
+        logins.add(host, Login { user: self.username.clone(), password }).map_err(|error| refused(&error))?;
+        Ok(Some((host.to_owned(), logins)))
     }
 }
 

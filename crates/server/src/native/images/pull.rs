@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{everybodys, own, refusal::refused};
 use crate::{
+    app::App,
     auth,
     caller::{Caller, View},
     error::ApiResult,
@@ -61,7 +62,7 @@ pub(crate) async fn pull(Caller(app): Caller, headers: HeaderMap, Json(body): Js
 }
 
 /// A pull that goes on whoever waits for it.
-fn begin(app: &View, store: &ImageStore, name: Reference, logins: Logins) -> Pull {
+pub(crate) fn begin(app: &App, store: &ImageStore, name: Reference, logins: Logins) -> Pull {
     let pull = store.pull(name, logins);
     let going_on = pull.clone();
     app.tasks.spawn(async move { drop(going_on.finish().await) });
