@@ -69,7 +69,8 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Re
     };
     let response = match admitted {
         Ok(Some(_)) if once && !may_repeat => {
-            let message = "`Idempotency-Key` is for requests that make sandboxes, executions and webhooks; leave the header out";
+            let message =
+                "`Idempotency-Key` is for requests that make sandboxes, executions and webhooks, and for pulls; leave the header out";
             ApiError::bad_request("unsupported", message).into_response()
         }
         Ok(None) => next.run(request).await,

@@ -318,7 +318,6 @@ mod tests {
         let later = request(json!({"shell": "cat", "stdin_stream": true})).unwrap();
         assert!(matches!(later.stdin, Stdin::Clients) && later.timeout == Some(DEFAULT_TIMEOUT));
         for bad in [
-            json!({"stdin_stream": true}),
             json!({"shell": "cat", "stdin_stream": true, "stdin": ""}),
             json!({"terminal": {"cols": 0}}),
             json!({"terminal": {}, "args": ["x"]}),
