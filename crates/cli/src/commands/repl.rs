@@ -178,7 +178,9 @@ impl Talk<'_> {
                 code.clear();
                 continue;
             }
-            let (result, given_up) = match self.run(code.clone(), true).await? {
+            // The line break that ended the last line is not part of it: only behind an empty one does code end with one.
+            let typed = code.strip_suffix('\n').unwrap_or(&code).to_owned();
+            let (result, given_up) = match self.run(typed, true).await? {
                 Ran::Leave(signal) => return Ok(status::of_signal(signal)),
                 Ran::Out(result, given_up) => (result, given_up),
             };
