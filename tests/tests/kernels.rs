@@ -78,8 +78,8 @@ fn python_has_the_same_results_with_a_kernel_and_without() {
         assert_eq!((&result["status"], &result["stdout_bytes"]), (&json!("ok"), &json!(10 * 10_001 + 90 * 20_001)), "{driver}");
         let incomplete = |code: &str| text(&python.try_run(&json!({"code": code, "interactive": true})).expect(200).json()["status"]);
         assert_eq!(
-            ["if x:\n", "if x:\n    y = 1\n\n", "(1,", "x ="].map(incomplete),
-            ["incomplete", "ok", "incomplete", "error"],
+            ["if x:\n", "if x:\n    y = 1\n\n", "def f():\n    y = 1", "def f():\n    y = 1\n", "(1,", "x ="].map(incomplete),
+            ["incomplete", "ok", "incomplete", "ok", "incomplete", "error"],
             "{driver}"
         );
 
@@ -293,6 +293,7 @@ fn a_kernel_that_does_not_come_up_leaves_nothing() {
         ("huge", fake("huge"), "context_failed", "more than 256 MiB"),
         ("odd", fake("odd"), "context_failed", "no known kind"),
         ("mute", fake("mute"), "context_failed", "did not answer within 25 s"),
+        ("deaf", br#"{"argv": ["sh", "-c", "sleep 4712 & sleep 4713"], "language": "deaf"}"#.to_vec(), "context_failed", "does not listen"),
         (
             "ends",
             br#"{"argv": ["sh", "-c", "echo last words >&2; exit 3"], "language": "ends"}"#.to_vec(),
@@ -318,7 +319,8 @@ fn a_kernel_that_does_not_come_up_leaves_nothing() {
         assert!(told["code"] == code && text(&told["message"]).contains(why), "{name}: {told:#}");
         assert_eq!(sandbox.request("GET", "/contexts").send().expect(200).json()["data"], json!([]), "{name}");
         eventually("the end of all that it had started", Duration::from_secs(5), || {
-            (!sandbox.others().contains("kernel.py")).then_some(())
+            let others = sandbox.others();
+            (!others.contains("kernel.py") && !others.contains("sleep")).then_some(())
         });
     }
     server.finish();
