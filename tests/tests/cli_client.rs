@@ -65,6 +65,9 @@ fn exec_passes_input_and_tells_how_it_ended() {
     assert!(with(&server, &["exec", &id, "--", "cat"], &bytes).exited(0).stdout == bytes);
     let _timed_out = caisson(&server, &["exec", "--timeout", "0.3", &id, "--", "sleep", "100"]).exited(124);
     let _signalled = caisson(&server, &["exec", &id, "--", "sh", "-c", "kill -SEGV $$"]).exited(139);
+    // More than a log keeps, as fast as it can be made: what is passed on waits for whoever takes it.
+    let flood = caisson(&server, &["exec", &id, "--", "head", "-c", "150000000", "/dev/zero"]).exited(0);
+    assert_eq!(flood.stdout.len(), 150_000_000);
     let result: Value = caisson(&server, &["exec", "--json", &id, "--", "echo", "x"]).exited(0).out().trim().parse().unwrap();
     assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("x\n"), &json!(0)));
     server.finish();

@@ -61,7 +61,7 @@ pub(crate) struct ExecArgs {
     id: String,
     #[command(flatten)]
     program: ProgramArgs,
-    /// Return when it has started, and print the id of the execution
+    /// Return when it has started, and print the id of the execution; no time limit unless --timeout says so
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     detach: bool,
     /// Pass standard input on as it comes
@@ -116,7 +116,7 @@ pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
 }
 
 async fn detach(client: &Client, sandbox: &str, body: ExecBody, json: bool) -> Result<ExitCode> {
-    let body = ExecBody { background: true, ..body };
+    let body = ExecBody { background: true, wait_for_readers: false, ..body };
     let target = format!("{}/exec", spinner("asking the server", client.sandbox(sandbox)).await?);
     let started: ExecutionBody = spinner("starting the program", client.json(Method::POST, &target, Some(&body))).await?;
     if json {
@@ -169,6 +169,8 @@ fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<Exec
         env: unique("--env", program.env)?,
         cwd: program.cwd,
         timeout_s: TimeLimit::to_field(program.timeout),
+        // Nothing that we pass on gets lost, however fast the program is.
+        wait_for_readers: true,
         ..ExecBody::default()
     })
 }
