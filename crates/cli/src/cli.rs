@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyArgs, logs::LogsArgs,
-        ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs,
-        tenant::TenantArgs, version::VersionArgs, webhook::WebhookArgs,
+        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyCommand, kill::KillArgs,
+        logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
+        sh::ShArgs, tenant::TenantCommand, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -42,11 +42,15 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Kill(KillArgs),
     Port(PortArgs),
     Events(EventsArgs),
-    Key(KeyArgs),
-    Tenant(TenantArgs),
-    Webhook(WebhookArgs),
+    #[command(subcommand)]
+    Key(KeyCommand),
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     Completion(CompletionArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

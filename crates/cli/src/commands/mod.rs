@@ -3,9 +3,11 @@
 pub(crate) mod completion;
 pub(crate) mod cp;
 pub(crate) mod doctor;
+mod each;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod key;
+pub(crate) mod kill;
 mod listing;
 pub(crate) mod logs;
 pub(crate) mod ls;
