@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, key::KeyCommand, kill::KillArgs,
-        logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
-        sh::ShArgs, tenant::TenantCommand, version::VersionArgs, webhook::WebhookCommand,
+        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, fs::FsCommand, key::KeyCommand,
+        kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs,
+        serve::ServeArgs, sh::ShArgs, tenant::TenantCommand, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Rm(RmArgs),
     Cp(CpArgs),
+    #[command(subcommand)]
+    Fs(FsCommand),
     Logs(LogsArgs),
     Kill(KillArgs),
     Port(PortArgs),

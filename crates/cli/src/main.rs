@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => commands::ls::run(args),
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),
+        Command::Fs(command) => commands::fs::run(command),
         Command::Kill(args) => commands::kill::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Events(args) => commands::events::run(args),

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 mod each;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod fs;
 pub(crate) mod key;
 pub(crate) mod kill;
 mod listing;
