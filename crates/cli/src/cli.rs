@@ -6,9 +6,10 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, fs::FsCommand, key::KeyCommand,
-        kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs,
-        serve::ServeArgs, sh::ShArgs, tenant::TenantCommand, version::VersionArgs, webhook::WebhookCommand,
+        completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs,
+        fs::FsCommand, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs,
+        repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantCommand, version::VersionArgs,
+        webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     Sh(ShArgs),
     Repl(ReplArgs),
+    #[command(subcommand)]
+    Context(ContextCommand),
     Ps(PsArgs),
     Ls(LsArgs),
     Rm(RmArgs),

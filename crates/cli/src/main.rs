@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Port(args) => commands::port::run(args),
         Command::Repl(args) => commands::repl::run(args),
         Command::Ps(args) => commands::ps::run(args),
+        Command::Context(command) => commands::context::run(command),
         Command::Ls(args) => commands::ls::run(args),
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod doctor;
 mod each;
