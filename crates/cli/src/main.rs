@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Ps(args) => commands::ps::run(args),
         Command::Context(command) => commands::context::run(command),
         Command::Ls(args) => commands::ls::run(args),
+        Command::Update(args) => commands::update::run(args),
         Command::Rm(args) => commands::rm::run(args),
         Command::Cp(args) => commands::cp::run(args),
         Command::Fs(command) => commands::fs::run(command),

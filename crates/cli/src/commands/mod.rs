@@ -22,5 +22,6 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod sh;
 pub(crate) mod tenant;
+pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod webhook;
