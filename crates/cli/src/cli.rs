@@ -8,8 +8,8 @@ use crate::{
     commands::{
         completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs,
         fs::FsCommand, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs,
-        repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, tenant::TenantCommand, update::UpdateArgs,
-        version::VersionArgs, webhook::WebhookCommand,
+        repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs, tenant::TenantCommand,
+        update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Fs(FsCommand),
     Logs(LogsArgs),
     Kill(KillArgs),
+    Stdin(StdinArgs),
     Port(PortArgs),
     Events(EventsArgs),
     #[command(subcommand)]

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Cp(args) => commands::cp::run(args),
         Command::Fs(command) => commands::fs::run(command),
         Command::Kill(args) => commands::kill::run(args),
+        Command::Stdin(args) => commands::stdin::run(args),
         Command::Logs(args) => commands::logs::run(args),
         Command::Events(args) => commands::events::run(args),
         Command::Key(command) => commands::key::run(command),

@@ -1,7 +1,7 @@
 //! `caisson exec`: a program in a sandbox that stays.
 
 mod capture;
-mod input;
+pub(super) mod input;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -46,6 +46,7 @@ Examples:
   tail -f log | caisson exec -i build -- grep --line-buffered error
   caisson exec -t build -- vim src/main.c
   id=$(caisson exec -d build -- make test)
+  id=$(caisson exec -d -i build -- sort)
 
 Exit status: as of `caisson run`; with --detach 0 once it has started. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
 
@@ -62,9 +63,9 @@ pub(crate) struct ExecArgs {
     #[command(flatten)]
     program: ProgramArgs,
     /// Return when it has started, and print the id of the execution; no time limit unless --timeout says so
-    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    #[arg(short, long, conflicts_with = "tty")]
     detach: bool,
-    /// Pass standard input on as it comes
+    /// Pass standard input on as it comes; with --detach leave that to `caisson stdin`
     #[arg(short, long)]
     interactive: bool,
     /// Give it a terminal, which is this one; no time limit unless --timeout says so
