@@ -12,9 +12,7 @@ fn caisson(server: &Server, arguments: &[&str]) -> Ran {
 
 #[track_caller]
 fn with(server: &Server, arguments: &[&str], input: &[u8]) -> Ran {
-    let mut command = server.home().command(arguments);
-    command.env("CAISSON_SERVER", format!("http://{}", server.client.address)).env("CAISSON_API_KEY", server.client.key.clone().unwrap());
-    let mut child = server.home().start(command.stdin(Stdio::piped()));
+    let mut child = server.home().start(server.command(arguments).stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feeding = std::thread::spawn(move || drop(stdin.write_all(&input)));

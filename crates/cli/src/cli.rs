@@ -145,6 +145,62 @@ mod tests {
     }
 
     #[test]
+    fn commands_mirror_the_api() {
+        for line in [
+            "kill a b",
+            "kill -s INT a",
+            "kill --signal 9 a",
+            "kill --all a",
+            "stdin a --keep-open",
+            "exec -d -i box -- cat",
+            "context ls box",
+            "context new box -l python -e A=1 --cwd /tmp",
+            "context run box ctx -c -1 --timeout none",
+            "context interrupt box a b",
+            "context restart box a",
+            "context rm box a",
+            "fs ls box",
+            "fs ls box /etc -r -q --limit 5",
+            "fs stat box a --json",
+            "fs mkdir -p -m 0700 box a/b",
+            "fs mv box a b --replace",
+            "fs cp box a b",
+            "fs rm -r box a b",
+            "fs glob box **/*.c src",
+            "fs grep -i -F -C 2 --max-bytes 1G --max-time 5s --include *.c box x src",
+            "fs watch -r box",
+            "update box --lifetime 2h --idle-timeout none",
+            "update box --metadata a=1 --metadata b=2",
+        ] {
+            let words = ["caisson"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in [
+            "kill",
+            "kill -s NOPE a",
+            "kill -s 65 a",
+            "kill --all -s TERM a",
+            "stdin",
+            "context",
+            "context new box",
+            "context rm box",
+            "exec -d -t box -- cat",
+            "fs",
+            "fs ls",
+            "fs ls box -q --json",
+            "fs mkdir -m 9 box a",
+            "fs mv box a",
+            "fs rm box",
+            "fs grep box",
+            "update box",
+            "update box --lifetime never",
+        ] {
+            let words = ["caisson"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn unknown_options_are_refused() {
         for line in [
             &["caisson", "run", "--templat", "x", "y"][..],
