@@ -23,6 +23,7 @@ fn shown(result: &Value, media: &str) -> String {
 fn python_has_the_same_results_with_a_kernel_and_without() {
     needs_kernels();
     needs("/usr/lib/python3/dist-packages/pandas", "python3-pandas");
+    needs("/usr/lib/python3/dist-packages/matplotlib", "python3-matplotlib");
     let server = Server::start();
     let sandbox = server.sandbox(&json!({}));
     for (driver, kernel) in [("builtin", Value::Null), ("jupyter", json!("python3")), ("auto", json!("python3"))] {
@@ -60,6 +61,15 @@ fn python_has_the_same_results_with_a_kernel_and_without() {
         let data = json!({"image/png": BASE64.encode(b"\x89PNG"), "text/plain": "P"});
         let expect = json!([{"type": "display", "data": data}, {"type": "value", "data": data}]);
         assert_eq!(result["results"], expect, "{driver}: {result:#}");
+        // The real library, which knows nothing of us.
+        let figure = python.run("import matplotlib.pyplot as plt\nplt.plot([1, 4, 9])\nplt.show()");
+        let image = BASE64.decode(shown(&figure, "image/png")).unwrap();
+        assert!(image.starts_with(b"\x89PNG\r\n\x1a\n") && image.len() > 5000, "{driver}: {} bytes", image.len());
+        assert_eq!(
+            figure["results"].as_array().unwrap().iter().filter(|shown| shown["data"]["image/png"].is_string()).count(),
+            1,
+            "{driver}"
+        );
         let result = python.run("def h():\n    1 / 0\nprint('before')\nh()");
         let failed = error(&result, "ZeroDivisionError");
         assert_eq!((&failed["message"], &result["stdout"]), (&json!("division by zero"), &json!("before\n")), "{driver}");
