@@ -355,14 +355,28 @@ impl Answer {
     }
 }
 
-/// Sends bytes as they are and returns what comes back until the server closes, at most 64 KiB.
+/// Sends bytes as they are, and then the end of them, and returns what comes back until the server closes, at most 64 KiB. A server may take
+/// whoever has no more to say for one that has gone, and not answer.
 #[track_caller]
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    exchange(address, bytes, true)
+}
+
+/// The same for a whole request, which says itself that the connection ends with its answer.
+#[track_caller]
+pub fn raw_request(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    exchange(address, request, false)
+}
+
+#[track_caller]
+fn exchange(address: SocketAddr, bytes: &[u8], ends: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect_timeout(&address, allowed(Duration::from_secs(10))).expect("the server takes connections");
     stream.set_read_timeout(Some(allowed(SILENCE))).expect("a time-out can be set");
     // A server that has seen enough may close before everything is sent.
     drop(stream.write_all(bytes));
-    drop(stream.shutdown(std::net::Shutdown::Write));
+    if ends {
+        drop(stream.shutdown(std::net::Shutdown::Write));
+    }
     let mut back = Vec::new();
     let mut buffer = [0; 4096];
     while back.len() < 64 << 10 {

@@ -27,7 +27,7 @@ mod shortage;
 mod websocket;
 
 pub use archive::{Archive, octal};
-pub use client::{Answer, Body, Client, Request, Streaming, encode_path, foreign_key, is_foreign, raw};
+pub use client::{Answer, Body, Client, Request, Streaming, encode_path, foreign_key, is_foreign, raw, raw_request};
 pub use clock::{allowed, eventually, fewer};
 pub use context::{Context, error, text};
 pub use descriptors::Descriptors;

@@ -1,12 +1,12 @@
 //! A running `caisson serve` with a data directory of its own.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -135,6 +135,16 @@ impl Server {
     fn data(&self) -> PathBuf {
         let named = self.setup.environment.iter().find(|(name, _)| name == "CAISSON_DATA_DIR");
         named.map_or_else(|| self.home().data(), |(_, directory)| directory.into())
+    }
+
+    /// The program as a client of this server.
+    pub fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Command {
+        let mut command = self.home().command(arguments);
+        command.env("CAISSON_SERVER", format!("http://{}", self.client.address));
+        if let Some(key) = &self.client.key {
+            command.env("CAISSON_API_KEY", key);
+        }
+        command
     }
 
     /// What the server has said so far.

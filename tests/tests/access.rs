@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use caisson_tests::{Answer, Client, Server, Setup, Value, foreign_key, is_foreign, json, raw};
+use caisson_tests::{Answer, Client, Server, Setup, Value, foreign_key, is_foreign, json, raw, raw_request};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"];
 
@@ -251,7 +251,7 @@ fn r6_4_a_server_without_keys_serves_no_web_page() {
         "POST /v1/run HTTP/1.1\r\nhost: \r\n".to_owned(),
         "POST /v1/run HTTP/1.0\r\n".to_owned(),
     ] {
-        let answer = String::from_utf8_lossy(&raw(address, format!("{head}{body}").as_bytes())).into_owned();
+        let answer = String::from_utf8_lossy(&raw_request(address, format!("{head}{body}").as_bytes())).into_owned();
         assert!(answer.starts_with("HTTP/1.") && answer.contains(" 403 "), "{head:?}: {answer}");
     }
     assert_eq!(server.get("/v1/sandboxes").expect(200).json()["data"].as_array().unwrap().len(), 1, "only ours ran");

@@ -12,9 +12,7 @@ fn caisson(server: &Server, arguments: &[&str]) -> Ran {
 
 #[track_caller]
 fn with(server: &Server, arguments: &[&str], input: &[u8]) -> Ran {
-    let mut command = server.home().command(arguments);
-    command.env("CAISSON_SERVER", format!("http://{}", server.client.address)).env("CAISSON_API_KEY", server.client.key.clone().unwrap());
-    let mut child = server.home().start(command.stdin(Stdio::piped()));
+    let mut child = server.home().start(server.command(arguments).stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feeding = std::thread::spawn(move || drop(stdin.write_all(&input)));
@@ -65,6 +63,9 @@ fn exec_passes_input_and_tells_how_it_ended() {
     assert!(with(&server, &["exec", &id, "--", "cat"], &bytes).exited(0).stdout == bytes);
     let _timed_out = caisson(&server, &["exec", "--timeout", "0.3", &id, "--", "sleep", "100"]).exited(124);
     let _signalled = caisson(&server, &["exec", &id, "--", "sh", "-c", "kill -SEGV $$"]).exited(139);
+    // More than a log keeps, as fast as it can be made: what is passed on waits for whoever takes it.
+    let flood = caisson(&server, &["exec", &id, "--", "head", "-c", "150000000", "/dev/zero"]).exited(0);
+    assert_eq!(flood.stdout.len(), 150_000_000);
     let result: Value = caisson(&server, &["exec", "--json", &id, "--", "echo", "x"]).exited(0).out().trim().parse().unwrap();
     assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("x\n"), &json!(0)));
     server.finish();

@@ -488,6 +488,10 @@ fn a_stream_tells_in_order_and_code_runs_on_without_its_client() {
         text(&context.try_run(&json!({"code": code, "interactive": true})).expect(200).json()["status"])
     };
     assert_eq!((incomplete(&python, "if x:\n"), incomplete(&python, "if x:\n    y = 1\n\n")), ("incomplete".into(), "ok".into()));
+    // As it is typed: lines with breaks between them, and an empty one at the end of a block.
+    let typed =
+        ["def f():\n    y = 1", "def f():\n    y = 1\n", "if x:\n    y = 1\nelse:\n    y = 2"].map(|code| incomplete(&python, code));
+    assert_eq!(typed, ["incomplete", "ok", "incomplete"]);
     assert_eq!((incomplete(&python, "x ="), incomplete(&python, "(1,")), ("error".into(), "incomplete".into()));
     let bash = Context::new(&sandbox, "bash");
     assert_eq!(

@@ -23,6 +23,7 @@ fn shown(result: &Value, media: &str) -> String {
 fn python_has_the_same_results_with_a_kernel_and_without() {
     needs_kernels();
     needs("/usr/lib/python3/dist-packages/pandas", "python3-pandas");
+    needs("/usr/lib/python3/dist-packages/matplotlib", "python3-matplotlib");
     let server = Server::start();
     let sandbox = server.sandbox(&json!({}));
     for (driver, kernel) in [("builtin", Value::Null), ("jupyter", json!("python3")), ("auto", json!("python3"))] {
@@ -60,6 +61,15 @@ fn python_has_the_same_results_with_a_kernel_and_without() {
         let data = json!({"image/png": BASE64.encode(b"\x89PNG"), "text/plain": "P"});
         let expect = json!([{"type": "display", "data": data}, {"type": "value", "data": data}]);
         assert_eq!(result["results"], expect, "{driver}: {result:#}");
+        // The real library, which knows nothing of us.
+        let figure = python.run("import matplotlib.pyplot as plt\nplt.plot([1, 4, 9])\nplt.show()");
+        let image = BASE64.decode(shown(&figure, "image/png")).unwrap();
+        assert!(image.starts_with(b"\x89PNG\r\n\x1a\n") && image.len() > 5000, "{driver}: {} bytes", image.len());
+        assert_eq!(
+            figure["results"].as_array().unwrap().iter().filter(|shown| shown["data"]["image/png"].is_string()).count(),
+            1,
+            "{driver}"
+        );
         let result = python.run("def h():\n    1 / 0\nprint('before')\nh()");
         let failed = error(&result, "ZeroDivisionError");
         assert_eq!((&failed["message"], &result["stdout"]), (&json!("division by zero"), &json!("before\n")), "{driver}");
@@ -78,8 +88,8 @@ fn python_has_the_same_results_with_a_kernel_and_without() {
         assert_eq!((&result["status"], &result["stdout_bytes"]), (&json!("ok"), &json!(10 * 10_001 + 90 * 20_001)), "{driver}");
         let incomplete = |code: &str| text(&python.try_run(&json!({"code": code, "interactive": true})).expect(200).json()["status"]);
         assert_eq!(
-            ["if x:\n", "if x:\n    y = 1\n\n", "(1,", "x ="].map(incomplete),
-            ["incomplete", "ok", "incomplete", "error"],
+            ["if x:\n", "if x:\n    y = 1\n\n", "def f():\n    y = 1", "def f():\n    y = 1\n", "(1,", "x ="].map(incomplete),
+            ["incomplete", "ok", "incomplete", "ok", "incomplete", "error"],
             "{driver}"
         );
 
@@ -293,6 +303,7 @@ fn a_kernel_that_does_not_come_up_leaves_nothing() {
         ("huge", fake("huge"), "context_failed", "more than 256 MiB"),
         ("odd", fake("odd"), "context_failed", "no known kind"),
         ("mute", fake("mute"), "context_failed", "did not answer within 25 s"),
+        ("deaf", br#"{"argv": ["sh", "-c", "sleep 4712 & sleep 4713"], "language": "deaf"}"#.to_vec(), "context_failed", "does not listen"),
         (
             "ends",
             br#"{"argv": ["sh", "-c", "echo last words >&2; exit 3"], "language": "ends"}"#.to_vec(),
@@ -318,7 +329,8 @@ fn a_kernel_that_does_not_come_up_leaves_nothing() {
         assert!(told["code"] == code && text(&told["message"]).contains(why), "{name}: {told:#}");
         assert_eq!(sandbox.request("GET", "/contexts").send().expect(200).json()["data"], json!([]), "{name}");
         eventually("the end of all that it had started", Duration::from_secs(5), || {
-            (!sandbox.others().contains("kernel.py")).then_some(())
+            let others = sandbox.others();
+            (!others.contains("kernel.py") && !others.contains("sleep")).then_some(())
         });
     }
     server.finish();

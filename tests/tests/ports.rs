@@ -640,7 +640,7 @@ fn r3_5_every_port_may_have_a_name_and_an_origin_of_its_own() {
     assert_eq!(server.request("GET", "/v1/sandboxes").header("host", &host).send().expect(200).json()["target"], "/v1/sandboxes");
     server.request("GET", "/v1/sandboxes").header("host", DOMAIN).send().expect(200);
     let both = format!("GET http://{host}/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    let answer = caisson_tests::raw(server.client.address, both.as_bytes());
+    let answer = caisson_tests::raw_request(server.client.address, both.as_bytes());
     assert!(String::from_utf8_lossy(&answer).contains("invalid_host"));
     server.finish();
 }

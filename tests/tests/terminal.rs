@@ -433,6 +433,12 @@ fn an_interpreter_is_talked_to_line_by_line() {
     window.screen.line("    print('n', n + 40)");
     window.screen.keys(&["Enter"]);
     window.screen.shows("n 41");
+    // A block has as many lines as it likes: an empty one ends it.
+    for line in ["def twice(n):", "    m = n", "    m += n", "    return m", ""] {
+        window.screen.line(line);
+    }
+    window.screen.line("'<', twice(50), '>'");
+    window.screen.shows("('<', 100, '>')");
     window.screen.line("print('sle' + 'eps'); import time; time.sleep(1000)");
     window.screen.shows("sleeps");
     window.screen.keys(&["C-c"]);
@@ -452,6 +458,10 @@ fn an_interpreter_is_talked_to_line_by_line() {
     window.screen.shows("; Ctrl-D leaves");
     window.screen.line("cd /tmp; echo in $PWD");
     window.screen.shows("in /tmp");
+    for line in ["cat <<END", "one $((1 + 1))", "END"] {
+        window.screen.line(line);
+    }
+    window.screen.shows("one 2");
     window.screen.line("exit");
     window.is_back(&server, "0");
     drop(window);

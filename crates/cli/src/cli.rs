@@ -6,9 +6,10 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs, image::ImageArgs, key::KeyArgs,
-        logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
-        sh::ShArgs, tenant::TenantArgs, version::VersionArgs, webhook::WebhookArgs,
+        completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs,
+        fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs,
+        ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs, tenant::TenantCommand,
+        update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -37,17 +38,27 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     Sh(ShArgs),
     Repl(ReplArgs),
+    #[command(subcommand)]
+    Context(ContextCommand),
     Ps(PsArgs),
     Ls(LsArgs),
+    Update(UpdateArgs),
     Rm(RmArgs),
     Cp(CpArgs),
+    #[command(subcommand)]
+    Fs(FsCommand),
     Logs(LogsArgs),
+    Kill(KillArgs),
+    Stdin(StdinArgs),
     Port(PortArgs),
     Events(EventsArgs),
     Image(ImageArgs),
-    Key(KeyArgs),
-    Tenant(TenantArgs),
-    Webhook(WebhookArgs),
+    #[command(subcommand)]
+    Key(KeyCommand),
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     Completion(CompletionArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
@@ -132,6 +143,62 @@ mod tests {
         let args = run(&["-lbash", "-c", "echo $1", "--", "-n"], &["-n"], true);
         assert_eq!(args.program.code.as_deref(), Some("echo $1"));
         run(&["-lbash", "-c", "-x"], &[], false);
+    }
+
+    #[test]
+    fn commands_mirror_the_api() {
+        for line in [
+            "kill a b",
+            "kill -s INT a",
+            "kill --signal 9 a",
+            "kill --all a",
+            "stdin a --keep-open",
+            "exec -d -i box -- cat",
+            "context ls box",
+            "context new box -l python -e A=1 --cwd /tmp",
+            "context run box ctx -c -1 --timeout none",
+            "context interrupt box a b",
+            "context restart box a",
+            "context rm box a",
+            "fs ls box",
+            "fs ls box /etc -r -q --limit 5",
+            "fs stat box a --json",
+            "fs mkdir -p -m 0700 box a/b",
+            "fs mv box a b --replace",
+            "fs cp box a b",
+            "fs rm -r box a b",
+            "fs glob box **/*.c src",
+            "fs grep -i -F -C 2 --max-bytes 1G --max-time 5s --include *.c box x src",
+            "fs watch -r box",
+            "update box --lifetime 2h --idle-timeout none",
+            "update box --metadata a=1 --metadata b=2",
+        ] {
+            let words = ["caisson"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in [
+            "kill",
+            "kill -s NOPE a",
+            "kill -s 65 a",
+            "kill --all -s TERM a",
+            "stdin",
+            "context",
+            "context new box",
+            "context rm box",
+            "exec -d -t box -- cat",
+            "fs",
+            "fs ls",
+            "fs ls box -q --json",
+            "fs mkdir -m 9 box a",
+            "fs mv box a",
+            "fs rm box",
+            "fs grep box",
+            "update box",
+            "update box --lifetime never",
+        ] {
+            let words = ["caisson"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -9,6 +9,16 @@ pub(crate) fn text(text: &str) -> String {
     out
 }
 
+/// The same for bytes that are text as a rule; what is not UTF-8 in them shows as `\xff`.
+pub(crate) fn bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&text(chunk.valid()));
+        out.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    out
+}
+
 /// The same for JSON, where it stays the same text: what is harmful stands in strings alone, which may have it escaped.
 pub(crate) fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -43,6 +53,12 @@ mod tests {
     #[test]
     fn ordinary_text_stays() {
         assert_eq!(text("łódź 🦀 `x`"), "łódź 🦀 `x`");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_show() {
+        assert_eq!(bytes("ł\u{1b}[2J 🦀".as_bytes()), "ł\\u{1b}[2J 🦀");
+        assert_eq!(bytes(b"a\xff\xfe\xc5b"), "a\\xff\\xfe\\xc5b");
     }
 
     #[test]

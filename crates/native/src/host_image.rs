@@ -10,7 +10,7 @@ const PROGRAM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "l
 
 /// Entries of `/etc` without which programs in `/usr` do not work; they hold no secrets and are lent read-only. Everything else
 /// in the sandbox's `/etc` is generated.
-const LENT_FROM_ETC: [&str; 11] = [
+const LENT_FROM_ETC: [&str; 12] = [
     "alternatives",
     "ca-certificates",
     "fonts",
@@ -18,6 +18,7 @@ const LENT_FROM_ETC: [&str; 11] = [
     "ld.so.conf",
     "ld.so.conf.d",
     "localtime",
+    "matplotlibrc",
     "mime.types",
     "perl",
     "protocols",

@@ -48,8 +48,9 @@ impl Closing {
         Self { code: 1002, reason: reason.into() }
     }
 
-    pub(crate) fn too_long() -> Self {
-        Self { code: 1009, reason: format!("a message may have {MAX_MESSAGE} bytes; send several") }
+    /// A message has more than so many bytes.
+    pub(crate) fn too_long(most: usize) -> Self {
+        Self { code: 1009, reason: format!("a message may have {most} bytes; send several") }
     }
 
     /// The client has no right to it any more.

@@ -81,9 +81,12 @@ impl Client {
 
     /// Sends a request whose answer says nothing more than that it went well.
     pub(crate) async fn done(&self, method: Method, target: &str) -> Result<()> {
-        let answer = self.request(method, target, None, None::<&()>).await?;
-        answer.into_body().collect().await.map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
-        Ok(())
+        ended(self.request(method, target, None, None::<&()>).await?).await
+    }
+
+    /// The same with something to say.
+    pub(crate) async fn tell(&self, method: Method, target: &str, body: &impl Serialize) -> Result<()> {
+        ended(self.request(method, target, None, Some(body)).await?).await
     }
 
     /// Sends a request and returns its answer as a stream of events.
@@ -185,6 +188,12 @@ impl Client {
         }
         Refusal { status, message }
     }
+}
+
+/// An answer that says nothing, to its end.
+async fn ended(answer: Response<Incoming>) -> Result<()> {
+    answer.into_body().collect().await.map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
+    Ok(())
 }
 
 /// The JSON of an answer.

@@ -1,7 +1,7 @@
 //! `caisson exec`: a program in a sandbox that stays.
 
 mod capture;
-mod input;
+pub(super) mod input;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -46,6 +46,7 @@ Examples:
   tail -f log | caisson exec -i build -- grep --line-buffered error
   caisson exec -t build -- vim src/main.c
   id=$(caisson exec -d build -- make test)
+  id=$(caisson exec -d -i build -- sort)
 
 Exit status: as of `caisson run`; with --detach 0 once it has started. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
 
@@ -61,10 +62,10 @@ pub(crate) struct ExecArgs {
     id: String,
     #[command(flatten)]
     program: ProgramArgs,
-    /// Return when it has started, and print the id of the execution
-    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    /// Return when it has started, and print the id of the execution; no time limit unless --timeout says so
+    #[arg(short, long, conflicts_with = "tty")]
     detach: bool,
-    /// Pass standard input on as it comes
+    /// Pass standard input on as it comes; with --detach leave that to `caisson stdin`
     #[arg(short, long)]
     interactive: bool,
     /// Give it a terminal, which is this one; no time limit unless --timeout says so
@@ -116,7 +117,7 @@ pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
 }
 
 async fn detach(client: &Client, sandbox: &str, body: ExecBody, json: bool) -> Result<ExitCode> {
-    let body = ExecBody { background: true, ..body };
+    let body = ExecBody { background: true, wait_for_readers: false, ..body };
     let target = format!("{}/exec", spinner("asking the server", client.sandbox(sandbox)).await?);
     let started: ExecutionBody = spinner("starting the program", client.json(Method::POST, &target, Some(&body))).await?;
     if json {
@@ -169,6 +170,8 @@ fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<Exec
         env: unique("--env", program.env)?,
         cwd: program.cwd,
         timeout_s: TimeLimit::to_field(program.timeout),
+        // Nothing that we pass on gets lost, however fast the program is.
+        wait_for_readers: true,
         ..ExecBody::default()
     })
 }

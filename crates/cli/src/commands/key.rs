@@ -7,6 +7,7 @@ use caisson_server::native::types::{CreateKeyBody, KeyBody, PageBody};
 use clap::{Args, Subcommand};
 use http::Method;
 
+use super::each::each;
 use crate::{
     args::TimeLimit,
     client::{self, Client, ServerArgs, percent},
@@ -27,15 +28,9 @@ Examples:
   caisson key rm key0123456789abcdefghjkmnpqr";
 
 /// Make, list and revoke keys of a server
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
-pub(crate) struct KeyArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
 #[derive(Debug, Subcommand)]
-enum What {
+#[command(after_help = AFTER_HELP)]
+pub(crate) enum KeyCommand {
     Add(AddArgs),
     Ls(LsArgs),
     Rm(RmArgs),
@@ -43,7 +38,7 @@ enum What {
 
 /// Make a key and print it; it is shown this once
 #[derive(Debug, Args)]
-struct AddArgs {
+pub(crate) struct AddArgs {
     /// Whose it is; comes into being with its first key
     #[arg(long, value_name = "NAME", default_value = "default")]
     tenant: String,
@@ -65,7 +60,7 @@ struct AddArgs {
 
 /// List keys, newest first; the configured key is not among them
 #[derive(Debug, Args)]
-struct LsArgs {
+pub(crate) struct LsArgs {
     /// Only those of this tenant
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
@@ -78,7 +73,7 @@ struct LsArgs {
 
 /// Revoke keys: they let nobody in any more, and streams to them break off
 #[derive(Debug, Args)]
-struct RmArgs {
+pub(crate) struct RmArgs {
     /// Ids of keys, not the keys themselves
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
@@ -86,11 +81,11 @@ struct RmArgs {
     server: ServerArgs,
 }
 
-pub(crate) fn run(args: KeyArgs) -> Result<ExitCode> {
-    match args.what {
-        What::Add(args) => add(args),
-        What::Ls(args) => ls(args),
-        What::Rm(args) => rm(args),
+pub(crate) fn run(command: KeyCommand) -> Result<ExitCode> {
+    match command {
+        KeyCommand::Add(args) => add(args),
+        KeyCommand::Ls(args) => ls(args),
+        KeyCommand::Rm(args) => rm(args),
     }
 }
 
@@ -128,19 +123,7 @@ fn ls(args: LsArgs) -> Result<ExitCode> {
 }
 
 fn rm(args: RmArgs) -> Result<ExitCode> {
-    client::talk(&args.server, async |client| {
-        let mut failed = false;
-        for id in &args.ids {
-            match spinner("revoking the key", revoke(&client, id)).await {
-                Ok(()) => output::print(&format!("{}\n", printable::text(id)))?,
-                Err(error) => {
-                    failed = true;
-                    status::complain(&format!("{error:#}"));
-                }
-            }
-        }
-        Ok(if failed { ExitCode::from(status::FAILURE) } else { ExitCode::SUCCESS })
-    })
+    client::talk(&args.server, async |client| each(&args.ids, async |id| spinner("revoking the key", revoke(&client, id)).await).await)
 }
 
 async fn revoke(client: &Client, id: &str) -> Result<()> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use caisson_core::Stream;
 use caisson_server::{
     ErrorBody,
-    native::types::{CodeBody, CodeResultBody, ContextBody, CreateBody, CreateContextBody, OutputEvent, SandboxBody, ShownBody},
+    native::types::{CodeBody, CodeResultBody, ContextBody, CreateBody, CreateContextBody, Number, OutputEvent, SandboxBody, ShownBody},
 };
 use clap::Args;
 use http::Method;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: ReplArgs) -> Result<ExitCode> {
         let code = stdin::read_all(MAX_CODE, "copy it in with `caisson cp` and run that")?;
         Some(String::from_utf8(code).context("the code on standard input is not UTF-8")?)
     };
-    let timeout_s = TimeLimit::to_field(args.timeout).unwrap_or(None);
+    let timeout_s = Some(TimeLimit::to_field(args.timeout).unwrap_or(None));
     client::talk(&args.server, async |client| {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let sandbox = match &args.id {
@@ -108,6 +108,12 @@ pub(crate) fn run(args: ReplArgs) -> Result<ExitCode> {
     })
 }
 
+/// Runs code as a whole in the context at `target`.
+pub(super) async fn once(client: &Client, target: String, body: CodeBody) -> Result<ExitCode> {
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    Talk { client, target, timeout_s: body.timeout_s, signals }.once(body.code).await
+}
+
 /// What is left behind ends with its idle time at the latest.
 async fn forget(client: &Client, target: &str) {
     if let Err(error) = client.done(Method::DELETE, target).await {
@@ -129,7 +135,7 @@ struct Talk<'a> {
     client: &'a Client,
     /// The path of the context.
     target: String,
-    timeout_s: Option<caisson_server::native::types::Number>,
+    timeout_s: Option<Option<Number>>,
     signals: Signals,
 }
 
@@ -178,7 +184,9 @@ impl Talk<'_> {
                 code.clear();
                 continue;
             }
-            let (result, given_up) = match self.run(code.clone(), true).await? {
+            // The line break that ended the last line is not part of it: only behind an empty one does code end with one.
+            let typed = code.strip_suffix('\n').unwrap_or(&code).to_owned();
+            let (result, given_up) = match self.run(typed, true).await? {
                 Ran::Leave(signal) => return Ok(status::of_signal(signal)),
                 Ran::Out(result, given_up) => (result, given_up),
             };
@@ -204,7 +212,7 @@ impl Talk<'_> {
 
     /// Runs code and passes on what comes of it.
     async fn run(&mut self, code: String, interactive: bool) -> Result<Ran> {
-        let body = CodeBody { code, timeout_s: Some(self.timeout_s), interactive };
+        let body = CodeBody { code, timeout_s: self.timeout_s, interactive };
         let target = format!("{}/run", self.target);
         let mut events = self.client.events(Method::POST, &target, &body).await?;
         let mut gaps = output::Gaps::default();

@@ -25,22 +25,16 @@ Examples:
   caisson tenant ls";
 
 /// List tenants and set their quotas
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
-pub(crate) struct TenantArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
 #[derive(Debug, Subcommand)]
-enum What {
+#[command(after_help = AFTER_HELP)]
+pub(crate) enum TenantCommand {
     Ls(LsArgs),
     Set(SetArgs),
 }
 
 /// List tenants: what each has of what it may have
 #[derive(Debug, Args)]
-struct LsArgs {
+pub(crate) struct LsArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -50,7 +44,7 @@ struct LsArgs {
 
 /// Change quotas; those that are not named stay
 #[derive(Debug, Args)]
-struct SetArgs {
+pub(crate) struct SetArgs {
     /// The tenant
     name: String,
     /// Living sandboxes, or `none` for no quota
@@ -100,10 +94,10 @@ fn change(text: &str, parse: impl Fn(&str) -> Result<u64, String>) -> Result<Cha
     }
 }
 
-pub(crate) fn run(args: TenantArgs) -> Result<ExitCode> {
-    match args.what {
-        What::Ls(args) => ls(args),
-        What::Set(args) => set(args),
+pub(crate) fn run(command: TenantCommand) -> Result<ExitCode> {
+    match command {
+        TenantCommand::Ls(args) => ls(args),
+        TenantCommand::Set(args) => set(args),
     }
 }
 

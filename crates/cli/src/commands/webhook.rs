@@ -8,6 +8,7 @@ use caisson_server::native::types::{CreateWebhookBody, PageBody, WebhookBody};
 use clap::{Args, Subcommand};
 use http::Method;
 
+use super::each::each;
 use crate::{
     client::{self, Client, ServerArgs, percent},
     output, printable, status, table,
@@ -27,15 +28,9 @@ Examples:
   caisson webhook rm whk0123456789abcdefghjkmnpqr";
 
 /// Make, list and remove webhooks of a server
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
-pub(crate) struct WebhookArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
 #[derive(Debug, Subcommand)]
-enum What {
+#[command(after_help = AFTER_HELP)]
+pub(crate) enum WebhookCommand {
     Add(AddArgs),
     Ls(LsArgs),
     Rm(RmArgs),
@@ -43,7 +38,7 @@ enum What {
 
 /// Make a webhook and print the secret of its signatures; it is shown this once
 #[derive(Debug, Args)]
-struct AddArgs {
+pub(crate) struct AddArgs {
     /// Where to send, `https:` or, for a network where nobody else reads along, `http:`
     url: String,
     /// Only events of this type, such as `sandbox.ended`; may repeat
@@ -61,7 +56,7 @@ struct AddArgs {
 
 /// List webhooks and how far they have come
 #[derive(Debug, Args)]
-struct LsArgs {
+pub(crate) struct LsArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -71,7 +66,7 @@ struct LsArgs {
 
 /// Remove webhooks: nothing is sent there any more
 #[derive(Debug, Args)]
-struct RmArgs {
+pub(crate) struct RmArgs {
     /// Ids of webhooks
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
@@ -94,11 +89,11 @@ impl Whose {
     }
 }
 
-pub(crate) fn run(args: WebhookArgs) -> Result<ExitCode> {
-    match args.what {
-        What::Add(args) => add(args),
-        What::Ls(args) => ls(&args),
-        What::Rm(args) => rm(&args),
+pub(crate) fn run(command: WebhookCommand) -> Result<ExitCode> {
+    match command {
+        WebhookCommand::Add(args) => add(args),
+        WebhookCommand::Ls(args) => ls(&args),
+        WebhookCommand::Rm(args) => rm(&args),
     }
 }
 
@@ -148,17 +143,7 @@ fn row(webhook: WebhookBody) -> Vec<String> {
 
 fn rm(args: &RmArgs) -> Result<ExitCode> {
     client::talk(&args.whose.server, async |client| {
-        let mut failed = false;
-        for id in &args.ids {
-            match spinner("removing the webhook", remove(&client, id, &args.whose)).await {
-                Ok(()) => output::print(&format!("{}\n", printable::text(id)))?,
-                Err(error) => {
-                    failed = true;
-                    status::complain(&format!("{error:#}"));
-                }
-            }
-        }
-        Ok(if failed { ExitCode::from(status::FAILURE) } else { ExitCode::SUCCESS })
+        each(&args.ids, async |id| spinner("removing the webhook", remove(&client, id, &args.whose)).await).await
     })
 }
 

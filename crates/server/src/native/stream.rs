@@ -190,9 +190,11 @@ impl Talk {
     async fn listen(&self, stream: &mut SplitStream<WebSocket>, refuse: mpsc::Sender<ApiError>) -> Option<Closing> {
         loop {
             let done = match tokio::time::timeout(SILENCE, stream.next()).await.ok()?? {
-                Ok(Message::Binary(bytes)) if bytes.len() > MAX_MESSAGE => return Some(Closing::too_long()),
+                Ok(Message::Binary(bytes)) if bytes.len() > MAX_MESSAGE => return Some(Closing::too_long(MAX_MESSAGE)),
                 Ok(Message::Binary(bytes)) => self.engine.write_stdin(self.id, None, bytes).await.map(drop).map_err(ApiError::from),
-                Ok(Message::Text(text)) if text.len() > MAX_CONTROL => return Some(Closing::too_long()),
+                Ok(Message::Text(text)) if text.len() > MAX_CONTROL => {
+                    return Some(Closing::too_long(MAX_CONTROL));
+                }
                 Ok(Message::Text(text)) => self.obey(text.as_bytes()).await,
                 Ok(Message::Ping(_) | Message::Pong(_)) => Ok(()),
                 Ok(Message::Close(_)) => {
@@ -224,7 +226,7 @@ pub(crate) fn broken(error: &axum::Error) -> Option<Closing> {
     use tokio_tungstenite::tungstenite::Error as Broken;
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Broken>());
     match cause? {
-        Broken::Capacity(_) => Some(Closing::too_long()),
+        Broken::Capacity(_) => Some(Closing::too_long(MAX_MESSAGE)),
         Broken::Protocol(what) => Some(Closing::malformed(what.to_string())),
         Broken::Utf8(_) => Some(Closing { code: 1007, reason: "a text message is not UTF-8".to_owned() }),
         _ => None,

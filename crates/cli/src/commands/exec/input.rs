@@ -16,17 +16,35 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends what comes to the program whose id comes first, in order and once: each piece says where it begins, so that one whose answer was
 /// lost can be sent again.
-pub(super) async fn feed(client: &Client, id: oneshot::Receiver<String>, mut pieces: mpsc::Receiver<Bytes>) -> Result<()> {
+pub(super) async fn feed(client: &Client, id: oneshot::Receiver<String>, pieces: mpsc::Receiver<Bytes>) -> Result<()> {
     // Without an id there is no program.
     let Ok(id) = id.await else { return Ok(()) };
     let target = format!("/v1/executions/{id}/stdin");
-    let mut offset = 0;
+    match pass(client, &target, 0, pieces).await? {
+        Some(end) => close(client, &target, end).await,
+        None => Ok(()),
+    }
+}
+
+/// The same for a program whose path this is and that has got `offset` bytes so far. Returns how many they are then; `None` when it takes
+/// nothing more.
+pub(in super::super) async fn pass(
+    client: &Client,
+    target: &str,
+    mut offset: u64,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<Option<u64>> {
     while let Some(piece) = pieces.recv().await {
         if !send(client, &format!("{target}?offset={offset}"), &piece).await? {
-            return Ok(());
+            return Ok(None);
         }
         offset += piece.len() as u64;
     }
+    Ok(Some(offset))
+}
+
+/// The end of what it gets, behind `offset` bytes.
+pub(in super::super) async fn close(client: &Client, target: &str, offset: u64) -> Result<()> {
     send(client, &format!("{target}?offset={offset}&close=true"), &Bytes::new()).await.map(drop)
 }
 

@@ -30,7 +30,7 @@ __caisson_as_before() {
 __caisson_is_only_begun() {
     local said
     said=$("$BASH" -n -c "$__caisson_code" {__caisson_channel}>&- 2>&1)
-    [[ $said == *'unexpected end of file'* || $said == *'unexpected EOF'* ]]
+    [[ $said == *'unexpected end of file'* || $said == *'unexpected EOF'* || $said == *'delimited by end-of-file'* ]]
 }
 __caisson_status=0
 __caisson_interrupted=

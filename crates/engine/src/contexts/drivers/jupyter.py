@@ -429,6 +429,16 @@ class Kernel:
         self.process.kill()
         os._exit(0)
 
+    def give_up(self):
+        """Whatever the kernel is at, it ends here, and so does this."""
+        self.forget_place()
+        if self.process is not None and self.spec.by_message:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except OSError:
+                pass
+        os.killpg(0, signal.SIGKILL)
+
     def forget_place(self):
         try:
             os.unlink(os.path.join(self.place, "connection.json"))
@@ -570,9 +580,8 @@ try:
     kernel.start()
     kernel.serve()
 except Broken as error:
-    kernel.forget_place()
     channel.tell(type="lost", why="its kernel `%s` cannot be used: %s" % (printable(spec.name), printable(str(error))))
-    os._exit(70)
+    kernel.give_up()
 except OSError:
     # The host or the outputs have gone.
-    os._exit(70)
+    kernel.give_up()

@@ -302,7 +302,7 @@ def evaluate(code):
 
 def is_only_begun(source):
     try:
-        return codeop.compile_command(source, "<input>", "exec" if source.endswith("\n\n") else "single") is None
+        return codeop.compile_command(source, "<input>", "single") is None
     except (SyntaxError, ValueError, OverflowError):
         return False
 

@@ -126,7 +126,7 @@ pub struct SignalBody {
 
 /// A signal as a name or as a number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a signal is a name such as `SIGTERM`, or a number")]
 pub enum SignalName {
     Name(String),
     Number(Whole),

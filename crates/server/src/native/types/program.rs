@@ -55,7 +55,7 @@ pub struct ExecBody {
     /// Directory to start in; the work dir when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Seconds until its whole process tree is killed; 60 when absent, null for no limit.
+    /// Seconds until its whole process tree is killed; null for no limit. When absent, 60, and no limit in the background and for a terminal.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub timeout_s: Option<Option<Number>>,
@@ -63,14 +63,14 @@ pub struct ExecBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub max_output_bytes: Option<Whole>,
-    /// Answer as soon as it has started.
+    /// Answer as soon as it has started. It ends with its sandbox at the latest, and keeps that from being idle.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub background: bool,
     /// Standard input comes later, by `POST /v1/executions/{id}/stdin` or over a WebSocket, until one of them ends it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stdin_stream: bool,
     /// Give it a terminal: all its output is standard output then, and what is typed comes by `POST /v1/executions/{id}/stdin` or over a
-    /// WebSocket. Without a program it is the user's shell. There is no time limit when `timeout_s` is absent, but a terminal that nobody
+    /// WebSocket. Without a program it is the user's shell. A terminal that nobody
     /// follows or types into, and that says nothing, keeps no sandbox from being idle.
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalBody>,
@@ -166,9 +166,9 @@ impl ExecBody {
             None if nothing => Program::OfImage,
             _ => program(self.cmd, self.shell, self.language, self.code, self.args)?,
         };
-        let timeout = match (self.timeout_s, &self.terminal) {
-            (None, Some(_)) => None,
-            (given, _) => timeout(given)?,
+        let timeout = match self.timeout_s {
+            None if self.background || self.terminal.is_some() => None,
+            given => timeout(given)?,
         };
         Ok(ExecRequest {
             stdin,
@@ -333,6 +333,10 @@ mod tests {
         assert_eq!(timeout(json!({"shell": "a"})), Some(DEFAULT_TIMEOUT));
         assert_eq!(timeout(json!({"shell": "a", "timeout_s": null})), None);
         assert_eq!(timeout(json!({"shell": "a", "timeout_s": 0.25})), Some(Duration::from_millis(250)));
+        let timeout = |body| serde_json::from_value::<ExecBody>(body).unwrap().into_request().unwrap().timeout;
+        assert_eq!(timeout(json!({"shell": "a"})), Some(DEFAULT_TIMEOUT));
+        assert_eq!(timeout(json!({"shell": "a", "background": true})), None);
+        assert_eq!(timeout(json!({"shell": "a", "background": true, "timeout_s": 5})), Some(Duration::from_secs(5)));
     }
 
     #[test]
