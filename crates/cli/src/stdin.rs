@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::status;
+use crate::{args::MAX_CODE, status};
 
 /// Bytes read in one go, and how many such pieces wait for the program to take them.
 const PIECE: usize = 64 << 10;
@@ -52,6 +52,11 @@ pub(crate) fn read_all(limit: usize, remedy: &str) -> Result<Vec<u8>> {
         bail!("standard input is larger than {} MiB; {remedy}", limit >> 20);
     }
     Ok(data)
+}
+
+/// Code: all of standard input, which must be text, and no longer than code may be.
+pub(crate) fn read_code(remedy: &str) -> Result<String> {
+    String::from_utf8(read_all(MAX_CODE, remedy)?).context("the code on standard input is not UTF-8")
 }
 
 /// Whether standard input is a terminal.

@@ -1,12 +1,14 @@
 //! What several commands take, and how people write it.
 
 mod duration;
+mod interpreter;
 mod limits;
 mod pair;
 mod program;
 mod size;
 
 pub(crate) use duration::{TimeLimit, duration};
+pub(crate) use interpreter::InterpreterArgs;
 pub(crate) use limits::LimitsArgs;
 pub(crate) use pair::{Pair, unique};
 pub(crate) use program::{MAX_CODE, ProgramArgs, text};

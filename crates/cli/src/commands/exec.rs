@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use self::capture::Capture;
 use crate::{
-    args::{MAX_CODE, ProgramArgs, TimeLimit, text, unique},
+    args::{ProgramArgs, TimeLimit, text, unique},
     client::{self, Client, Events, ServerArgs},
     commands::sh,
     output, printable,
@@ -145,8 +145,7 @@ fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<Exec
         (None, Some(_)) if words.first().is_some_and(|word| word == "-") => {
             words.remove(0);
             stdin_is_code = true;
-            let code = stdin::read_all(MAX_CODE, "copy it in with `caisson cp` and run that")?;
-            (None, Some(String::from_utf8(code).context("the code on standard input is not UTF-8")?))
+            (None, Some(stdin::read_code("copy it in with `caisson cp` and run that")?))
         }
         (None, Some(_)) => bail!("--lang goes with code: give -c CODE, or `-` for code on standard input"),
         (None, None) if words.is_empty() => bail!("there is nothing to run; give a program, or -l LANG -c CODE"),

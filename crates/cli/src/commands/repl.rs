@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use caisson_core::Stream;
 use caisson_server::{
     ErrorBody,
-    native::types::{CodeBody, CodeResultBody, ContextBody, CreateBody, CreateContextBody, Number, OutputEvent, SandboxBody, ShownBody},
+    native::types::{CodeBody, CodeResultBody, ContextBody, CreateBody, Number, OutputEvent, SandboxBody, ShownBody},
 };
 use clap::Args;
 use http::Method;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use self::lines::Lines;
 use crate::{
-    args::{MAX_CODE, Pair, TimeLimit, unique},
+    args::{InterpreterArgs, TimeLimit},
     client::{self, Client, Events, ServerArgs},
     output, printable,
     signals::Signals,
@@ -47,18 +47,8 @@ Exit status: 0; of code that is run as a whole 1 when it fails, in bash the exit
 pub(crate) struct ReplArgs {
     /// The sandbox, by its id or name [default: a new one]
     id: Option<String>,
-    /// `python`, `node`, `bash`, `r`, or the language of a Jupyter kernel in the image
-    #[arg(short, long, value_name = "LANG")]
-    lang: String,
-    /// `builtin` for our own driver, `jupyter` for a kernel of the image [default: a kernel where there is one]
-    #[arg(long, value_name = "DRIVER")]
-    driver: Option<String>,
-    /// A variable for the interpreter; may repeat
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<Pair>,
-    /// Directory to start in [default: /workspace]
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<String>,
+    #[command(flatten)]
+    interpreter: InterpreterArgs,
     /// Time until what runs is interrupted [default: none]
     #[arg(long, value_name = "TIME")]
     timeout: Option<TimeLimit>,
@@ -67,13 +57,8 @@ pub(crate) struct ReplArgs {
 }
 
 pub(crate) fn run(args: ReplArgs) -> Result<ExitCode> {
-    let body = CreateContextBody { language: args.lang, driver: args.driver, env: unique("--env", args.env)?, cwd: args.cwd };
-    let whole = if stdin::is_terminal() {
-        None
-    } else {
-        let code = stdin::read_all(MAX_CODE, "copy it in with `caisson cp` and run that")?;
-        Some(String::from_utf8(code).context("the code on standard input is not UTF-8")?)
-    };
+    let body = args.interpreter.into_body()?;
+    let whole = if stdin::is_terminal() { None } else { Some(stdin::read_code("copy it in with `caisson cp` and run that")?) };
     let timeout_s = Some(TimeLimit::to_field(args.timeout).unwrap_or(None));
     client::talk(&args.server, async |client| {
         let signals = Signals::listen().context("cannot listen for signals")?;

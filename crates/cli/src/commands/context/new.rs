@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{ContextBody, CreateContextBody};
+use caisson_server::native::types::ContextBody;
 use clap::Args;
 use http::Method;
 
 use crate::{
-    args::{Pair, unique},
+    args::InterpreterArgs,
     client::{self, ServerArgs},
     output, printable,
     waiting::spinner,
@@ -19,18 +19,8 @@ use crate::{
 pub(crate) struct NewArgs {
     /// The sandbox, by its id or name
     sandbox: String,
-    /// `python`, `node`, `bash`, `r`, or the language of a Jupyter kernel in the image
-    #[arg(short, long, value_name = "LANG")]
-    lang: String,
-    /// `builtin` for our own driver, `jupyter` for a kernel of the image [default: a kernel where there is one]
-    #[arg(long, value_name = "DRIVER")]
-    driver: Option<String>,
-    /// A variable for the interpreter; may repeat
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<Pair>,
-    /// Directory to start in [default: /workspace]
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<String>,
+    #[command(flatten)]
+    interpreter: InterpreterArgs,
     /// Print the context as a JSON object
     #[arg(long)]
     json: bool,
@@ -39,7 +29,7 @@ pub(crate) struct NewArgs {
 }
 
 pub(super) fn run(args: NewArgs) -> Result<ExitCode> {
-    let body = CreateContextBody { language: args.lang, driver: args.driver, env: unique("--env", args.env)?, cwd: args.cwd };
+    let body = args.interpreter.into_body()?;
     client::talk(&args.server, async |client| {
         let made = async {
             let target = format!("{}/contexts", client.sandbox(&args.sandbox).await?);

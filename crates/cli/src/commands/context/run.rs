@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use caisson_server::native::types::{CodeBody, CodeResultBody};
 use clap::Args;
 use http::Method;
 
 use super::path;
 use crate::{
-    args::{MAX_CODE, TimeLimit},
+    args::TimeLimit,
     client::{self, ServerArgs},
     commands::repl,
     output, stdin,
@@ -46,10 +46,7 @@ pub(crate) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     let code = match args.code {
         Some(code) => code,
-        None => {
-            let code = stdin::read_all(MAX_CODE, "copy it in with `caisson cp` and run that")?;
-            String::from_utf8(code).context("the code on standard input is not UTF-8")?
-        }
+        None => stdin::read_code("copy it in with `caisson cp` and run that")?,
     };
     let body = CodeBody { code, timeout_s: TimeLimit::to_field(args.timeout), interactive: false };
     client::talk(&args.server, async |client| {

@@ -46,8 +46,7 @@ pub(super) fn of(given: &ProgramArgs, words: Vec<OsString>, behind_dashes: bool,
             let Some(language) = given.lang.clone() else {
                 bail!("the language of code on standard input must be said: caisson run -l python -");
             };
-            let code = stdin::read_all(MAX_CODE, "put it in with --file and run it with `--`")?;
-            let code = String::from_utf8(code).context("the code on standard input is not UTF-8")?;
+            let code = stdin::read_code("put it in with --file and run it with `--`")?;
             let args = texts(words.collect())?;
             Ok(Program { language: Some(language), code: Some(code), args: Some(args), stdin_is_code: true, ..Program::default() })
         }
