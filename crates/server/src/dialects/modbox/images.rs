@@ -109,12 +109,10 @@ impl Image {
         format!("{}:{}", self.image, self.tag)
     }
 
-    /// The image from the registry that it is registered with, by the login there. What comes is the workspace's own. As everywhere it takes an
-    /// admin's key to make the server ask somebody else's host.
-    async fn pulled(&self, member: &Member) -> ApiResult<Option<Rootfs>> {
-        let (Some(store), Some(id), Scope::Admin) = (&member.view.config.images, &self.registry_id, member.view.scope) else {
-            return Ok(None);
-        };
+    /// The image from the registry that it is registered with: one that is here, or else what comes by the login there, which is the workspace's own.
+    /// As everywhere it takes an admin's key to make the server ask somebody else's host.
+    async fn of_registry(&self, member: &Member) -> ApiResult<Option<Rootfs>> {
+        let (Some(store), Some(id)) = (&member.view.config.images, &self.registry_id) else { return Ok(None) };
         let Some(registry) = shelf::find::<Registry>(&member.engine, member.owner(), id).await? else { return Ok(None) };
         let Some((host, logins)) = registry.logins(member).await? else { return Ok(None) };
         let Ok(mut name) = self.reference().parse::<Reference>() else { return Ok(None) };
@@ -126,6 +124,9 @@ impl Image {
         }
         let store = store.of(member.engine.tenant());
         if !store.has(&name).await.map_err(|error| refused(&error))? {
+            if member.view.scope != Scope::Admin {
+                return Ok(None);
+            }
             begin(member.view.app(), &store, name.clone(), logins).finish().await.map_err(|error| {
                 let message = format!("the image `{name}` does not come from the registry `{}`: {error}", registry.name);
                 refusal(StatusCode::NOT_FOUND, "image_not_found", message)
@@ -142,7 +143,7 @@ impl Image {
         }
         let image = match rootfs(member, &shown).await? {
             Some(image) => image,
-            None => self.pulled(member).await?.ok_or_else(|| missing(&shown))?,
+            None => self.of_registry(member).await?.ok_or_else(|| missing(&shown))?,
         };
         let Self { id, memory_mb, readiness_port, ttl_seconds, .. } = self;
         Ok(Chosen { image, shown, id: Some(id), memory_mb, readiness_port, ttl_seconds })
