@@ -6,8 +6,9 @@ self=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 top=$(realpath "$self/../..")
 cache=$top/target/vm
 limit_s=3600
+boot_within_s=120
 # What another kernel and other control groups can change. The rest is about the API and the command line, on the same sandboxes.
-suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees images isolation limits machine root_inside rootless shared storms weakened)
+suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees image_roots isolation limits machine root_inside rootless shared storms weakened)
 [ "$#" -eq 0 ] || suites=("$@")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 
@@ -51,11 +52,29 @@ truncate -s 6G "$work/disk"
 mkfs.ext4 -q -F -O ^has_journal -d "$root" "$work/disk"
 rm -rf "$root"
 
-echo "Booting"
-timeout "$limit_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 -nographic -no-reboot -nic none \
-    -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" -append "console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1" \
-    -drive "file=$work/disk,format=raw,if=virtio,cache=unsafe" </dev/null > >(tee "$work/console") 2>&1 &
-qemu=$!
+# Without KVM a kernel stands still now and then while it boots: it gets another try.
+booted() {
+    for ((second = 0; second < boot_within_s; second++)); do
+        ! grep -q "VM: Linux" "$work/console" || return 0
+        kill -0 "$qemu" 2>/dev/null || return 0
+        sleep 1
+    done
+    return 1
+}
+for try in 1 2 3; do
+    echo "Booting"
+    : >"$work/console"
+    timeout "$limit_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 6144 -nographic -no-reboot -nic none \
+        -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" -append "console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1" \
+        -drive "file=$work/disk,format=raw,if=virtio,cache=unsafe" </dev/null > >(tee "$work/console") 2>&1 &
+    qemu=$!
+    ! booted || break
+    echo "tests/vm/run.sh: the virtual machine did not boot within $boot_within_s s (try $try of 3)" >&2
+    kill "$qemu"
+    wait "$qemu" || true
+    qemu=
+done
+[ -n "$qemu" ] || exit 1
 status=0
 wait "$qemu" || status=$?
 qemu=

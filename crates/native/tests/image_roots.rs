@@ -1,6 +1,6 @@
 //! Sandboxes whose root is made of an image: layers by hand, real overlayfs, the whole engine above.
 //!
-//! Needs root, busybox-static, and a Debian.
+//! Needs root, busybox-static, a Debian, and a disk under `/var/tmp`.
 
 mod shelf;
 
@@ -42,7 +42,8 @@ static TURN: Mutex<()> = Mutex::new(());
 fn within<T>(work: impl AsyncFnOnce(&World) -> T) -> T {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Host::now();
-    let data = tempfile::tempdir().unwrap();
+    // A disk: before Linux 6.3 a tmpfs, which `/tmp` may be, shows no owners mapped.
+    let data = tempfile::tempdir_in("/var/tmp").unwrap();
     let mut config = NativeConfig::new(data.path().to_owned());
     config.parked = 1;
     let native = Arc::new(Native::start(config).unwrap());
@@ -358,6 +359,8 @@ fn portrait(directory: &Path) -> BTreeMap<PathBuf, String> {
 fn r2_9_layers_stay_as_they_are_whatever_root_inside_does() {
     within(async |world| {
         world.image("small", busybox);
+        // Looking for the first time is what sets times of access.
+        portrait(world.shelf.layers());
         let before = portrait(world.shelf.layers());
         let line = "cp /bin/busybox /tmp/busybox; b() { /tmp/busybox \"$@\"; }; \
             b chown -R 5:5 /etc /bin; b chmod -R 777 /etc /bin; b mv /etc /etc2; b echo x >> /etc2/passwd; b truncate -s 1 /etc2/group; \
