@@ -198,7 +198,7 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
     server_config.images = Some(images);
-    server_config.templates = Some(templates(&data_dir).await?);
+    server_config.templates = Some(templates(data_dir).await?);
     server_config.image_aliases.extend(config.image_aliases.clone());
     let server = match Server::bind(server_config, engine.clone()).await {
         Ok(server) => server,

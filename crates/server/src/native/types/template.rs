@@ -266,6 +266,33 @@ impl Template {
         self.recipe.create(self.name.as_str(), body)
     }
 
+    /// A sandbox that somebody else says the rest of: what the template says holds over that.
+    pub(crate) fn over(&self, mut spec: SandboxSpec) -> Result<SandboxSpec> {
+        let recipe = &*self.recipe;
+        if let Some(limits) = recipe.limits {
+            spec.limits = limits.over(LimitsBody::from(&spec.limits)).to_core()?;
+        }
+        if let Some(image) = &recipe.image {
+            spec.image = image.parse()?;
+        }
+        if let Some(network) = &recipe.network {
+            spec.network = network.parse()?;
+        }
+        if let Some(storage) = &recipe.storage {
+            spec.storage = storage.parse()?;
+        }
+        if let Some(user) = &recipe.user {
+            spec.user = user.parse()?;
+            spec.left_to_image.user = false;
+        }
+        if let Some(hostname) = &recipe.hostname {
+            spec.hostname.clone_from(hostname);
+        }
+        spec.env.extend(recipe.env.clone());
+        recipe.furnish(self.name.as_str(), &mut spec)?;
+        Ok(spec)
+    }
+
     /// The same for a one-shot.
     pub fn run(&self, body: RunBody) -> Result<RunRequest> {
         self.recipe.run(self.name.as_str(), body)
@@ -347,6 +374,20 @@ mod tests {
         assert_eq!(made.spec.env.values().collect::<Vec<_>>(), ["t", "r", "r"]);
         assert_eq!(made.metadata.values().collect::<Vec<_>>(), ["t", "r"]);
         assert_eq!((made.time_limits.lifetime, made.time_limits.idle_timeout), (Some(Duration::from_secs(7)), None));
+    }
+
+    #[test]
+    fn what_somebody_else_says_stays_where_the_template_says_nothing() {
+        let base = || SandboxSpec {
+            work_dir: "/there".to_owned(),
+            env: BTreeMap::from([("Z".to_owned(), "z".to_owned())]),
+            ..SandboxSpec::default()
+        };
+        let spec = template(json!({"limits": {"pids": 99}, "env": {"A": "t"}})).over(base()).unwrap();
+        assert_eq!((spec.limits.pids, spec.limits.memory_bytes), (99, base().limits.memory_bytes));
+        assert_eq!((spec.work_dir.as_str(), spec.env.len(), spec.image), ("/there", 2, Image::Host));
+        let spec = whole().over(base()).unwrap();
+        assert_eq!((spec.work_dir.as_str(), spec.user.name.as_str(), spec.recipe.template.as_deref()), ("/srv", "root", Some("t")));
     }
 
     #[test]
