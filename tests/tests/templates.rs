@@ -105,7 +105,8 @@ fn set_up_that_fails_is_told_and_leaves_nothing() {
     eventually("nothing that lives", Duration::from_secs(10), || living(&server).is_empty().then_some(()));
     let ended = server.get("/v1/sandboxes?state=ended").expect(200).json();
     let told = ended["data"].as_array().unwrap().iter().filter(|one| one["tombstone"]["message"].as_str().unwrap().contains("exit code 3"));
-    assert_eq!(told.count(), 2, "records say why: {ended:#}");
+    let reasons: Vec<&str> = told.map(|one| one["tombstone"]["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["finished", "setup_failed"], "records say why: {ended:#}");
     // A name is free again.
     for _ in 0..2 {
         refused(&server, "/v1/sandboxes", &json!({"template": "bad", "name": "box"}), 409, "setup_failed");

@@ -125,7 +125,7 @@ async fn prove(living: &Living) -> Result<()> {
         return Err(failure);
     }
     if let Err(error) = setup::run(living, &agent).await {
-        living.end(End::new(TombstoneReason::LaunchFailed, error.to_string())).await;
+        living.end(End::new(TombstoneReason::SetupFailed, error.to_string())).await;
         return Err(error);
     }
     Ok(())

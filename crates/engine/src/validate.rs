@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, TimeLimits};
+use caisson_wire::CODE_FILE;
 
 use crate::{
     bounds::{HOSTNAME_LENGTH, INTERPRETER_WORDS, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV, SETUP_STEP_WITHIN, SETUP_STEPS},
@@ -267,7 +268,7 @@ fn recipe(recipe: &Recipe) -> Result<()> {
             return Err(Error::invalid("unknown_language", message));
         }
         let field = format!("interpreters.{shown}");
-        if !(1..=INTERPRETER_WORDS).contains(&words.len()) || words[0].is_empty() {
+        if !(1..=INTERPRETER_WORDS).contains(&words.len()) || words[0].is_empty() || words[0] == CODE_FILE {
             let message = format!("field `{field}` is a program and what it is called with, 1 to {INTERPRETER_WORDS} words");
             return Err(Error::invalid("invalid_argv", message));
         }

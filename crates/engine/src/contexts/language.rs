@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use caisson_core::{Error, Result};
+use caisson_wire::CODE_FILE;
 
 use super::Driver;
 use crate::languages::{self, Found};
@@ -107,7 +108,9 @@ impl Language {
         if let Some(builtin) = self.builtin.filter(|builtin| builtin.same_program && self.driver != Driver::Jupyter)
             && let Some(words) = of_template.get(builtin.language)
         {
-            return Ok(Plan { argv: builtin.in_program(words.iter().map(String::as_str)), without_kernel: self.kernel_missing() });
+            // The driver stands where the file would.
+            let before = words.iter().map(String::as_str).take_while(|word| *word != CODE_FILE);
+            return Ok(Plan { argv: builtin.in_program(before), without_kernel: self.kernel_missing() });
         }
         let own = match self.builtin {
             Some(builtin) => builtin.argv(there),
@@ -206,7 +209,7 @@ mod tests {
     fn what_a_template_says_comes_before_kernels_and_what_is_looked_for() {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let of_template = BTreeMap::from([
-            ("python".to_owned(), words(&["/opt/venv/bin/python3", "-X", "dev"])),
+            ("python".to_owned(), words(&["/opt/venv/bin/python3", "-X", "dev", "{file}", "x"])),
             ("node".to_owned(), words(&["/opt/node"])),
             ("r".to_owned(), words(&["/opt/Rscript"])),
         ]);

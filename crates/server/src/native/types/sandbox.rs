@@ -188,7 +188,7 @@ impl From<&Sandbox> for SandboxBody {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Tombstone)]
 pub struct TombstoneBody {
-    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `server_stopped` or `server_lost`.
+    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `setup_failed`, `server_stopped` or `server_lost`.
     pub reason: String,
     /// A sentence with the figure that matters.
     pub message: String,
