@@ -116,7 +116,7 @@ fn set_up_that_fails_is_told_and_leaves_nothing() {
 }
 
 #[test]
-fn set_up_may_take_longer_than_a_launch_and_nobody_gets_in_before() {
+fn nobody_gets_in_before_set_up_is_done() {
     let server = Server::start();
     put(&server, "waits", &json!({"setup": ["until [ -e /tmp/go ]; do sleep 0.05; [ $SECONDS -lt 3 ] || touch /tmp/go; done"]}));
     std::thread::scope(|scope| {
@@ -226,6 +226,29 @@ fn r6_2_a_tenants_own_are_its_own() {
     let message = b.request("POST", "/v1/sandboxes").json(&json!({"template": "mine"})).send().refused(400, "unknown_template");
     assert!(message.ends_with("there are shared"), "{message}");
     server.get("/v1/templates/mine").refused(404, "not_found");
+    server.finish();
+}
+
+#[test]
+fn clients_of_boxed_may_name_one() {
+    let server = Server::start();
+    put(&server, "mine", &json!({"limits": {"pids": 77}, "env": {"A": "t"}, "setup": ["echo made > /workspace/f"]}));
+    put(&server, "bad", &json!({"setup": ["false"]}));
+    let key = server.client.key.clone().unwrap();
+    let make = |template: &str| {
+        let request = Client { key: None, ..server.client.clone() }.request("POST", "/v1/sandbox");
+        request.header("x-boxed-api-key", &key).json(&json!({"template": template})).send()
+    };
+    let id = make("mine").expect(201).json()["sandbox_id"].as_str().unwrap().to_owned();
+    let record = server.get(&format!("/v1/sandboxes/{id}")).expect(200).json();
+    assert_eq!(
+        (&record["template"], &record["limits"]["pids"], &record["limits"]["memory_bytes"]),
+        (&json!("mine"), &json!(77), &json!(512 << 20))
+    );
+    let said = server.post(&format!("/v1/sandboxes/{id}/exec"), &json!({"shell": "cat f; echo $A"})).expect(200).json();
+    assert_eq!(said["stdout"], "made\nt\n");
+    let refused = make("bad");
+    assert!(refused.status >= 400 && refused.text().contains("set-up command 1 of 1"), "{} {}", refused.status, refused.text());
     server.finish();
 }
 

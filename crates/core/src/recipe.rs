@@ -37,3 +37,15 @@ pub enum SetupCommand {
     /// A program and its arguments, no shell involved.
     Argv(Vec<String>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_its_own_time() {
+        let step = |seconds| SetupStep { command: SetupCommand::Shell("true".to_owned()), within: Duration::from_secs(seconds) };
+        assert_eq!(Recipe { setup: vec![step(5), step(7)], ..Recipe::default() }.longest_setup(), Duration::from_secs(12));
+        assert_eq!(Recipe::default().longest_setup(), Duration::ZERO);
+    }
+}
