@@ -143,7 +143,7 @@ mod tests {
             ("limits.cpus = nan", "`limits.cpus`"),
             ("image = \"UPPER case\"", "`image`"),
             ("env.CAISSON_X = \"1\"", "CAISSON_X"),
-            ("env.A = 1", "`env`"),
+            ("env.A = 1", "`env.A`"),
             ("network = \"all\"", "network"),
             ("storage = \"tape\"", "storage"),
             ("user = \"nobody\"", "user"),
