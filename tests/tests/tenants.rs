@@ -187,7 +187,7 @@ fn r6_1_a_key_does_what_its_scope_allows() {
         }
         let for_admins =
             ["/v1/keys", "/v1/tenants", "/v1/webhooks", "/v1/doctor", "/sandboxes/realm"].iter().any(|begin| path.starts_with(begin))
-                || (path.starts_with("/v1/images") && method != "GET");
+                || ((path.starts_with("/v1/images") || path.starts_with("/v1/templates")) && method != "GET");
         let id = if path.starts_with("/modbox/") {
             unknown
         } else if path.starts_with("/v1/executions") {

@@ -8,8 +8,8 @@ use crate::{
     commands::{
         completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs,
         fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs,
-        ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs, tenant::TenantCommand,
-        update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
+        ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs, template::TemplateArgs,
+        tenant::TenantCommand, update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -17,7 +17,7 @@ use crate::{
 const ABOUT: &str = "Runs code that nobody has read yet in isolated Linux sandboxes";
 
 const AFTER_HELP: &str = "\
-`run`, `serve` and `doctor` make sandboxes on this machine, and `image` has the images of this machine unless a server is named. All other \
+`run`, `serve` and `doctor` make sandboxes on this machine, and `image` and `template` have those of this machine unless a server is named. All other \
 commands talk to a server: to http://127.0.0.1:8080 unless --server or CAISSON_SERVER names another.
 
 Exit status: that of the program for `run`, `exec` and `sh`, the findings' for `doctor` (see there); for all others 0, 1 on a failure, 2 on bad usage.";
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Port(PortArgs),
     Events(EventsArgs),
     Image(ImageArgs),
+    Template(TemplateArgs),
     #[command(subcommand)]
     Key(KeyCommand),
     #[command(subcommand)]
@@ -170,6 +171,12 @@ mod tests {
             "fs glob box **/*.c src",
             "fs grep -i -F -C 2 --max-bytes 1G --max-time 5s --include *.c box x src",
             "fs watch -r box",
+            "template add a -",
+            "template add a-1.x a.toml --json",
+            "template ls",
+            "template show a",
+            "template rm a b",
+            "new --template a --pull missing",
             "update box --lifetime 2h --idle-timeout none",
             "update box --metadata a=1 --metadata b=2",
         ] {
@@ -193,6 +200,10 @@ mod tests {
             "fs mv box a",
             "fs rm box",
             "fs grep box",
+            "template add A -",
+            "template add a",
+            "template rm",
+            "new --pull missing",
             "update box",
             "update box --lifetime never",
         ] {

@@ -18,6 +18,11 @@ pub(crate) fn images(data_dir: &Path) -> PathBuf {
     data_dir.join("images")
 }
 
+/// Where the operator's templates are.
+pub(crate) fn templates(data_dir: &Path) -> PathBuf {
+    data_dir.join("templates")
+}
+
 /// The environment as far as it says where data goes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Surroundings {
@@ -103,6 +108,11 @@ impl DataDir {
     /// Where images are.
     pub(crate) fn images(&self) -> PathBuf {
         images(&self.path)
+    }
+
+    /// Where the operator's templates are.
+    pub(crate) fn templates(&self) -> PathBuf {
+        templates(&self.path)
     }
 
     /// Where the records are.

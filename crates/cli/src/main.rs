@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => commands::logs::run(args),
         Command::Events(args) => commands::events::run(args),
         Command::Image(args) => commands::image::run(args),
+        Command::Template(args) => commands::template::run(args),
         Command::Key(command) => commands::key::run(command),
         Command::Tenant(command) => commands::tenant::run(command),
         Command::Webhook(command) => commands::webhook::run(command),

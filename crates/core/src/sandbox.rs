@@ -105,6 +105,8 @@ pub enum TombstoneReason {
     Crashed,
     /// It never came up.
     LaunchFailed,
+    /// What its template has done before anybody gets it went wrong.
+    SetupFailed,
     /// The server was shut down.
     ServerStopped,
     /// The server that ran it died; found at the next start.
@@ -113,7 +115,7 @@ pub enum TombstoneReason {
 
 impl TombstoneReason {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Deleted,
         Self::Finished,
         Self::Lifetime,
@@ -121,6 +123,7 @@ impl TombstoneReason {
         Self::OutOfMemory,
         Self::Crashed,
         Self::LaunchFailed,
+        Self::SetupFailed,
         Self::ServerStopped,
         Self::ServerLost,
     ];
@@ -136,6 +139,7 @@ impl TombstoneReason {
             Self::OutOfMemory => "oom",
             Self::Crashed => "crashed",
             Self::LaunchFailed => "launch_failed",
+            Self::SetupFailed => "setup_failed",
             Self::ServerStopped => "server_stopped",
             Self::ServerLost => "server_lost",
         }

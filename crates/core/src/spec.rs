@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
-use crate::{Digest, Error, Limits, StoredImage};
+use crate::{Digest, Error, Limits, Recipe, StoredImage};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -208,6 +208,8 @@ pub struct SandboxSpec {
     pub env: BTreeMap<String, String>,
     /// What of `user` and `work_dir` is only for images that say nothing themselves.
     pub left_to_image: LeftToImage,
+    /// What its template adds.
+    pub recipe: Recipe,
     /// The limits that the host cannot enforce in full, by their names in the API. Found when the sandbox is made; nobody asks for them.
     pub weaker_limits: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl Default for SandboxSpec {
             work_dir: "/workspace".into(),
             env: BTreeMap::new(),
             left_to_image: LeftToImage::default(),
+            recipe: Recipe::default(),
             weaker_limits: Vec::new(),
         }
     }

@@ -1,5 +1,7 @@
 //! How long and how many things in a request may be. Whoever describes the API tells these.
 
+use std::time::Duration;
+
 /// Bytes of a path; the kernel's own limit, the NUL behind it not counted.
 pub const PATH_BYTES: usize = 4095;
 /// Characters of a sandbox's name.
@@ -16,3 +18,9 @@ pub const WEBHOOKS: usize = 20;
 pub const URL_BYTES: usize = 2000;
 /// What begins like this in an environment is for Caisson itself to say.
 pub const RESERVED_ENV: &str = "CAISSON_";
+/// Set-up commands of one template.
+pub const SETUP_STEPS: usize = 32;
+/// As long as one of them may take.
+pub const SETUP_STEP_WITHIN: Duration = Duration::from_secs(3600);
+/// Words of an interpreter that a template names.
+pub const INTERPRETER_WORDS: usize = 16;

@@ -10,7 +10,7 @@ use crate::{
     images,
     request::{CreateRequest, Created},
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
-    validate,
+    setup, validate,
 };
 
 /// How often a name is tried when its holder ends at that very moment.
@@ -115,18 +115,20 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
     result
 }
 
-/// Whether an agent answers that speaks our language.
+/// Whether an agent answers that speaks our language, and what its template asks for can be done.
 async fn prove(living: &Living) -> Result<()> {
     let agent = living.agent().await?;
-    match agent.health(LAUNCH_WITHIN).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let text = error.to_string();
-            let failure = living.failed(error).await;
-            living.end(End::new(TombstoneReason::LaunchFailed, text)).await;
-            Err(failure)
-        }
+    if let Err(error) = agent.health(LAUNCH_WITHIN).await {
+        let text = error.to_string();
+        let failure = living.failed(error).await;
+        living.end(End::new(TombstoneReason::LaunchFailed, text)).await;
+        return Err(failure);
     }
+    if let Err(error) = setup::run(living, &agent).await {
+        living.end(End::new(TombstoneReason::SetupFailed, error.to_string())).await;
+        return Err(error);
+    }
+    Ok(())
 }
 
 async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {

@@ -78,15 +78,28 @@ pub(crate) fn find(name: &str) -> Result<Found> {
     if (1..=32).contains(&lower.len()) && lower.bytes().all(fine) && lower.as_bytes()[0].is_ascii_alphanumeric() {
         return Ok(Found::Interpreter(lower));
     }
-    let known: Vec<&str> = TABLE.iter().map(|l| l.name).collect();
     Err(Error::invalid(
         "unknown_language",
         format!(
             "language `{}` is not known; there are {}, and every other interpreter of the image by its name",
             name.escape_debug(),
-            known.join(", ")
+            names()
         ),
     ))
+}
+
+/// The name in the table of what is called like this, if it is there.
+#[must_use]
+pub fn known_language(name: &str) -> Option<&'static str> {
+    match find(name) {
+        Ok(Found::Known(language)) => Some(language.name),
+        _ => None,
+    }
+}
+
+/// All names of the table.
+pub(crate) fn names() -> String {
+    TABLE.iter().map(|language| language.name).collect::<Vec<_>>().join(", ")
 }
 
 /// The language of files with this extension, which comes without its dot.

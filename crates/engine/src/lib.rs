@@ -37,6 +37,7 @@ mod retention;
 mod sandbox;
 mod search;
 mod secret;
+mod setup;
 mod validate;
 mod waiting;
 mod webhooks;
@@ -48,7 +49,7 @@ pub use contexts::{
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use keys::{Credential, NewKey, TenantUse};
-pub use languages::{language_of_extension, language_of_shebang};
+pub use languages::{known_language, language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, Snapshot};
 pub use oneshot::RunningOneShot;
 pub use ports::PortStream;
@@ -57,4 +58,5 @@ pub use request::{
     OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
 };
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
+pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use caisson_core::{Error, Image, Result, SandboxSpec, TimeLimits};
+use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, TimeLimits};
+use caisson_wire::CODE_FILE;
 
 use crate::{
-    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV},
+    bounds::{HOSTNAME_LENGTH, INTERPRETER_WORDS, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV, SETUP_STEP_WITHIN, SETUP_STEPS},
     contexts::{CodeRequest, ContextRequest},
-    figures,
+    figures, languages,
     request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate, Stdin, WindowSize},
     search::GrepRequest,
 };
@@ -22,7 +23,8 @@ const MAX_CODE: usize = 8 << 20;
 const MAX_LIST: u32 = 100_000;
 const MAX_METADATA_BYTES: usize = 64 << 10;
 
-pub(crate) fn create(request: &CreateRequest) -> Result<()> {
+/// Whether a sandbox can be asked for like this.
+pub fn create(request: &CreateRequest) -> Result<()> {
     if let Some(name) = &request.name {
         self::name(name)?;
     }
@@ -38,7 +40,8 @@ pub(crate) fn update(update: &SandboxUpdate) -> Result<()> {
     update.metadata.as_ref().map_or(Ok(()), metadata)
 }
 
-pub(crate) fn run(request: &RunRequest) -> Result<()> {
+/// Whether a one-shot can be asked for like this.
+pub fn run(request: &RunRequest) -> Result<()> {
     spec(&request.spec)?;
     metadata(&request.metadata)?;
     exec(&request.exec)?;
@@ -221,6 +224,7 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
     for (field, text) in [("work_dir", &spec.work_dir), ("user.home", &spec.user.home)] {
         directory(field, text)?;
     }
+    recipe(&spec.recipe)?;
     let user = &spec.user;
     if user.uid > 65_535 || user.gid > 65_535 {
         return Err(Error::invalid("invalid_user", "fields `user.uid` and `user.gid` are 0 to 65535"));
@@ -232,6 +236,43 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
             "invalid_user",
             "field `user.name` is 1 to 32 characters of a-z, 0-9, `_` and `-`, beginning with a letter",
         ));
+    }
+    Ok(())
+}
+
+fn recipe(recipe: &Recipe) -> Result<()> {
+    let invalid = |message: String| Err(Error::invalid("invalid_setup", message));
+    if recipe.setup.len() > SETUP_STEPS {
+        return invalid(format!("field `setup` has {} commands, allowed are {SETUP_STEPS}", recipe.setup.len()));
+    }
+    for (index, step) in recipe.setup.iter().enumerate() {
+        let field = format!("setup[{index}]");
+        let argv = match &step.command {
+            SetupCommand::Shell(line) => std::slice::from_ref(line),
+            SetupCommand::Argv(argv) => argv,
+        };
+        if argv.first().is_none_or(String::is_empty) {
+            return invalid(format!("field `{field}` is empty; it is a command line for the shell, or a program with its arguments"));
+        }
+        arguments(&field, argv)?;
+        if step.within.is_zero() || step.within > SETUP_STEP_WITHIN {
+            let (given, most) = (figures::seconds(step.within), figures::seconds(SETUP_STEP_WITHIN));
+            let message = format!("field `{field}.timeout_s` is {given}, allowed is more than 0 and at most {most}");
+            return Err(Error::invalid("limit_out_of_range", message));
+        }
+    }
+    for (name, words) in &recipe.interpreters {
+        let shown = figures::tamed(name, 64);
+        if languages::known_language(name) != Some(name) {
+            let message = format!("field `interpreters` names `{shown}`, which is no language here; there are {}", languages::names());
+            return Err(Error::invalid("unknown_language", message));
+        }
+        let field = format!("interpreters.{shown}");
+        if !(1..=INTERPRETER_WORDS).contains(&words.len()) || words[0].is_empty() || words[0] == CODE_FILE {
+            let message = format!("field `{field}` is a program and what it is called with, 1 to {INTERPRETER_WORDS} words");
+            return Err(Error::invalid("invalid_argv", message));
+        }
+        arguments(&field, words)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use caisson_core::{Image, KeyHash};
 use caisson_image::ImageStore;
 
-use crate::{Auth, Public};
+use crate::{Auth, Public, templates::TemplateFolder};
 
 /// What clients of other systems ask for when they ask for nothing.
 const ALIASES: [&str; 4] = ["python:3.10-slim", "boxed-python:3.9", "modbox/code-exec", "modbox/ubuntu"];
@@ -26,6 +26,8 @@ pub struct Config {
     pub image_aliases: BTreeMap<String, Image>,
     /// Where images beside `host` are. Absent where there are none.
     pub images: Option<ImageStore>,
+    /// Where the operator's templates are. Absent where there are none.
+    pub templates: Option<TemplateFolder>,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
     pub body_limit: usize,
     /// A connection must deliver the head of each request within this time.
@@ -50,6 +52,7 @@ impl Config {
             sandbox_key: None,
             image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
             images: None,
+            templates: None,
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),
             body_stall: Duration::from_secs(60),

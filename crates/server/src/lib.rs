@@ -25,6 +25,7 @@ mod routes;
 mod server;
 mod socket;
 mod sse;
+pub mod templates;
 #[cfg(test)]
 mod testing;
 mod webhooks;

@@ -41,6 +41,7 @@ use crate::{
         (name = "files", description = "Files inside a sandbox"),
         (name = "ports", description = "What listens inside a sandbox"),
         (name = "images", description = "What sandboxes are made of"),
+        (name = "templates", description = "Named recipes for sandboxes"),
         (name = "events", description = "What happens to sandboxes and executions"),
         (name = "webhooks", description = "Addresses that are told what happens"),
         (name = "keys", description = "Keys, tenants and their quotas"),

@@ -92,6 +92,10 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Admin, routes!(native::images::import::import)),
         route(Access::Admin, routes!(native::images::gc)),
         route(Access::Admin, routes!(native::images::delete)),
+        // Those of a tenant are its admin's to change.
+        route(Access::Key, routes!(native::templates::list)),
+        route(Access::Key, routes!(native::templates::get)),
+        route(Access::Admin, routes!(native::templates::put, native::templates::delete)),
         route(Access::Admin, routes!(native::keys::create, native::keys::list)),
         route(Access::Admin, routes!(native::keys::delete)),
         route(Access::Admin, routes!(native::tenants::list)),

@@ -7,6 +7,7 @@ use caisson_server::native::types::DoctorBody;
 use clap::Args;
 
 use crate::{
+    config::Here,
     embedded::{self, Output},
     output, printable,
     signals::Signals,
@@ -41,7 +42,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         let engine = embedded::open(backend, &scratch, Output::Collected, None).await?;
         let examined = spinner("attacking sandboxes", caisson_engine::doctor::examine(&engine));
         let result = tokio::select! {
-            report = examined => report.map_err(anyhow::Error::from).and_then(|report| tell(&report.into(), args.json)),
+            report = examined => report.map_err(anyhow::Error::from).and_then(|report| {
+                let mut report = DoctorBody::from(report);
+                report.warnings.extend(broken_templates());
+                tell(&report, args.json)
+            }),
             // Sandboxes end with the engine, below.
             signal = signals.next() => Ok(status::of_signal(signal)),
         };
@@ -50,6 +55,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     });
     runtime.shutdown_background();
     code
+}
+
+/// Where there is no place for templates, there are none.
+fn broken_templates() -> Vec<String> {
+    Here::find().map(|here| here.templates().broken()).unwrap_or_default()
 }
 
 fn tell(report: &DoctorBody, json: bool) -> Result<ExitCode> {

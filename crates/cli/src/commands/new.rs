@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use caisson_server::native::types::{CreateBody, Policy, SandboxBody};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use http::Method;
 
 use crate::{
@@ -23,16 +23,19 @@ Examples:
 
 /// Make a sandbox that stays until it is removed or its time is over
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, group(ArgGroup::new("made_of").args(["image", "template"]).multiple(true)))]
 pub(crate) struct NewArgs {
     /// A name, unique among living sandboxes
     #[arg(long)]
     name: Option<String>,
+    /// Template that it is made from: what it says holds where nothing is said here
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
     /// Image that it is made from [default: host]
     #[arg(long)]
     image: Option<String>,
     /// Whether the server gets the image from its registry first: `never`, `missing` or `always`; takes an admin's key [default: never]
-    #[arg(long, value_name = "WHEN", requires = "image")]
+    #[arg(long, value_name = "WHEN", requires = "made_of")]
     pull: Option<Policy>,
     /// A variable for every program in it; may repeat
     #[arg(short, long, value_name = "NAME=VALUE")]
@@ -70,6 +73,7 @@ pub(crate) struct NewArgs {
 pub(crate) fn run(args: NewArgs) -> Result<ExitCode> {
     let body = CreateBody {
         name: args.name,
+        template: args.template,
         image: args.image,
         pull: args.pull.map(|policy| policy.as_str().to_owned()),
         limits: args.limits.to_body(),

@@ -12,8 +12,9 @@ use caisson_image::{ImageStore, Reference};
 use caisson_server::{
     Follow,
     native::types::{Policy, RunBody, RunResultBody},
+    templates::{self, Template},
 };
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use crate::{
     args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
@@ -49,17 +50,21 @@ Exit status: the program's own; 128 + N when signal N ended it; 124 when it was 
 #[derive(Debug, Args)]
 #[command(
     after_help = AFTER_HELP,
+    group(ArgGroup::new("made_of").args(["image", "template"]).multiple(true)),
     override_usage = "caisson run [OPTIONS] FILE [ARG]...\n       caisson run [OPTIONS] -l LANG -c CODE [ARG]...\n       \
                       caisson run [OPTIONS] -l LANG - [ARG]...\n       caisson run [OPTIONS] -- PROGRAM [ARG]..."
 )]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) program: ProgramArgs,
+    /// Template of this machine that the sandbox is made from: what it says holds where nothing is said here
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
     /// Image that the sandbox is made from [default: host]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Whether to get the image from its registry first: `missing`, where it is not on this machine; `always` or `never` [default: missing]
-    #[arg(long, value_name = "WHEN", requires = "image")]
+    #[arg(long, value_name = "WHEN", requires = "made_of")]
     pull: Option<Policy>,
     /// Put a file in, under its own name in the work directory or at DST; may repeat
     #[arg(long, value_name = "SRC[:DST]")]
@@ -153,7 +158,9 @@ async fn provided(here: Here, name: &str, policy: Policy) -> Result<ImageStore> 
 
 /// What the engine is asked for, and whether standard input is used up by the code.
 fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
-    let program = program::of(&args.program, args.words, args.behind_dashes, args.image.is_some())?;
+    let template = args.template.as_deref().map(template).transpose()?;
+    let has_image = args.image.is_some() || template.as_ref().is_some_and(|template| template.recipe.image.is_some());
+    let program = program::of(&args.program, args.words, args.behind_dashes, has_image)?;
     let files = args.file.iter().map(FileArg::read).collect::<Result<Vec<InputFile>>>()?;
     let body = RunBody {
         cmd: program.cmd,
@@ -172,9 +179,24 @@ fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
         user: args.user,
         ..RunBody::default()
     };
-    let mut request = body.into_request()?;
+    let mut request = match template {
+        Some(template) => template.run(body)?,
+        None => body.into_request()?,
+    };
     request.files = files;
     Ok((request, program.stdin_is_code))
+}
+
+/// The template of this machine that has this name.
+fn template(name: &str) -> Result<Template> {
+    let folder = Here::find()?.templates();
+    if let Ok(name) = name.parse()
+        && let Some(template) = templates::of_operator(&folder, &name)?
+    {
+        return Ok(template);
+    }
+    let there: Vec<String> = folder.all().into_iter().map(|(name, _)| name).collect();
+    Err(templates::unknown(name, &there).into())
 }
 
 async fn one_shot(engine: &Engine, mut request: RunRequest, stdin_is_code: bool, json: bool) -> Result<ExitCode> {

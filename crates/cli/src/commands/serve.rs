@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use caisson_engine::{Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
-use caisson_server::{Auth, BindError, Server};
+use caisson_server::{Auth, BindError, Server, templates::TemplateFolder};
 use caisson_store::Sqlite;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -198,6 +198,7 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
     server_config.images = Some(images);
+    server_config.templates = Some(templates(data_dir).await?);
     server_config.image_aliases.extend(config.image_aliases.clone());
     let server = match Server::bind(server_config, engine.clone()).await {
         Ok(server) => server,
@@ -231,6 +232,14 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
         }
         () = tokio::time::sleep(STOP_WITHIN) => Err(anyhow!("the server did not stop within {} s; the kernel holds some of it", STOP_WITHIN.as_secs())),
     }
+}
+
+/// The operator's templates. Those that cannot be used are told in the log, now and whenever they change.
+async fn templates(data_dir: &DataDir) -> Result<TemplateFolder> {
+    let folder = TemplateFolder::new(data_dir.templates());
+    let looked_at = folder.clone();
+    tokio::task::spawn_blocking(move || drop(looked_at.all())).await.context("cannot read the templates")?;
+    Ok(folder)
 }
 
 /// Why it cannot listen, and what to do about it.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use caisson_image::{Limits, Options, Registries, Registry};
+use caisson_server::templates::TemplateFolder;
 
 use super::{
     Problems,
@@ -67,11 +68,12 @@ fn checked(host: &str, registry: Registry) -> Result<(String, Registry), String>
     Ok((host.to_owned(), registry))
 }
 
-/// The images of this machine, for commands that need no server.
+/// The images and templates of this machine, for commands that need no server.
 #[derive(Debug)]
 pub(crate) struct Here {
     /// Where they are.
     pub(crate) directory: PathBuf,
+    templates: PathBuf,
     pub(crate) options: Options,
 }
 
@@ -88,7 +90,9 @@ impl Here {
         let data_dir = reader.get(Setting::DataDir, values::directory).or_else(|| surroundings.data_dir());
         let options = read(&mut reader, surroundings);
         match data_dir {
-            Some(data_dir) if problems.is_empty() => Ok(Self { directory: data_dir::images(&data_dir), options }),
+            Some(data_dir) if problems.is_empty() => {
+                Ok(Self { directory: data_dir::images(&data_dir), templates: data_dir::templates(&data_dir), options })
+            }
             None if problems.is_empty() => {
                 Err(Problems(vec!["there is no directory for images, because HOME is not set; set CAISSON_DATA_DIR".to_owned()]))
             }
@@ -96,9 +100,14 @@ impl Here {
         }
     }
 
-    /// Where they are.
+    /// Where the images are.
     pub(crate) fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// The operator's templates.
+    pub(crate) fn templates(&self) -> TemplateFolder {
+        TemplateFolder::new(self.templates.clone())
     }
 }
 

@@ -1,6 +1,9 @@
 //! For which languages there are contexts, and how the interpreter of each is started.
 
+use std::collections::BTreeMap;
+
 use caisson_core::{Error, Result};
+use caisson_wire::CODE_FILE;
 
 use super::Driver;
 use crate::languages::{self, Found};
@@ -18,6 +21,8 @@ struct Builtin {
     source: &'static str,
     /// Cannot move its channel to another descriptor by itself, so that a shell has to do it.
     moved_by_shell: bool,
+    /// Whether it runs in the program that runs code of the language, which a template may name.
+    same_program: bool,
 }
 
 const BUILTIN: &[Builtin] = &[
@@ -28,6 +33,7 @@ const BUILTIN: &[Builtin] = &[
         arguments: &["-c"],
         source: include_str!("drivers/python.py"),
         moved_by_shell: false,
+        same_program: true,
     },
     Builtin {
         language: "node",
@@ -36,6 +42,7 @@ const BUILTIN: &[Builtin] = &[
         arguments: &["-e"],
         source: include_str!("drivers/node.js"),
         moved_by_shell: true,
+        same_program: true,
     },
     Builtin {
         language: "bash",
@@ -44,6 +51,7 @@ const BUILTIN: &[Builtin] = &[
         arguments: &["--norc", "--noprofile", "-c"],
         source: include_str!("drivers/bash.sh"),
         moved_by_shell: false,
+        same_program: true,
     },
     Builtin {
         language: "r",
@@ -52,6 +60,7 @@ const BUILTIN: &[Builtin] = &[
         arguments: &["--slave", "--no-restore", "--no-save", "-e", "eval(parse(text = commandArgs(TRUE)))", "--args"],
         source: include_str!("drivers/r.R"),
         moved_by_shell: true,
+        same_program: false,
     },
 ];
 
@@ -94,8 +103,15 @@ pub(super) fn programs() -> Vec<String> {
 }
 
 impl Language {
-    /// What to start, given what the image has of [`programs`].
-    pub(super) fn plan(&self, there: &[String]) -> Result<Plan> {
+    /// What to start, given what the image has of [`programs`]. What the template says is taken as it is: a kernel would be another one.
+    pub(super) fn plan(&self, there: &[String], of_template: &BTreeMap<String, Vec<String>>) -> Result<Plan> {
+        if let Some(builtin) = self.builtin.filter(|builtin| builtin.same_program && self.driver != Driver::Jupyter)
+            && let Some(words) = of_template.get(builtin.language)
+        {
+            // The driver stands where the file would.
+            let before = words.iter().map(String::as_str).take_while(|word| *word != CODE_FILE);
+            return Ok(Plan { argv: builtin.in_program(before), without_kernel: self.kernel_missing() });
+        }
         let own = match self.builtin {
             Some(builtin) => builtin.argv(there),
             None => Err(self.unknown(", and this image has no Jupyter kernel for it")),
@@ -143,10 +159,15 @@ impl Builtin {
                 format!("this image has no interpreter for {} (looked for {}); it has {others}", self.language, self.programs.join(", "));
             return Err(Error::invalid("interpreter_missing", message));
         };
+        Ok(self.in_program([*program]))
+    }
+
+    /// The driver in this program.
+    fn in_program<'a>(&self, program: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let moving = ["sh", "-c", "exec \"$0\" \"$@\" 9<&0 </dev/null"];
         let shell = if self.moved_by_shell { &moving[..] } else { &[] };
-        let words = shell.iter().chain([program]).chain(self.arguments).chain([&self.source]);
-        Ok(words.map(|word| (*word).to_owned()).collect())
+        let words = shell.iter().copied().chain(program).chain(self.arguments.iter().copied()).chain([self.source]);
+        words.map(str::to_owned).collect()
     }
 }
 
@@ -156,7 +177,7 @@ mod tests {
 
     fn argv(name: &str, driver: Driver, there: &[&str]) -> Result<Vec<String>> {
         let there: Vec<String> = there.iter().map(|program| (*program).to_owned()).collect();
-        find(name, driver)?.plan(&there).map(|plan| plan.argv)
+        find(name, driver)?.plan(&there, &BTreeMap::new()).map(|plan| plan.argv)
     }
 
     #[test]
@@ -182,6 +203,22 @@ mod tests {
         let missing = argv("bash", Driver::Builtin, &there).unwrap_err();
         assert_eq!(missing.code(), "interpreter_missing");
         assert!(missing.to_string().ends_with("it has python, node"), "{missing}");
+    }
+
+    #[test]
+    fn what_a_template_says_comes_before_kernels_and_what_is_looked_for() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let of_template = BTreeMap::from([
+            ("python".to_owned(), words(&["/opt/venv/bin/python3", "-X", "dev", "{file}", "x"])),
+            ("node".to_owned(), words(&["/opt/node"])),
+            ("r".to_owned(), words(&["/opt/Rscript"])),
+        ]);
+        let there = words(&["python3", "node", "R"]);
+        let plan = |name, driver| find(name, driver).unwrap().plan(&there, &of_template).unwrap().argv;
+        assert_eq!(plan("py", Driver::Auto)[..4], ["/opt/venv/bin/python3", "-X", "dev", "-c"]);
+        assert_eq!(plan("node", Driver::Builtin)[..4], ["sh", "-c", "exec \"$0\" \"$@\" 9<&0 </dev/null", "/opt/node"]);
+        assert_eq!(plan("python", Driver::Jupyter)[..3], ["python3", "-I", "-c"], "a kernel that is asked for is looked for");
+        assert!(!plan("r", Driver::Builtin).contains(&"/opt/Rscript".to_owned()), "contexts of R live in another program than scripts");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Task {
             Ok(there) => there,
             Err(error) => return Err(self.living.failed(error).await),
         };
-        let plan = self.language.plan(&there)?;
+        let plan = self.language.plan(&there, &self.living.recipe.interpreters)?;
         let start = ExecStart {
             argv: plan.argv,
             alternatives: Vec::new(),

@@ -42,6 +42,11 @@ enum Wanted {
     Program(String),
     Shell,
     Language(&'static Language),
+    /// What a template says that a language is run by.
+    OfTemplate {
+        language: &'static str,
+        program: String,
+    },
     /// A name that is not in the table of languages.
     Interpreter(String),
 }
@@ -73,6 +78,10 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
         }
         Program::Code { language, text, args } => {
             let (mut argv, extension, wanted) = match languages::find(&language)? {
+                Found::Known(language) if let Some(words) = living.recipe.interpreters.get(language.name) => {
+                    let wanted = Wanted::OfTemplate { language: language.name, program: words[0].clone() };
+                    (with_file(words), language.extension.to_owned(), wanted)
+                }
                 Found::Known(language) => {
                     let runner = runner(living, agent, language).await?;
                     if !language.must_be_looked_for() {
@@ -117,6 +126,12 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
     };
     let (stdin, timeout, wait_for_readers) = (stdin.unwrap_or_default(), request.timeout, request.wait_for_readers);
     Ok(Prepared { start, first, inline_stdin, stdin, timeout, wait_for_readers, wanted })
+}
+
+/// The words of a template with the code's file behind them, unless they say where it stands.
+fn with_file(words: &[String]) -> Vec<String> {
+    let file = (!words.iter().any(|word| word == CODE_FILE)).then(|| CODE_FILE.to_owned());
+    words.iter().cloned().chain(file).collect()
 }
 
 /// The first runner that the image has, where it matters which; otherwise the agent looks while it starts.
@@ -175,6 +190,11 @@ async fn missing(agent: &AgentClient, wanted: &Wanted) -> Error {
         Wanted::Program(name) => {
             let message = format!("program `{}` is not in this image; give its path, or another program", figures::tamed(name, 200));
             return Error::invalid("program_not_found", message);
+        }
+        Wanted::OfTemplate { language, program } => {
+            let program = figures::tamed(program, 200);
+            let message = format!("its template has {language} run by `{program}`, and there is no such program in the sandbox");
+            return Error::invalid("interpreter_missing", message);
         }
         Wanted::Shell => return Error::invalid("program_not_found", "this image has neither `bash` nor `sh`; use `cmd`"),
         Wanted::Language(language) => {

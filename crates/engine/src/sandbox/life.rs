@@ -218,7 +218,7 @@ impl Life {
             true => Instant::now() + idle.max(WHILE_IN_USE),
             false => self.activity.last_used() + idle,
         });
-        let launch = (sandbox.state == State::Creating).then(|| born + LAUNCH_WITHIN);
+        let launch = (sandbox.state == State::Creating).then(|| born + launch_within(&sandbox));
         [lifetime, idle, launch].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -231,8 +231,8 @@ impl Life {
         {
             return Some(End::new(TombstoneReason::Lifetime, format!("its lifetime of {} is over", figures::seconds(lifetime))));
         }
-        if sandbox.state == State::Creating && age >= LAUNCH_WITHIN {
-            let message = format!("its agent did not answer within {}", figures::seconds(LAUNCH_WITHIN));
+        if sandbox.state == State::Creating && age >= launch_within(&sandbox) {
+            let message = format!("it was not ready within {}", figures::seconds(launch_within(&sandbox)));
             return Some(End::new(TombstoneReason::LaunchFailed, message));
         }
         let idle = sandbox.time_limits.idle_timeout?;
@@ -367,4 +367,9 @@ fn step(sandbox: &mut Sandbox, event: Event) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// From the request until it is ready: set-up comes on top.
+fn launch_within(sandbox: &Sandbox) -> Duration {
+    LAUNCH_WITHIN + sandbox.spec.recipe.longest_setup()
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use caisson_core::{
-    Backend, BackendError, Error, Image, ImageLease, Limits, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone,
+    Backend, BackendError, Error, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone,
     TombstoneReason, Usage,
 };
 use futures::{FutureExt, future::select_all};
@@ -95,6 +95,7 @@ pub(crate) struct Living {
     pub(crate) share: Share,
     pub(crate) work_dir: String,
     pub(crate) image: Image,
+    pub(crate) recipe: Recipe,
     pub(crate) limits: Limits,
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
@@ -146,6 +147,7 @@ impl Living {
             share: Share::of(&sandbox),
             work_dir: sandbox.spec.work_dir.clone(),
             image: sandbox.spec.image.clone(),
+            recipe: sandbox.spec.recipe.clone(),
             limits: sandbox.spec.limits,
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json as Reply;
 use caisson_core::Error;
 
-use crate::{caller::Caller, error::ApiResult, native::types::DoctorBody, params::Params};
+use crate::{caller::Caller, error::ApiResult, native::types::DoctorBody, params::Params, templates};
 
 /// Attacks sandboxes from inside and says of each guarantee whether it held. Takes some seconds; one at a time.
 #[utoipa::path(get, path = "/v1/doctor", operation_id = "doctor", tag = "server",
@@ -23,5 +23,7 @@ pub(crate) async fn doctor(Caller(app): Caller, params: Params) -> ApiResult<Rep
             report
         })
         .await??;
-    Ok(Reply(report.into()))
+    let mut body = DoctorBody::from(report);
+    body.warnings.extend(templates::broken(app.config.templates.as_ref()).await?);
+    Ok(Reply(body))
 }

@@ -20,6 +20,7 @@ pub(crate) mod run;
 pub(crate) mod sandboxes;
 pub(crate) mod search;
 pub(crate) mod stream;
+pub(crate) mod templates;
 pub(crate) mod tenants;
 pub mod types;
 pub(crate) mod watch;

@@ -13,7 +13,7 @@ use crate::{
     follow::Follow,
     json::Json,
     native::{
-        images, output,
+        images, output, templates,
         types::{RunBody, RunResultBody, StartEvent},
     },
     sse::{self, Events, HungUp},
@@ -29,7 +29,10 @@ use crate::{
 ))]
 pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(mut body): Json<RunBody>) -> ApiResult<Response> {
     let policy = body.pull.take();
-    let request = body.into_request()?;
+    let request = match templates::named(&app, body.template.take()).await? {
+        Some(template) => template.run(body)?,
+        None => body.into_request()?,
+    };
     images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     if !sse::wanted(&headers) {

@@ -8,7 +8,7 @@ use caisson_core::{Error, SandboxFilter, SandboxId, State as Stage};
 use caisson_engine::Created;
 use http::StatusCode;
 
-use super::{id::Id, images};
+use super::{id::Id, images, templates};
 use crate::{
     caller::Caller,
     error::{ApiError, ApiResult},
@@ -28,7 +28,10 @@ pub(crate) const MAX_PAGE: u32 = 1000;
 ))]
 pub(crate) async fn create(Caller(app): Caller, Json(mut body): Json<CreateBody>) -> ApiResult<Response> {
     let policy = body.pull.take();
-    let request = body.into_request()?;
+    let request = match templates::named(&app, body.template.take()).await? {
+        Some(template) => template.create(body)?,
+        None => body.into_request()?,
+    };
     images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     let (status, sandbox) = match app.owned(async move { engine.create(request).await }).await?? {

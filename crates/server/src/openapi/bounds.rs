@@ -6,7 +6,9 @@ use caisson_core::{
 };
 use caisson_engine::{
     Driver, GrepRequest, WindowSize,
-    bounds::{HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV, URL_BYTES},
+    bounds::{
+        HOSTNAME_LENGTH, METADATA_PAIRS, NAME_LENGTH, NOTE_LENGTH, PATH_BYTES, RESERVED_ENV, SETUP_STEP_WITHIN, SETUP_STEPS, URL_BYTES,
+    },
 };
 use serde_json::{Value, json};
 use utoipa::{
@@ -18,7 +20,6 @@ use utoipa::{
     },
 };
 
-use crate::dialects;
 use crate::native::{
     archive::Format,
     files::{MAX_DEPTH, MAX_ENTRIES},
@@ -28,9 +29,10 @@ use crate::native::{
         Number as Figure, Policy, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
+use crate::{dialects, templates::TemplateName};
 
 /// What bodies that ask for something have in common.
-const REQUESTS: [&str; 4] = ["CreateContext", "CreateSandbox", "ExecRequest", "RunRequest"];
+const REQUESTS: [&str; 5] = ["CreateContext", "CreateSandbox", "ExecRequest", "Recipe", "RunRequest"];
 
 /// A letter or digit, then those of `more` as well.
 fn begins_plainly(more: &str) -> String {
@@ -39,6 +41,8 @@ fn begins_plainly(more: &str) -> String {
 
 /// Text without NUL.
 const NO_NUL: &str = "^[^\\u0000]*$";
+/// A path from the root, that does not lead up.
+const ABSOLUTE: &str = "^(?!.*/\\.\\.(/|$))/[^\\u0000]*$";
 /// `chmod`'s octal digits for 0 to 0777.
 const MODE: &str = "^(0o)?0*[0-7]{1,3}$";
 /// Addresses of receivers.
@@ -79,6 +83,10 @@ fn figures(document: &mut OpenApi) {
         // What is absent stays as it is, which is no value.
         ("UpdateSandbox", "lifetime_s", None),
         ("UpdateSandbox", "idle_timeout_s", None),
+        // Likewise: what a template does not say is the default of what is made from it.
+        ("Recipe", "lifetime_s", None),
+        ("Recipe", "idle_timeout_s", None),
+        ("Recipe", "timeout_s", None),
         ("CodeRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("ExecRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
         ("RunRequest", "timeout_s", Some(seconds(Some(DEFAULT_TIMEOUT)))),
@@ -90,6 +98,8 @@ fn figures(document: &mut OpenApi) {
     for schema in ["ExecRequest", "RunRequest"] {
         within(property(document, schema, "max_output_bytes"), MIN_OUTPUT_BYTES.into(), MAX_OUTPUT_BYTES.into(), Value::Null);
     }
+    let step = property(document, "SetupStep", "timeout_s");
+    within(step, SHORTEST_TIME.as_secs_f64().into(), SETUP_STEP_WITHIN.as_secs_f64().into(), Value::Null);
     let (low, high) = WindowSize::RANGE;
     for (schema, default) in [("Terminal", Some(TerminalBody::default())), ("ResizeRequest", None)] {
         let default = default.map(|size| (json!(size.cols), json!(size.rows))).unwrap_or_default();
@@ -106,6 +116,14 @@ fn figures(document: &mut OpenApi) {
 fn texts(document: &mut OpenApi) {
     matching(property(document, "CreateSandbox", "name"), 1, NAME_LENGTH, &begins_plainly("._-"));
     matching(property(document, "CreateSandbox", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
+    matching(property(document, "Recipe", "hostname"), 1, HOSTNAME_LENGTH, &begins_plainly(".-"));
+    matching(property(document, "Recipe", "work_dir"), 1, PATH_BYTES, ABSOLUTE);
+    let description = property(document, "Recipe", "description");
+    (description.max_length, description.pattern) = (Some(NOTE_LENGTH), Some(NO_NUL.to_owned()));
+    match schema_of(document, "Recipe").properties.get_mut("setup") {
+        Some(RefOr::T(Schema::Array(setup))) => setup.max_items = Some(SETUP_STEPS),
+        _ => panic!("`setup` of `Recipe` is no list"),
+    }
     matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
     property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
     matching(property(document, "CreateContext", "cwd"), 1, PATH_BYTES, NO_NUL);
@@ -123,8 +141,11 @@ fn texts(document: &mut OpenApi) {
 
 fn choices(document: &mut OpenApi) {
     for schema in ["CreateSandbox", "RunRequest"] {
-        property(document, schema, "image").pattern = Some(format!("^[!-~]{{1,{}}}$", Image::NAME_LENGTH));
+        property(document, schema, "template").pattern = Some(TemplateName::PATTERN.to_owned());
         one_of(property(document, schema, "pull"), &Policy::ALL.map(Policy::as_str));
+    }
+    for schema in ["CreateSandbox", "Recipe", "RunRequest"] {
+        property(document, schema, "image").pattern = Some(format!("^[!-~]{{1,{}}}$", Image::NAME_LENGTH));
         one_of(property(document, schema, "network"), &[Network::None.as_str()]);
         one_of(property(document, schema, "storage"), &[Storage::Memory.as_str(), Storage::Disk.as_str()]);
         one_of(property(document, schema, "user"), &[&UserSpec::default().name, &UserSpec::root().name]);
@@ -159,7 +180,7 @@ fn labels_and_variables(document: &mut OpenApi) {
     for schema in REQUESTS {
         map(property(document, schema, "env"), &format!("^(?!{RESERVED_ENV})[^=\\u0000]+$"));
     }
-    for schema in ["CreateSandbox", "RunRequest", "UpdateSandbox"] {
+    for schema in ["CreateSandbox", "Recipe", "RunRequest", "UpdateSandbox"] {
         let field = property(document, schema, "metadata");
         map(field, "^[^\\u0000]+$");
         field.max_properties = Some(METADATA_PAIRS);
@@ -207,6 +228,9 @@ fn parameters(document: &mut OpenApi) {
                 }
                 ("id", path) if path.starts_with("/v1/tenants/") => {
                     matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN)
+                }
+                ("id", path) if path.starts_with("/v1/templates/") => {
+                    matching(figure_or_text(parameter), 1, TemplateName::MAX_LENGTH, TemplateName::PATTERN)
                 }
                 ("tenant", _) => matching(figure_or_text(parameter), 1, Tenant::MAX_LENGTH, Tenant::PATTERN),
                 ("type", "/v1/events") => one_of(item_of(parameter), &EventKind::ALL.map(EventKind::as_str)),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits, Tombstone,
-    UserSpec,
+    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Recipe, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits,
+    Tombstone, UserSpec,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ struct SpecColumn {
     env: BTreeMap<String, String>,
     #[serde(default)]
     weaker_limits: Vec<String>,
+    /// What the template had done is of no use any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -158,6 +161,7 @@ impl From<&SandboxSpec> for SpecColumn {
             work_dir: spec.work_dir.clone(),
             env: spec.env.clone(),
             weaker_limits: spec.weaker_limits.clone(),
+            template: spec.recipe.template.clone(),
         }
     }
 }
@@ -185,6 +189,7 @@ impl SpecColumn {
             work_dir: self.work_dir,
             env: self.env,
             left_to_image: LeftToImage::default(),
+            recipe: Recipe { template: self.template, ..Recipe::default() },
             weaker_limits: self.weaker_limits,
         })
     }

@@ -8,7 +8,7 @@ mod webhooks;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use caisson_core::{
-    Digest, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Image, ImageConfig, Limits, Outcome, Sandbox, SandboxFilter,
+    Digest, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Image, ImageConfig, Limits, Outcome, Recipe, Sandbox, SandboxFilter,
     SandboxId, SandboxSpec, State, Store, StoreError, StoredImage, StreamTotals, Tenant, TimeLimits, Tombstone, TombstoneReason, UserSpec,
 };
 use futures::future::join_all;
@@ -93,6 +93,7 @@ pub(crate) async fn every_field_comes_back(store: &dyn Store) {
         user: UserSpec { uid: 7, gid: 8, name: "n".to_owned(), home: "/h".to_owned() },
         work_dir: "/w ä".to_owned(),
         env: BTreeMap::from([("A".to_owned(), "x=\"\n\u{1}".to_owned())]),
+        recipe: Recipe { template: Some("t".to_owned()), ..Recipe::default() },
         ..SandboxSpec::default()
     };
     made.time_limits = TimeLimits { lifetime: None, idle_timeout: Some(Duration::from_millis(1500)) };

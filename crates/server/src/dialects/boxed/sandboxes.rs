@@ -45,7 +45,7 @@ const DRIVER: &str = "docker";
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(crate) struct BoxedCreate {
-    /// An image by its name; see `image_aliases` of the configuration
+    /// A template of this server, or an image by its name; see `image_aliases` of the configuration
     template: Option<String>,
     /// Seconds to live, at most 1800; 300 when absent, 0 or negative
     timeout: Option<i64>,
@@ -131,13 +131,17 @@ pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -
         body.metadata.unwrap_or_default().into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
     metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
     let spec = SandboxSpec {
-        image: template::image(app.app(), &app.engine, body.template.as_deref().unwrap_or_default()).await?,
         limits: Limits { memory_bytes: MEMORY_BYTES, disk_bytes: DISK_BYTES, cpu_millis: 1000, ..Limits::default() },
         user: UserSpec::root(),
         work_dir: WORK_DIR.to_owned(),
         left_to_image: LeftToImage { work_dir: false, ..LeftToImage::default() },
         env: BTreeMap::from([("BOXED_AGENT_MODE".to_owned(), DRIVER.to_owned())]),
         ..SandboxSpec::default()
+    };
+    let named = body.template.as_deref().unwrap_or_default();
+    let spec = match template::of_server(app.app(), &app.engine, named).await? {
+        Some(template) => template.over(spec)?,
+        None => SandboxSpec { image: template::image(app.app(), &app.engine, named).await?, ..spec },
     };
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
     let request = CreateRequest { name: None, spec, time_limits, metadata };

@@ -1,16 +1,29 @@
-//! From what a client calls a template to an image.
+//! From what a client calls a template to one of this server, or to an image.
 
 use caisson_core::Image;
 use caisson_engine::Engine;
 use http::StatusCode;
 
 use super::answer::refusal;
-use crate::{app::App, dialects::images, error::ApiResult};
+use crate::{
+    app::App,
+    dialects::images,
+    error::ApiResult,
+    templates::{self, Template},
+};
 
 /// What upstream takes where nothing is asked for.
 const DEFAULT: &str = "python:3.10-slim";
 /// The one bare name that upstream knows.
 const DATA_SCIENCE: (&str, &str) = ("python-data-science", "boxed-python:3.9");
+
+/// A template of this server that is called like this.
+pub(super) async fn of_server(app: &App, engine: &Engine, name: &str) -> ApiResult<Option<Template>> {
+    match name.parse() {
+        Ok(name) => Ok(templates::find(app.config.templates.as_ref(), engine, &name).await?),
+        Err(_) => Ok(None),
+    }
+}
 
 pub(super) async fn image(app: &App, engine: &Engine, template: &str) -> ApiResult<Image> {
     if let Some(image) = images::named(app, engine, template).await? {

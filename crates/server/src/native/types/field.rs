@@ -47,17 +47,29 @@ pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializ
 
 /// A map that names no key twice.
 pub(super) fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    struct Unique(PhantomData<()>);
-    impl<'de> Visitor<'de> for Unique {
-        type Value = BTreeMap<String, String>;
+    unique_map(deserializer, "an object with text values")
+}
+
+/// The same with lists of words.
+pub(super) fn unique_lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    unique_map(deserializer, "an object with lists of words")
+}
+
+fn unique_map<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    struct Unique<T>(&'static str, PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Unique<T> {
+        type Value = BTreeMap<String, T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object with text values")
+            f.write_str(self.0)
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
             let mut map = BTreeMap::new();
-            while let Some((key, value)) = entries.next_entry::<String, String>()? {
+            while let Some((key, value)) = entries.next_entry::<String, T>()? {
                 if map.contains_key(&key) {
                     return Err(de::Error::custom(format_args!("`{key}` is given twice")));
                 }
@@ -66,7 +78,7 @@ pub(super) fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTree
             Ok(map)
         }
     }
-    deserializer.deserialize_map(Unique(PhantomData))
+    deserializer.deserialize_map(Unique(expected, PhantomData))
 }
 
 /// The same where the map may be absent.

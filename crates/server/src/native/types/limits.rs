@@ -38,6 +38,18 @@ pub struct LimitsBody {
 }
 
 impl LimitsBody {
+    /// These limits, and others where nothing is said.
+    pub(super) fn over(self, others: Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.or(others.memory_bytes),
+            cpus: self.cpus.or(others.cpus),
+            pids: self.pids.or(others.pids),
+            disk_bytes: self.disk_bytes.or(others.disk_bytes),
+            disk_inodes: self.disk_inodes.or(others.disk_inodes),
+            open_files: self.open_files.or(others.open_files),
+        }
+    }
+
     /// These limits over the defaults; what is out of range is named with the range.
     pub fn to_core(self) -> Result<Limits> {
         let (default, low, high) = (Limits::default(), Limits::MIN, Limits::MAX);

@@ -129,6 +129,9 @@ pub struct RunBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub max_file_bytes: Option<Whole>,
+    /// A template by its name: what it says holds where the request says nothing; of `env` and `metadata` both are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// `host`, or an image by its name, such as `alpine:3.20`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -184,8 +187,9 @@ impl ExecBody {
 }
 
 impl RunBody {
-    /// What the engine is to run.
+    /// What the engine is to run. A template is looked up before.
     pub fn into_request(self) -> Result<RunRequest> {
+        without_template(self.template.as_deref())?;
         let nothing = self.cmd.is_none() && self.shell.is_none() && self.language.is_none() && self.code.is_none() && self.args.is_none();
         let program = match nothing && self.image.is_some() {
             true => Program::OfImage,
@@ -206,6 +210,14 @@ impl RunBody {
             exec,
             max_file_bytes: self.max_file_bytes.map_or(Ok(DEFAULT_FILE_BYTES), |n| n.within("max_file_bytes", 0, MAX_FILE_BYTES))?,
         })
+    }
+}
+
+/// What a template says must not be left out.
+pub(super) fn without_template(name: Option<&str>) -> Result<()> {
+    match name {
+        None => Ok(()),
+        Some(name) => Err(Error::invalid("unsupported", format!("template `{}` is not looked up here", name.escape_debug()))),
     }
 }
 

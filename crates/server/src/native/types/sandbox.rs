@@ -11,7 +11,7 @@ use super::{
     LimitsBody, Number,
     field::{given, object, unique, unique_if_given},
     milliseconds,
-    program::spec,
+    program::{spec, without_template},
     time,
 };
 
@@ -22,6 +22,9 @@ use super::{
 pub struct CreateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// A template by its name: what it says holds where the request says nothing; of `env` and `metadata` both are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// `host`, or an image by its name, such as `alpine:3.20`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -59,8 +62,9 @@ pub struct CreateBody {
 }
 
 impl CreateBody {
-    /// What the engine is to make.
+    /// What the engine is to make. A template is looked up before.
     pub fn into_request(self) -> Result<CreateRequest> {
+        without_template(self.template.as_deref())?;
         let mut spec = spec(self.image, self.limits, self.network, self.storage, self.user)?;
         spec.env = self.env;
         if let Some(hostname) = self.hostname {
@@ -118,6 +122,9 @@ pub struct SandboxBody {
     /// `creating`, `running`, `stopping` or `ended`.
     pub state: String,
     pub image: String,
+    /// The template that it is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     pub storage: String,
     pub network: String,
     /// Who programs are: `user` or `root`.
@@ -157,6 +164,7 @@ impl From<&Sandbox> for SandboxBody {
             name: sandbox.name.clone(),
             state: sandbox.state.as_str().to_owned(),
             image: spec.image.to_string(),
+            template: spec.recipe.template.clone(),
             storage: spec.storage.as_str().to_owned(),
             network: spec.network.as_str().to_owned(),
             user: spec.user.name.clone(),
@@ -180,7 +188,7 @@ impl From<&Sandbox> for SandboxBody {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Tombstone)]
 pub struct TombstoneBody {
-    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `server_stopped` or `server_lost`.
+    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `setup_failed`, `server_stopped` or `server_lost`.
     pub reason: String,
     /// A sentence with the figure that matters.
     pub message: String,

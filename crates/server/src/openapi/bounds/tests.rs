@@ -22,7 +22,7 @@ fn edges(schema: &Value) -> Edges {
     }
     if let (Some(shortest), Some(longest)) = (schema["minLength"].as_u64(), schema["maxLength"].as_u64()) {
         // A relative path is longer in the end.
-        let begin = if schema["pattern"] == NO_NUL { "/" } else { "a" };
+        let begin = if [NO_NUL, ABSOLUTE].iter().any(|pattern| schema["pattern"] == *pattern) { "/" } else { "a" };
         let long = |length: u64| json!(begin.to_owned() + &"a".repeat(length as usize - 1));
         allowed.extend([shortest, longest].map(long));
         refused.extend([json!(""), long(longest + 1)]);
@@ -102,6 +102,7 @@ async fn r6_8_what_the_document_says_of_figures_and_texts_is_what_holds() {
         ("RunRequest", "POST", "/v1/run".to_owned(), program.clone(), None),
         ("CreateKey", "POST", "/v1/keys".to_owned(), json!({}), None),
         ("CreateWebhook", "POST", "/v1/webhooks".to_owned(), json!({"url": "https://example.com/"}), None),
+        ("Recipe", "PUT", "/v1/templates/x".to_owned(), json!({}), None),
         ("UpdateQuotas", "PATCH", "/v1/tenants/x".to_owned(), json!({}), None),
         ("SignalRequest", "POST", format!("{execution}/signal"), json!({}), None),
         ("ResizeRequest", "POST", format!("{execution}/resize"), json!({"cols": 1, "rows": 1}), None),

@@ -1,0 +1,51 @@
+//! What a template adds to a sandbox beside what every request can say.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// What is done in a new sandbox before anybody gets it, and what runs code there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recipe {
+    /// The template that the sandbox is made from.
+    pub template: Option<String>,
+    /// One after the other, as the sandbox's user. The first that fails ends the sandbox.
+    pub setup: Vec<SetupStep>,
+    /// By the names of languages: the words to which the code's file is added, or in which it stands.
+    pub interpreters: BTreeMap<String, Vec<String>>,
+}
+
+impl Recipe {
+    /// As long as all of its set-up may take.
+    #[must_use]
+    pub fn longest_setup(&self) -> Duration {
+        self.setup.iter().map(|step| step.within).sum()
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetupStep {
+    pub command: SetupCommand,
+    /// It is killed after this long, and has failed.
+    pub within: Duration,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetupCommand {
+    /// A command line for the sandbox's shell.
+    Shell(String),
+    /// A program and its arguments, no shell involved.
+    Argv(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_its_own_time() {
+        let step = |seconds| SetupStep { command: SetupCommand::Shell("true".to_owned()), within: Duration::from_secs(seconds) };
+        assert_eq!(Recipe { setup: vec![step(5), step(7)], ..Recipe::default() }.longest_setup(), Duration::from_secs(12));
+        assert_eq!(Recipe::default().longest_setup(), Duration::ZERO);
+    }
+}
