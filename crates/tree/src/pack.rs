@@ -202,7 +202,7 @@ fn head(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], stat: &Stat, si
 }
 
 /// Appends up to `most` bytes.
-fn read(file: &OwnedFd, out: &mut Vec<u8>, most: usize) -> rustix::io::Result<usize> {
+pub(crate) fn read(file: &OwnedFd, out: &mut Vec<u8>, most: usize) -> rustix::io::Result<usize> {
     let begin = out.len();
     out.resize(begin + most, 0);
     let result = loop {

@@ -14,7 +14,7 @@ mod write;
 
 pub use read::{Member, Members};
 pub use write::END;
-pub(crate) use write::{header, left_out};
+pub(crate) use write::{About, header, header_of, left_out};
 
 /// The unit of everything.
 pub(crate) const BLOCK: usize = 512;
