@@ -13,9 +13,17 @@ pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 pub(super) const LEFT_OUT: &[u8] = b"CAISSON.left_out";
 /// What eleven octal digits can say, and one more.
 const OCTAL: u64 = 1 << 33;
+/// The same for the seven digits of an id.
+const OCTAL_ID: u32 = 1 << 21;
 
-/// Appends the header of a member, with an extended one in front of it where the plain one cannot say it.
+/// Appends the header of a member that is root's.
 pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64) {
+    owned(out, kind, path, link, mode, size, mtime, (0, 0));
+}
+
+/// Appends the header of a member, with an extended one in front of it where the plain one cannot say it. `owner` is the user and the group.
+#[expect(clippy::too_many_arguments, reason = "the fields of one header")]
+pub fn owned(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64, owner: (u32, u32)) {
     let mut records = Vec::new();
     let name = split(path);
     if name.is_none() {
@@ -29,6 +37,11 @@ pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mo
     }
     if !(0..OCTAL as i64).contains(&mtime) {
         add(&mut records, b"mtime", mtime.to_string().as_bytes());
+    }
+    for (name, id) in [(&b"uid"[..], owner.0), (b"gid", owner.1)] {
+        if id >= OCTAL_ID {
+            add(&mut records, name, id.to_string().as_bytes());
+        }
     }
     if !records.is_empty() {
         if std::str::from_utf8(path).is_err() || std::str::from_utf8(link).is_err() {
@@ -47,7 +60,7 @@ pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mo
     };
     let (prefix, name) = name.unwrap_or((b"", &path[..path.len().min(field::NAME.len())]));
     let link = &link[..link.len().min(field::LINK.len())];
-    block(out, letter, prefix, name, link, mode, size, mtime.clamp(0, OCTAL as i64 - 1));
+    block(out, letter, prefix, name, link, mode, size, mtime.clamp(0, OCTAL as i64 - 1), owner);
 }
 
 /// Appends what is told of those that are not in the archive, if there are any, as a part of the header that follows. (A global one, behind
@@ -67,7 +80,7 @@ pub(crate) fn left_out(out: &mut Vec<u8>, left_out: &LeftOuts) {
 }
 
 fn extended(out: &mut Vec<u8>, kind: u8, records: &[u8]) {
-    block(out, kind, b"", b"PaxHeaders/caisson", b"", 0o644, records.len() as u64, 0);
+    block(out, kind, b"", b"PaxHeaders/caisson", b"", 0o644, records.len() as u64, 0, (0, 0));
     out.extend_from_slice(records);
     out.resize(out.len() + padding(records.len() as u64), 0);
 }
@@ -87,16 +100,16 @@ fn add(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the fields of one block")]
-fn block(out: &mut Vec<u8>, kind: u8, prefix: &[u8], name: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64) {
+fn block(out: &mut Vec<u8>, kind: u8, prefix: &[u8], name: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64, owner: (u32, u32)) {
     let begin = out.len();
     out.resize(begin + BLOCK, 0);
     let block = &mut out[begin..];
     let mut set = |field: std::ops::Range<usize>, bytes: &[u8]| block[field.start..][..bytes.len()].copy_from_slice(bytes);
     set(field::NAME, name);
     set(field::MODE, format!("{mode:07o}").as_bytes());
-    // Owners of one machine mean nothing on another.
-    set(field::UID, b"0000000");
-    set(field::GID, b"0000000");
+    for (field, id) in [(field::UID, owner.0), (field::GID, owner.1)] {
+        set(field, format!("{:07o}", id.min(OCTAL_ID - 1)).as_bytes());
+    }
     if size < OCTAL {
         set(field::SIZE, format!("{size:011o}").as_bytes());
     } else {
