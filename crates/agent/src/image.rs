@@ -8,9 +8,9 @@ use std::{
     io::{self, Read, Write},
 };
 
-use caisson_wire::{AgentConfig, OfImage, Refusal, RefusalCode};
+use caisson_wire::{AgentConfig, Given, OfImage, Refusal, RefusalCode};
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, mkdir, open, openat2, stat},
+    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, lstat, mkdir, open, openat2, stat},
     io::Errno,
 };
 
@@ -43,6 +43,35 @@ pub(crate) fn settle(config: &mut AgentConfig) -> Result<(), Refusal> {
             .map_err(|error| bad(format!("`{}` cannot be made a directory of the sandbox: {error}", directory.escape_default())))?;
     }
     Ok(())
+}
+
+/// What the launcher and [`settle`] make in every root of an image, where it is not there. None of it is a change that anybody made.
+const GIVEN: [&str; 7] = ["", "etc", "etc/hostname", "etc/hosts", "etc/passwd", "etc/resolv.conf", "tmp"];
+
+/// What there is of it, home and work dir included, and how it is now. To be asked before any program runs.
+pub(crate) fn given(config: &AgentConfig) -> Vec<Given> {
+    if config.of_image.is_none() {
+        return Vec::new();
+    }
+    let mut paths: Vec<String> = GIVEN.map(str::to_owned).to_vec();
+    for directory in [&config.home, &config.work_dir] {
+        // Links of the image lead elsewhere, and there they were made.
+        let Some(real) = std::fs::canonicalize(directory).ok().and_then(|real| real.to_str().map(str::to_owned)) else { continue };
+        let real = real.trim_start_matches('/');
+        let ends = real.char_indices().filter(|(_, c)| *c == '/').map(|(index, _)| index).chain([real.len()]);
+        paths.extend(ends.map(|end| real[..end].to_owned()));
+    }
+    paths.sort();
+    paths.dedup();
+    paths.into_iter().filter_map(look).collect()
+}
+
+fn look(path: String) -> Option<Given> {
+    let stat = lstat(format!("/{path}")).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let size = if is_file { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+    let (mode, uid, gid) = (stat.st_mode, stat.st_uid, stat.st_gid);
+    Some(Given { path, mode, uid, gid, size, changed_s: stat.st_ctime, changed_ns: stat.st_ctime_nsec })
 }
 
 fn bad(message: impl Into<String>) -> Refusal {

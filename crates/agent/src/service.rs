@@ -72,6 +72,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
     let answer = match (method, path.as_str()) {
         (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
         (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
+        (Method::GET, "/given") => Ok(json(&agent.given)),
         (Method::POST, "/which") => which(&agent, request).await,
         (Method::PUT, "/files") => files::write(&agent, request).await,
         (Method::GET, "/files") => files::read(&agent, &request).await,

@@ -6,7 +6,7 @@ use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AGENT_UID, AgentConfig, Refusal, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
 use crate::{confine::confine, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
@@ -26,6 +26,8 @@ pub(crate) struct Agent {
     pub(crate) namespace: Option<OwnedFd>,
     /// What is wrong with the image of this sandbox, so that every request is answered with it.
     pub(crate) unfit: Option<Refusal>,
+    /// What there was before any program ran.
+    pub(crate) given: GivenList,
     /// Whether this is the first process of a sandbox. Elsewhere, which is for development, walls that need one are missing.
     pub(crate) first: bool,
     /// Whether programs run without a filter, or as the agent; see above.
@@ -53,6 +55,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (stream, mut config) = configuration(stream)?;
     let unfit = image::settle(&mut config).err();
+    let given = GivenList { entries: image::given(&config) };
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
     process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
@@ -75,6 +78,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
             tunnels: Tunnels::default(),
             namespace,
             unfit,
+            given,
             first,
             unfiltered,
             unchanged,

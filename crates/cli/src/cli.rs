@@ -6,10 +6,10 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs, exec::ExecArgs,
-        fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs,
-        ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs, tenant::TenantCommand,
-        update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
+        commit::CommitArgs, completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs,
+        exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs,
+        port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs,
+        tenant::TenantCommand, update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
     },
     printable, status,
 };
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Update(UpdateArgs),
     Rm(RmArgs),
     Cp(CpArgs),
+    Commit(CommitArgs),
     #[command(subcommand)]
     Fs(FsCommand),
     Logs(LogsArgs),

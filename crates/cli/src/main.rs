@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => commands::ls::run(args),
         Command::Update(args) => commands::update::run(args),
         Command::Rm(args) => commands::rm::run(args),
+        Command::Commit(args) => commands::commit::run(args),
         Command::Cp(args) => commands::cp::run(args),
         Command::Fs(command) => commands::fs::run(command),
         Command::Kill(args) => commands::kill::run(args),

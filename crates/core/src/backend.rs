@@ -48,6 +48,25 @@ pub struct Usage {
     pub refused_starts: u64,
 }
 
+/// Something that a sandbox had before any of its programs ran, as it was then: its agent's word, which concerns its own image alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Below the root; empty for the root.
+    pub path: String,
+    /// What it is and its permission bits.
+    pub mode: u32,
+    /// Ids inside.
+    pub uid: u32,
+    pub gid: u32,
+    /// Of files.
+    pub size: u64,
+    /// When it was changed last: seconds since 1970 and nanoseconds.
+    pub changed: (i64, u64),
+}
+
+/// A tar that may be read for as long as it takes, by whoever may block.
+pub type Changes = Box<dyn std::io::Read + Send>;
+
 /// How the first process of a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
@@ -88,6 +107,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What it has used; `None` when the backend knows nothing of it.
     async fn usage(&self, id: SandboxId) -> Option<Usage>;
+
+    /// What the programs of a living sandbox have changed over the layers of its image, as a tar in the form of a layer. They stand still until
+    /// it is read or dropped, for half a minute at most. `given` is what was there before any of them ran: it is not in the tar unless it was
+    /// changed. A tar that is not whole ends with an error of the stream that says why.
+    async fn changes(&self, id: SandboxId, given: &[Given]) -> Result<Changes, BackendError> {
+        let _ = given;
+        Err(BackendError::Unsupported(format!("the backend `{}` cannot say what has changed in sandbox `{id}`", self.name())))
+    }
 
     /// Ground truth after a crash: everything this backend has something of.
     async fn list(&self) -> Result<Vec<Observed>, BackendError>;

@@ -24,7 +24,7 @@ mod uuid;
 mod webhook;
 
 pub use answer::KeptAnswer;
-pub use backend::{AgentIo, AgentStream, Backend, BackendError, Death, Observed, Usage};
+pub use backend::{AgentIo, AgentStream, Backend, BackendError, Changes, Death, Given, Observed, Usage};
 pub use document::Document;
 pub use error::{Denied, Error, Result};
 pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};

@@ -12,6 +12,7 @@ mod activity;
 mod agent_client;
 mod answers;
 pub mod bounds;
+mod commit;
 mod config;
 mod contexts;
 mod core;
@@ -41,6 +42,7 @@ mod validate;
 mod waiting;
 mod webhooks;
 
+pub use commit::Committing;
 pub use config::EngineConfig;
 pub use contexts::{
     CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Driver, Failure, RunningCode, Shown, driver,

@@ -56,6 +56,9 @@ pub enum Error {
     Impossible { place: String, why: String },
     #[error("what is to be imported {why}")]
     Import { why: String },
+    /// Of a sandbox that was to become an image.
+    #[error("what was changed cannot be kept: {why}")]
+    Changes { why: String },
     #[error("it was given up before it was done")]
     GivenUp,
     #[error("cannot {doing} `{path}`")]

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    Collected, Error, Lease, Limits, Logins, Reference, Registries, Source, config, export, import,
+    Changes, Collected, Commit, Error, Lease, Limits, Logins, Reference, Registries, Source, commit, config, export, import,
     progress::Progress,
     pull,
     registry::{Reach, client},
@@ -90,6 +90,12 @@ impl Pull {
     pub async fn finish(self) -> Result<Arc<StoredImage>, Arc<Error>> {
         self.done.await
     }
+}
+
+/// See [`ImageStore::turn`].
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// An image in a list.
@@ -230,6 +236,23 @@ impl ImageStore {
             images.iter().map(|(name, record)| disk.stored(&name.to_string(), record).map(Arc::new)).collect()
         })
         .await
+    }
+
+    /// A turn at unpacking. Whoever makes others stand still for what is then to be unpacked takes it before that.
+    pub async fn turn(&self) -> Turn {
+        Turn { _permit: self.inner.unpacking().await }
+    }
+
+    /// Makes one more image of one that is here and of what was changed over it. It belongs to whom [`Commit`] says.
+    pub async fn commit(&self, _turn: Turn, what: Commit, changes: Changes) -> Result<Inspected, Error> {
+        let budget = Budget::new(self.inner.options.limits);
+        let _give_up = GiveUp(Arc::clone(&budget));
+        let (tenant, name) = (self.tenant.clone(), what.name.clone());
+        let made = move |disk: &Disk| {
+            commit::commit(disk, tenant.as_ref(), &what, changes, &budget).inspect_err(|error| give_room_back(disk, error))
+        };
+        self.with_disk(made).await?;
+        self.inspect(&name).await
     }
 
     /// Writes an image as a tar archive that is an OCI layout and what `docker load` takes, and gives the writer back. Digests stay.

@@ -4,6 +4,7 @@
 //! Everything that comes from outside may mean harm: every digest is verified before anything is kept under it, sizes that are announced
 //! count as much as those that come, and layers are unpacked by `caisson-tree`, which acts through handles alone.
 
+mod commit;
 mod compression;
 mod config;
 mod error;
@@ -19,8 +20,9 @@ mod reference;
 mod registry;
 mod store;
 
+pub use commit::{Changes, Commit, ConfigChange};
 pub use error::Error;
-pub use image_store::{ImageStore, Inspected, InspectedLayer, Listed, Options, Pull};
+pub use image_store::{ImageStore, Inspected, InspectedLayer, Listed, Options, Pull, Turn};
 pub use import::Source;
 pub use login::{Login, Logins};
 pub use progress::{LayerProgress, Phase, Progress};

@@ -84,11 +84,12 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::executions::kill)),
         route(Access::Key, routes!(native::links::create)),
         route(Access::Port, native::ports::every_method()),
-        // What everybody may use, an admin changes; and a pull lets the server ask a host that the caller names.
+        // What everybody may use, an admin changes, and the store has room for all together; and a pull lets the server ask a host that the caller names.
         route(Access::Key, routes!(native::images::list)),
         route(Access::Key, routes!(native::images::inspect)),
         route(Access::Key, routes!(native::images::export::export)),
         makes(Access::Admin, routes!(native::images::pull::pull)),
+        makes(Access::Admin, routes!(native::images::commit::commit)),
         route(Access::Admin, routes!(native::images::import::import)),
         route(Access::Admin, routes!(native::images::gc)),
         route(Access::Admin, routes!(native::images::delete)),

@@ -49,12 +49,12 @@ use crate::{
 /// The highest user and group of images: the agent is the one behind it.
 pub const MAX_ID: u32 = 65_535;
 /// Set-id bits and the sticky one included.
-const BITS: u32 = 0o7777;
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const BITS: u32 = 0o7777;
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// What begins like this is about the directory that it is in.
 const ABOUT: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What all layers of an image may hold together. What is announced counts, so that a bomb ends before it has filled anything.

@@ -6,6 +6,7 @@
 
 mod beneath;
 mod copy;
+mod delta;
 mod draft;
 mod error;
 mod layer;
@@ -19,6 +20,7 @@ mod walk;
 
 pub use beneath::{make_directories, open_beneath};
 pub use copy::{Copied, copy};
+pub use delta::{Delta, Given};
 pub use draft::Draft;
 pub use error::Error;
 pub use layer::{Allowance, Layer, LayerError, MAX_ID, TooMuch};

@@ -14,7 +14,7 @@ use rustix::{
 use crate::{
     Error, LeftOuts, PERMISSIONS,
     error::At,
-    tar::{self, Kind, padding},
+    tar::{self, About, Kind, padding},
     walk::{Visit, Walk},
 };
 
@@ -211,12 +211,12 @@ fn open_body(out: &mut Vec<u8>, file: OwnedFd, path: Vec<u8>, stat: &Stat, owner
 }
 
 fn head(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], stat: &Stat, size: u64, owners: bool) {
-    let (bits, owner) = if owners { (0o7777, (stat.st_uid, stat.st_gid)) } else { (PERMISSIONS, (0, 0)) };
-    tar::owned(out, kind, path, link, stat.st_mode & bits, size, stat.st_mtime, owner);
+    let (bits, user, group) = if owners { (0o7777, stat.st_uid, stat.st_gid) } else { (PERMISSIONS, 0, 0) };
+    tar::header_of(out, kind, path, link, About { mode: stat.st_mode & bits, user, group, size, modified: stat.st_mtime });
 }
 
 /// Appends up to `most` bytes.
-fn read(file: &OwnedFd, out: &mut Vec<u8>, most: usize) -> rustix::io::Result<usize> {
+pub(crate) fn read(file: &OwnedFd, out: &mut Vec<u8>, most: usize) -> rustix::io::Result<usize> {
     let begin = out.len();
     out.resize(begin + most, 0);
     let result = loop {

@@ -349,12 +349,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mine = fs::metadata(directory.path()).unwrap();
         let owner = (mine.uid(), mine.gid());
-        let mut bytes = Vec::new();
-        tar::owned(&mut bytes, Kind::Directory, b"d/", b"", 0o1777, 0, 0, owner);
-        tar::owned(&mut bytes, Kind::File, b"d/f", b"", 0o4751, 0, 0, owner);
-        tar::owned(&mut bytes, Kind::Symlink, b"d/l", b"f", 0o777, 0, 0, owner);
-        let mut foreign = Vec::new();
-        tar::owned(&mut foreign, Kind::File, b"x", b"", 0o600, 0, 0, (65_536, 0));
+        let about = |mode, user, group| tar::About { mode, user, group, size: 0, modified: 0 };
+        let (mut bytes, mut foreign) = (Vec::new(), Vec::new());
+        for (kind, path, link, mode) in
+            [(Kind::Directory, "d/", "", 0o1777), (Kind::File, "d/f", "", 0o4751), (Kind::Symlink, "d/l", "f", 0o777)]
+        {
+            tar::header_of(&mut bytes, kind, path.as_bytes(), link.as_bytes(), about(mode, owner.0, owner.1));
+        }
+        tar::header_of(&mut foreign, Kind::File, b"x", b"", about(0o600, 65_536, 0));
         for whole in [&mut bytes, &mut foreign] {
             whole.extend_from_slice(&tar::END);
         }
@@ -365,7 +367,8 @@ mod tests {
         unpack(bytes).unwrap();
         let of = |name: &str| fs::symlink_metadata(directory.path().join(name)).unwrap();
         assert_eq!((of("d").mode() & 0o7777, of("d/f").mode() & 0o7777), (0o1777, 0o4751));
-        assert_eq!(unpack(foreign).unwrap_err().to_string().contains("65536:0"), true);
+        let error = unpack(foreign).unwrap_err().to_string();
+        assert!(error.contains("65536:0"), "{error}");
     }
 
     #[test]

@@ -175,6 +175,11 @@ impl Walk {
         Ok(readlinkat(self.directory()?, visit.name(), Vec::new())?.into_bytes())
     }
 
+    /// What is walked.
+    pub(crate) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
     /// The directory that the entry that came last is in.
     pub(crate) fn directory(&mut self) -> rustix::io::Result<BorrowedFd<'_>> {
         let level = self.levels.last_mut().ok_or(Errno::NOENT)?;

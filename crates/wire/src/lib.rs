@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `GET /health` | → [`Health`] |
 //! | `POST /exec` | frames ([`frame`]), both directions at once |
+//! | `GET /given` | → [`GivenList`] |
 //! | `POST /which` | [`Which`] → [`Found`] |
 //! | `PUT /files?path=&mode=&mtime=` | bytes → [`FileStat`]; parents are made, the file appears whole or not at all |
 //! | `GET /files?path=&offset=&length=` | → bytes, [`FileStat`] as JSON in the header [`STAT_HEADER`] |
@@ -127,6 +128,28 @@ pub struct InsteadOfCgroup {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub version: u32,
+}
+
+/// What a root that is made of an image had before anybody ran anything in it, beside what the image has: see [`AgentConfig::of_image`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenList {
+    pub entries: Vec<Given>,
+}
+
+/// One entry, as it was then. Whatever is done to it later gives it another time of change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Below the root, without links on the way; empty for the root.
+    pub path: String,
+    /// What it is and its permission bits, as `stat(2)` has them.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of files; 0 for everything else.
+    pub size: u64,
+    /// Its `ctime`: seconds and nanoseconds.
+    pub changed_s: i64,
+    pub changed_ns: u64,
 }
 
 /// What to run: the first frame of `POST /exec`.

@@ -1,6 +1,6 @@
 //! What an agent says about files, checked.
 
-use caisson_core::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
+use caisson_core::{FileEvent, FileKind, FileStat, Given, LeftOut, Listing, Unpacked, Watched};
 use caisson_wire as wire;
 use jiff::Timestamp;
 
@@ -15,6 +15,30 @@ const MAX_PATH: usize = 4096;
 /// What is told of things that were left out.
 const MAX_LEFT_OUT: usize = 100;
 const MAX_REASON: usize = 300;
+
+/// What a sandbox was given, and the bytes of the names, at most.
+const MAX_GIVEN: usize = 300;
+const MAX_GIVEN_BYTES: usize = 64 << 10;
+
+/// What a sandbox had before any program ran, as far as that is believed: what is cut off counts as a change.
+pub(super) fn given(list: wire::GivenList) -> Vec<Given> {
+    let mut room = MAX_GIVEN_BYTES;
+    let mut fits = |path: &str| {
+        room = room.saturating_sub(path.len());
+        room > 0
+    };
+    let entries = list.entries.into_iter().take(MAX_GIVEN).filter(|entry| fits(&entry.path));
+    entries
+        .map(|wire::Given { path, mode, uid, gid, size, changed_s, changed_ns }| Given {
+            path,
+            mode,
+            uid,
+            gid,
+            size,
+            changed: (changed_s, changed_ns),
+        })
+        .collect()
+}
 
 /// The stat, if it can be one.
 pub(super) fn stat(stat: wire::FileStat) -> Result<FileStat, AgentError> {

@@ -13,8 +13,8 @@ mod watch;
 use std::{convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::AgentStream;
-use caisson_wire::{Found, Health, Refusal, VERSION, Which};
+use caisson_core::{AgentStream, Given};
+use caisson_wire::{Found, GivenList, Health, Refusal, VERSION, Which};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http2};
@@ -109,6 +109,12 @@ impl AgentClient {
         let body = serde_json::to_vec(&Which { names: names.clone() }).expect("wire types are plain data");
         let found: Found = self.ask_json(LOOK_WITHIN, Method::POST, "/which".to_owned(), full(body.into()), SMALL_ANSWER).await?;
         Ok(names.into_iter().filter(|name| found.names.contains(name)).collect())
+    }
+
+    /// What its sandbox had before any program ran.
+    pub(crate) async fn given(&self) -> Result<Vec<Given>, AgentError> {
+        let list: GivenList = self.ask_json(LOOK_WITHIN, Method::GET, "/given".to_owned(), empty(), SMALL_ANSWER).await?;
+        Ok(convert::given(list))
     }
 
     /// A whole exchange with an answer in JSON of at most `max` bytes.

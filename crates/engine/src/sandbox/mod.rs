@@ -109,6 +109,8 @@ pub(crate) struct Living {
     agent: watch::Receiver<Option<AgentClient>>,
     recorded: watch::Receiver<Recorded>,
     launch_error: Arc<OnceLock<BackendError>>,
+    /// Held by whoever makes an image of it.
+    pub(crate) committing: Arc<tokio::sync::Mutex<()>>,
     /// Keeps the layers of its image where they are.
     _lease: Option<ImageLease>,
 }
@@ -157,6 +159,7 @@ impl Living {
             agent: agent.subscribe(),
             recorded: recorded.subscribe(),
             launch_error: Arc::clone(&launch_error),
+            committing: Arc::default(),
             _lease: lease,
         });
         core.registry.admit(Arc::clone(&living), purpose, core.config.max_sandboxes, &core.keys.quotas(&living.tenant))?;

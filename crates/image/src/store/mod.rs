@@ -14,7 +14,7 @@ pub use locks::Lease;
 pub(crate) use name::Name;
 pub(crate) use names::{LayerRecord, Record};
 pub use unpack::Limits;
-pub(crate) use unpack::{Budget, GiveUp};
+pub(crate) use unpack::{Budget, GiveUp, Unpacked};
 
 use caisson_core::Tenant;
 

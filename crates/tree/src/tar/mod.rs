@@ -13,7 +13,7 @@ mod read;
 mod write;
 
 pub use read::{Member, Members};
-pub use write::{END, owned};
+pub use write::{About, END, header_of};
 pub(crate) use write::{header, left_out};
 
 /// The unit of everything.

@@ -13,17 +13,27 @@ pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 pub(super) const LEFT_OUT: &[u8] = b"CAISSON.left_out";
 /// What eleven octal digits can say, and one more.
 const OCTAL: u64 = 1 << 33;
-/// The same for the seven digits of an id.
-const OCTAL_ID: u32 = 1 << 21;
 
-/// Appends the header of a member that is root's.
-pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64) {
-    owned(out, kind, path, link, mode, size, mtime, (0, 0));
+/// What a header says of a member beside its names.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    pub mode: u32,
+    /// Up to [`crate::MAX_ID`].
+    pub user: u32,
+    pub group: u32,
+    pub size: u64,
+    /// Seconds.
+    pub modified: i64,
 }
 
-/// Appends the header of a member, with an extended one in front of it where the plain one cannot say it. `owner` is the user and the group.
-#[expect(clippy::too_many_arguments, reason = "the fields of one header")]
-pub fn owned(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64, owner: (u32, u32)) {
+/// Appends the header of a member that is root's. Owners of one machine mean nothing on another.
+pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64) {
+    header_of(out, kind, path, link, About { mode, user: 0, group: 0, size, modified: mtime });
+}
+
+/// Appends the header of a member, with an extended one in front of it where the plain one cannot say it.
+pub fn header_of(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], about: About) {
+    let About { size, modified: mtime, .. } = about;
     let mut records = Vec::new();
     let name = split(path);
     if name.is_none() {
@@ -37,11 +47,6 @@ pub fn owned(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32,
     }
     if !(0..OCTAL as i64).contains(&mtime) {
         add(&mut records, b"mtime", mtime.to_string().as_bytes());
-    }
-    for (name, id) in [(&b"uid"[..], owner.0), (b"gid", owner.1)] {
-        if id >= OCTAL_ID {
-            add(&mut records, name, id.to_string().as_bytes());
-        }
     }
     if !records.is_empty() {
         if std::str::from_utf8(path).is_err() || std::str::from_utf8(link).is_err() {
@@ -60,7 +65,7 @@ pub fn owned(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mode: u32,
     };
     let (prefix, name) = name.unwrap_or((b"", &path[..path.len().min(field::NAME.len())]));
     let link = &link[..link.len().min(field::LINK.len())];
-    block(out, letter, prefix, name, link, mode, size, mtime.clamp(0, OCTAL as i64 - 1), owner);
+    block(out, letter, prefix, name, link, About { modified: mtime.clamp(0, OCTAL as i64 - 1), ..about });
 }
 
 /// Appends what is told of those that are not in the archive, if there are any, as a part of the header that follows. (A global one, behind
@@ -80,7 +85,8 @@ pub(crate) fn left_out(out: &mut Vec<u8>, left_out: &LeftOuts) {
 }
 
 fn extended(out: &mut Vec<u8>, kind: u8, records: &[u8]) {
-    block(out, kind, b"", b"PaxHeaders/caisson", b"", 0o644, records.len() as u64, 0, (0, 0));
+    let about = About { mode: 0o644, user: 0, group: 0, size: records.len() as u64, modified: 0 };
+    block(out, kind, b"", b"PaxHeaders/caisson", b"", about);
     out.extend_from_slice(records);
     out.resize(out.len() + padding(records.len() as u64), 0);
 }
@@ -99,17 +105,16 @@ fn add(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of one block")]
-fn block(out: &mut Vec<u8>, kind: u8, prefix: &[u8], name: &[u8], link: &[u8], mode: u32, size: u64, mtime: i64, owner: (u32, u32)) {
+fn block(out: &mut Vec<u8>, kind: u8, prefix: &[u8], name: &[u8], link: &[u8], about: About) {
+    let About { mode, user, group, size, modified } = about;
     let begin = out.len();
     out.resize(begin + BLOCK, 0);
     let block = &mut out[begin..];
     let mut set = |field: std::ops::Range<usize>, bytes: &[u8]| block[field.start..][..bytes.len()].copy_from_slice(bytes);
     set(field::NAME, name);
     set(field::MODE, format!("{mode:07o}").as_bytes());
-    for (field, id) in [(field::UID, owner.0), (field::GID, owner.1)] {
-        set(field, format!("{:07o}", id.min(OCTAL_ID - 1)).as_bytes());
-    }
+    set(field::UID, format!("{user:07o}").as_bytes());
+    set(field::GID, format!("{group:07o}").as_bytes());
     if size < OCTAL {
         set(field::SIZE, format!("{size:011o}").as_bytes());
     } else {
@@ -119,7 +124,7 @@ fn block(out: &mut Vec<u8>, kind: u8, prefix: &[u8], name: &[u8], link: &[u8], m
         wide[4..].copy_from_slice(&size.to_be_bytes());
         set(field::SIZE, &wide);
     }
-    set(field::MTIME, format!("{mtime:011o}").as_bytes());
+    set(field::MTIME, format!("{modified:011o}").as_bytes());
     set(field::CHECKSUM, b"        ");
     set(field::TYPE..field::TYPE + 1, &[kind]);
     set(field::LINK, link);

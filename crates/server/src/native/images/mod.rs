@@ -2,6 +2,7 @@
 //!
 //! Names have slashes in them, so they stand in a parameter and not in the path.
 
+pub(crate) mod commit;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod pull;

@@ -27,6 +27,7 @@ pub(crate) fn refused(error: &Error) -> ApiError {
         Error::TooBig { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_big"),
         Error::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         Error::Impossible { .. } => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
+        Error::Changes { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_committed"),
         Error::GivenUp => (StatusCode::SERVICE_UNAVAILABLE, "given_up"),
         _ => {
             tracing::error!(error = %chain(error), "The store of images failed: {}", chain(error));

@@ -74,6 +74,17 @@ pub(super) fn unique_if_given<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     unique(deserializer).map(Some)
 }
 
+/// The same where it may be `null` as well.
+pub(super) fn unique_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Unique(BTreeMap<String, String>);
+    impl<'de> Deserialize<'de> for Unique {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            unique(deserializer).map(Self)
+        }
+    }
+    Ok(Option::<Unique>::deserialize(deserializer)?.map(|map| map.0))
+}
+
 /// What a field says in base64.
 pub(super) fn decode(name: &str, text: &str) -> Result<Vec<u8>> {
     STANDARD.decode(text).map_err(|error| Error::invalid("invalid_base64", format!("field `{name}` is not base64: {error}")))

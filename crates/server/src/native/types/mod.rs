@@ -1,6 +1,7 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
 mod archive;
+mod commit;
 mod context;
 mod doctor;
 mod event;
@@ -23,6 +24,7 @@ mod watch;
 mod webhook;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
+pub use commit::{CommitBody, CommitConfigBody};
 pub use context::{CodeBody, CodeErrorBody, CodeResultBody, CodeStartEvent, ContextBody, ContextsBody, CreateContextBody, ShownBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};
 pub use event::{EventBody, LostBody, ReadyBody};

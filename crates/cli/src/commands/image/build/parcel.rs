@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use caisson_tree::{
-    normal,
-    tar::{self, Kind, Member, Members},
+    MAX_ID, normal,
+    tar::{self, About, Kind, Member, Members},
 };
 use sha2::{Digest, Sha256};
 
@@ -130,7 +130,8 @@ impl Entries {
         let link = if let Content::Link(target) = &entry.content { &target[..] } else { b"" };
         let name = if entry.name.is_empty() { b"./" } else { &entry.name[..] };
         let mode = self.dress.mode.unwrap_or(entry.mode);
-        tar::owned(&mut self.out, entry.kind, name, link, mode, size, entry.modified, self.dress.owner.unwrap_or((0, 0)));
+        let (user, group) = self.dress.owner.unwrap_or((0, 0));
+        tar::header_of(&mut self.out, entry.kind, name, link, About { mode, user, group, size, modified: entry.modified });
         self.open = (size > 0).then(|| (content, size, tar::padding(size)));
         Ok(())
     }
@@ -200,8 +201,11 @@ impl Archive {
     }
 
     fn begin(&mut self, member: Member) -> io::Result<()> {
-        let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("the archive has an owner that is no number"));
-        let owner = match self.dress.owner {
+        let id = |id: u64| match u32::try_from(id) {
+            Ok(id) if id <= MAX_ID => Ok(id),
+            _ => Err(io::Error::other(format!("the archive has an owner whose id is above {MAX_ID}; say whose it is to be with --chown"))),
+        };
+        let (user, group) = match self.dress.owner {
             Some(owner) => owner,
             None => (id(member.user)?, id(member.group)?),
         };
@@ -210,7 +214,8 @@ impl Archive {
             _ => member.path,
         };
         let mode = self.dress.mode.filter(|_| member.kind != Kind::Symlink).unwrap_or(member.mode);
-        tar::owned(&mut self.out, member.kind, &name, &member.link, mode, member.size, member.modified.tv_sec, owner);
+        let about = About { mode, user, group, size: member.size, modified: member.modified.tv_sec };
+        tar::header_of(&mut self.out, member.kind, &name, &member.link, about);
         self.inside = member.size > 0;
         self.padding = tar::padding(member.size);
         Ok(())
@@ -317,7 +322,8 @@ mod tests {
         assert!(dressed.iter().all(|member| (member.2, member.3) == (0o755, (7, 8))));
         // And through again.
         let mut archive = Vec::new();
-        tar::owned(&mut archive, Kind::File, b"long/name", b"", 0o4755, 3, 0, (5, 6));
+        let about = About { mode: 0o4755, user: 5, group: 6, size: 3, modified: 0 };
+        tar::header_of(&mut archive, Kind::File, b"long/name", b"", about);
         archive.extend_from_slice(b"abc");
         archive.resize(archive.len() + tar::padding(3), 0);
         archive.extend_from_slice(&tar::END);
