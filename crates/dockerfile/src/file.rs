@@ -33,7 +33,8 @@ impl Dockerfile {
     /// Which stage before `before` is called this, or has this number where numbers count.
     #[must_use]
     pub fn stage(&self, name: &str, before: usize, numbers: bool) -> Option<usize> {
-        let by_name = self.stages[..before].iter().rposition(|stage| stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)));
+        let by_name =
+            self.stages[..before].iter().rposition(|stage| stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)));
         by_name.or_else(|| name.parse().ok().filter(|number| numbers && *number < before))
     }
 }
@@ -81,10 +82,14 @@ mod tests {
     fn stages_have_steps() {
         let file = parse("ARG V=1\nFROM a:$V AS first\nRUN x\n\nFROM first\nCOPY --from=0 a b\n").unwrap();
         assert_eq!(file.args, [(1, "V".to_owned(), Some("1".to_owned()))]);
-        let lines: Vec<_> = file.stages.iter().map(|stage| (stage.line, stage.image.as_str(), stage.steps.len(), stage.steps[0].line)).collect();
+        let lines: Vec<_> =
+            file.stages.iter().map(|stage| (stage.line, stage.image.as_str(), stage.steps.len(), stage.steps[0].line)).collect();
         assert_eq!(lines, [(2, "a:$V", 1, 3), (5, "first", 1, 6)]);
         assert_eq!(file.stage("FIRST", 1, false), Some(0));
-        assert_eq!((file.stage("first", 0, true), file.stage("0", 1, true), file.stage("0", 1, false), file.stage("1", 1, true)), (None, Some(0), None, None));
+        assert_eq!(
+            (file.stage("first", 0, true), file.stage("0", 1, true), file.stage("0", 1, false), file.stage("1", 1, true)),
+            (None, Some(0), None, None)
+        );
     }
 
     #[test]

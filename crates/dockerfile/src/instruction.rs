@@ -356,7 +356,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let all = copy("COPY --from=build --chown=1:2 --chmod=755 a b/ /c/");
-        assert_eq!((all.from.as_deref(), all.chown.as_deref(), all.chmod.as_deref(), all.add), (Some("build"), Some("1:2"), Some("755"), false));
+        assert_eq!(
+            (all.from.as_deref(), all.chown.as_deref(), all.chmod.as_deref(), all.add),
+            (Some("build"), Some("1:2"), Some("755"), false)
+        );
         assert_eq!(all.sources, [Source::Path("a".to_owned()), Source::Path("b/".to_owned())]);
         assert_eq!(copy("ADD [\"a b\", \"/c d\"]").destination, "/c d");
     }

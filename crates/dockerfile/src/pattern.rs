@@ -77,10 +77,8 @@ impl Pattern {
                             self.enter(&mut next, at + 1);
                         }
                     }
-                    Token::Set(ranges, negated) if c != '/' => {
-                        if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
-                            self.enter(&mut next, at + 1);
-                        }
+                    Token::Set(ranges, negated) if c != '/' && ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated => {
+                        self.enter(&mut next, at + 1);
                     }
                     _ => {}
                 }

@@ -54,9 +54,7 @@ pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
 /// The same with a server that is known.
 pub(crate) fn talk_to<T, F: Future<Output = Result<T>>>(target: Target, work: impl FnOnce(Client) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(async {
-        work(Client::new(target)).await
-    });
+    let result = runtime.block_on(async { work(Client::new(target)).await });
     // A write to a pipe that nobody empties may go on for ever.
     runtime.shutdown_background();
     result

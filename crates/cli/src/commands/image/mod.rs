@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use self::{build::BuildArgs, export::ExportArgs, gc::GcArgs, import::ImportArgs, inspect::InspectArgs, ls::LsArgs, pull::PullArgs, rm::RmArgs};
+use self::{
+    build::BuildArgs, export::ExportArgs, gc::GcArgs, import::ImportArgs, inspect::InspectArgs, ls::LsArgs, pull::PullArgs, rm::RmArgs,
+};
 
 const AFTER_HELP: &str = "\
 These commands work on the images of this machine, which are those of `caisson run` and of a server with the same data directory: \

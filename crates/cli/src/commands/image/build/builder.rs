@@ -1,6 +1,6 @@
 //! A build: stage by stage, step by step.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use caisson_dockerfile::{Dockerfile, Form, Pair, Problem, Step, What};
@@ -53,7 +53,7 @@ pub(super) struct Builder<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) plan: &'a Plan,
     pub(super) globals: &'a Globals,
-    pub(super) context: &'a Context,
+    pub(super) context: Arc<Context>,
     pub(super) workshop: &'a Workshop<'a>,
     pub(super) told: Told,
     /// Whether steps that have been done before are done again.
@@ -71,7 +71,7 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub(super) fn new(
         (file, plan, globals): (&'a Dockerfile, &'a Plan, &'a Globals),
-        context: &'a Context,
+        context: Arc<Context>,
         workshop: &'a Workshop<'a>,
         told: Told,
     ) -> Self {
@@ -110,9 +110,11 @@ impl<'a> Builder<'a> {
                 let text: String = step.text.chars().take(SHOWN).collect();
                 format!("line {}, {text}", step.line)
             };
-            Box::pin(self.step(index, &mut made, &mut scope, &mut has_cmd, step)).await.map_err(|error| match error.downcast::<Problem>() {
-                Ok(problem) => anyhow::Error::msg(problem.message).context(what()),
-                Err(error) => error.context(what()),
+            Box::pin(self.step(index, &mut made, &mut scope, &mut has_cmd, step)).await.map_err(|error| {
+                match error.downcast::<Problem>() {
+                    Ok(problem) => anyhow::Error::msg(problem.message).context(what()),
+                    Err(error) => error.context(what()),
+                }
             })?;
         }
         Ok(made)
@@ -144,7 +146,13 @@ impl<'a> Builder<'a> {
                 match base {
                     // An archive without anything in it is none; the directory is there in every sandbox.
                     Base::Scratch => {
-                        let entry = Entry { name: b"dev".to_vec(), kind: caisson_tree::tar::Kind::Directory, mode: 0o755, modified: 0, content: Content::Nothing };
+                        let entry = Entry {
+                            name: b"dev".to_vec(),
+                            kind: caisson_tree::tar::Kind::Directory,
+                            mode: 0o755,
+                            modified: 0,
+                            content: Content::Nothing,
+                        };
                         let archive = http_body_util::BodyExt::collect(parcel::of_entries(vec![entry], Dress::default())).await?;
                         self.workshop.import(name, archive.to_bytes().to_vec()).await?;
                     }
@@ -298,7 +306,13 @@ impl<'a> Builder<'a> {
             There::Directory => {}
             There::Other => bail!("`{path}` is there, and is no directory"),
             There::Nothing => {
-                let itself = Entry { name: Vec::new(), kind: caisson_tree::tar::Kind::Directory, mode: 0o755, modified: 0, content: Content::Nothing };
+                let itself = Entry {
+                    name: Vec::new(),
+                    kind: caisson_tree::tar::Kind::Directory,
+                    mode: 0o755,
+                    modified: 0,
+                    content: Content::Nothing,
+                };
                 self.workshop.unpack(&bench, &path, parcel::of_entries(vec![itself], Dress::default())).await?;
             }
         }
@@ -334,8 +348,7 @@ impl<'a> Builder<'a> {
     async fn name(&mut self, made: &Made, name: &str) -> Result<ImageBody> {
         if let (Some(there), Some(image)) = (self.workshop.image(name).await?, self.workshop.image(&made.image.name).await?) {
             let layers = |image: &ImageDetailsBody| image.layers.iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>();
-            let says = Config { shell: made.config.shell.clone(), ..there.config.clone().into() };
-            if layers(&there) == layers(&image) && says == made.config && !self.anew {
+            if layers(&there) == layers(&image) && made.config.is_said_by(there.config.clone().into()) && !self.anew {
                 return Ok(there.image);
             }
         }

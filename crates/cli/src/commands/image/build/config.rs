@@ -21,7 +21,8 @@ pub(super) struct Config {
 
 impl From<ImageConfigBody> for Config {
     fn from(body: ImageConfigBody) -> Self {
-        let pair = |line: String| line.split_once('=').map_or((line.clone(), String::new()), |(name, value)| (name.to_owned(), value.to_owned()));
+        let pair =
+            |line: String| line.split_once('=').map_or((line.clone(), String::new()), |(name, value)| (name.to_owned(), value.to_owned()));
         Self {
             env: body.env.into_iter().map(pair).collect(),
             work_dir: body.work_dir,
@@ -60,6 +61,15 @@ impl Config {
         matches!(user, "" | "root" | "0")
     }
 
+    /// Whether an image that says `other` says this. In which order variables come means nothing, and its shell is not known.
+    pub(super) fn is_said_by(&self, other: Self) -> bool {
+        let sorted = |mut config: Self| {
+            config.env.sort();
+            Self { shell: None, ..config }
+        };
+        sorted(self.clone()) == sorted(other)
+    }
+
     /// What has to be said for an image that says `before` to say this. `None` where it does.
     pub(super) fn change_from(&self, before: &Self) -> Option<CommitConfigBody> {
         if self == before {
@@ -89,7 +99,8 @@ pub(super) fn ports(text: &str) -> Result<Vec<String>, String> {
         return Err(wrong());
     }
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && text.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(wrong);
+    let port =
+        |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && text.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(wrong);
     let (first, last) = (port(first)?, port(last)?);
     if first > last {
         return Err(wrong());
@@ -146,6 +157,8 @@ mod tests {
         let change = now.change_from(&before).unwrap();
         assert_eq!(change.env.unwrap().into_keys().collect::<Vec<_>>(), ["B"]);
         assert_eq!((change.cmd, change.user.as_deref(), change.working_dir), (Some(Vec::new()), Some("app"), None));
+        let other_order = Config { env: now.env.iter().rev().cloned().collect(), ..now.clone() };
+        assert!(now.is_said_by(other_order) && !now.is_said_by(before.clone()));
         assert!(before.is_roots() && !now.is_roots());
         for (user, root) in [("0:0", true), ("root", true), ("1000", false), ("00", false)] {
             assert_eq!(Config { user: Some(user.to_owned()), ..Config::default() }.is_roots(), root, "{user}");

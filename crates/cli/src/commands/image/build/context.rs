@@ -140,7 +140,8 @@ impl Context {
     fn walk(&self, directory: &Path, prefix: &[u8], entries: &mut Vec<Entry>) -> Result<()> {
         let unreadable = || format!("cannot read {} of the context", directory.display());
         let listed = fs::read_dir(self.root.join(directory)).with_context(unreadable)?;
-        let mut names = listed.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>().with_context(unreadable)?;
+        let mut names =
+            listed.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>().with_context(unreadable)?;
         names.sort();
         for name in names {
             let path = directory.join(&name);

@@ -1,9 +1,10 @@
 //! `COPY` and `ADD`.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail};
 use caisson_dockerfile::{Pattern, Source, Step, Transfer};
 use caisson_tree::{MAX_ID, tar::Kind};
-use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -85,7 +86,9 @@ impl Builder<'_> {
             match source {
                 Source::Path(path) => {
                     let path = expand(path)?;
-                    found.extend(tokio::task::block_in_place(|| self.context.find(&path))?);
+                    let context = Arc::clone(&self.context);
+                    // Reads all of it.
+                    found.extend(tokio::task::spawn_blocking(move || context.find(&path)).await??);
                 }
                 Source::Document(document) => {
                     let text = if document.expands { scope.expand(step.line, &document.content, &env)? } else { document.content.clone() };
@@ -105,9 +108,10 @@ impl Builder<'_> {
         let there = self.workshop.there(&bench, &target.path).await?;
         check(&target, there, found.len() > 1)?;
         for found in found {
-            if copy.add && let [Entry { content: Content::File { path, .. }, .. }] = &found.entries[..] {
-                let archive = tokio::task::block_in_place(|| parcel::unpacked(path));
-                if let Some(archive) = archive.with_context(|| format!("cannot unpack {}", path.display()))? {
+            if copy.add
+                && let [Entry { content: Content::File { path, .. }, .. }] = &found.entries[..]
+            {
+                if let Some(archive) = parcel::unpacked(path).with_context(|| format!("cannot unpack {}", path.display()))? {
                     self.unpack(&bench, &target.path, parcel::of_archive(archive, dress, None)).await?;
                     continue;
                 }
@@ -271,7 +275,14 @@ mod tests {
     #[test]
     fn destinations_are_files_or_directories() {
         let target = |destination: &str| {
-            let copy = Transfer { add: false, from: None, chown: None, chmod: Some("0755".to_owned()), sources: Vec::new(), destination: destination.to_owned() };
+            let copy = Transfer {
+                add: false,
+                from: None,
+                chown: None,
+                chmod: Some("0755".to_owned()),
+                sources: Vec::new(),
+                destination: destination.to_owned(),
+            };
             Target::new(&copy, "/work", |text| Ok(text.to_owned())).unwrap()
         };
         for (destination, there, place) in [

@@ -18,6 +18,7 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -113,10 +114,10 @@ const ENTRIES_PER_MIB: u64 = 100;
 
 fn build_arg(text: &str) -> Result<Pair, String> {
     if text.contains('=') {
-        return text.parse();
+        return text.parse().map_err(str::to_owned);
     }
     match std::env::var(text) {
-        Ok(value) => format!("{text}={value}").parse(),
+        Ok(value) => Ok(Pair { name: text.to_owned(), value }),
         Err(_) => Err(format!("there is no variable `{text}`; write {text}=VALUE")),
     }
 }
@@ -127,12 +128,12 @@ struct Job {
     file: Dockerfile,
     globals: Globals,
     plan: Plan,
-    context: Context,
+    context: Arc<Context>,
 }
 
 pub(super) fn run(args: BuildArgs) -> Result<ExitCode> {
     let name: Reference = args.name.parse()?;
-    if matches!(name.version, Version::Digest(_)) || is_step(&name.to_string()) {
+    if matches!(name.version(), Version::Digest(_)) || is_step(&name.to_string()) {
         bail!("`{}` cannot be the name of an image that is built; write it as app:1", args.name);
     }
     let job = job(&args)?;
@@ -169,7 +170,7 @@ fn job(args: &BuildArgs) -> Result<Job> {
     let file = caisson_dockerfile::parse(&text).map_err(refused)?;
     let globals = Globals::new(&file, unique("--build-arg", args.build_arg.clone())?).map_err(|problem| refused(vec![problem]))?;
     let plan = Plan::new(&file, &globals, args.target.as_deref()).map_err(refused)?;
-    Ok(Job { file, globals, plan, context })
+    Ok(Job { file, globals, plan, context: Arc::new(context) })
 }
 
 /// What `--json` prints.
@@ -189,11 +190,13 @@ async fn attend(client: &Client, args: &BuildArgs, name: &Reference, job: &Job) 
         cpus: Some(Number(args.cpus)),
         pids: Some(args.pids.into()),
         disk_bytes: Some(args.disk.into()),
-        disk_inodes: Some((args.disk >> 20).saturating_mul(ENTRIES_PER_MIB).clamp(Limits::default().disk_inodes, Limits::MAX.disk_inodes).into()),
+        disk_inodes: Some(
+            (args.disk >> 20).saturating_mul(ENTRIES_PER_MIB).clamp(Limits::default().disk_inodes, Limits::MAX.disk_inodes).into(),
+        ),
         ..LimitsBody::default()
     };
     let workshop = Workshop::new(client, limits, args.storage.clone())?;
-    let mut builder = Builder::new((&job.file, &job.plan, &job.globals), &job.context, &workshop, Told::new(args.quiet));
+    let mut builder = Builder::new((&job.file, &job.plan, &job.globals), Arc::clone(&job.context), &workshop, Told::new(args.quiet));
     (builder.anew, builder.pull) = (args.no_cache, args.pull);
     let name = name.to_string();
     let ended = tokio::select! {

@@ -253,7 +253,9 @@ pub(super) fn unpacked(path: &std::path::Path) -> io::Result<Option<Box<dyn Read
         _ => None,
     };
     if let Some(other) = other {
-        return Err(io::Error::other(format!("it is compressed by {other}, which is not supported; compress it by gzip or Zstandard, or COPY it")));
+        return Err(io::Error::other(format!(
+            "it is compressed by {other}, which is not supported; compress it by gzip or Zstandard, or COPY it"
+        )));
     }
     let mut first = Members::new(in_pieces(plain()?));
     let is_archive = matches!(first.next_member(), Ok(Some(member)) if normal(&member.path).is_ok());
@@ -373,7 +375,12 @@ mod tests {
         let text = |text: &str| entry("a", Content::Text(text.to_owned()));
         let same = Entry { modified: 99, ..text("x") };
         assert_eq!(digest(&text("x")), digest(&same));
-        for other in [text("y"), Entry { mode: 0o600, ..text("x") }, entry("b", Content::Text("x".to_owned())), entry("a", Content::Link(b"x".to_vec()))] {
+        for other in [
+            text("y"),
+            Entry { mode: 0o600, ..text("x") },
+            entry("b", Content::Text("x".to_owned())),
+            entry("a", Content::Link(b"x".to_vec())),
+        ] {
             assert_ne!(digest(&text("x")), digest(&other), "{other:?}");
         }
     }

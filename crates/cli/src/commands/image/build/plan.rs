@@ -79,7 +79,9 @@ fn base(file: &Dockerfile, globals: &Globals, index: usize) -> Result<Base, Prob
     if let Some(platform) = &stage.platform {
         let platform = globals.expand(stage.line, platform)?;
         if !platform.is_empty() && !globals.is_ours(&platform) {
-            return Err(problem(format!("images of `{platform}` cannot be built on this machine; leave --platform out, or build it there")));
+            return Err(problem(format!(
+                "images of `{platform}` cannot be built on this machine; leave --platform out, or build it there"
+            )));
         }
     }
     let image = globals.expand(stage.line, &stage.image)?;
@@ -126,7 +128,8 @@ mod tests {
         Plan::new(&file, &globals, target)
     }
 
-    const FILE: &str = "ARG V=3\nFROM alpine:$V AS a\nFROM scratch AS b\nFROM a AS c\nFROM c\nCOPY --from=b x y\nCOPY --from=other.example/x x y\n";
+    const FILE: &str =
+        "ARG V=3\nFROM alpine:$V AS a\nFROM scratch AS b\nFROM a AS c\nFROM c\nCOPY --from=b x y\nCOPY --from=other.example/x x y\n";
 
     #[test]
     fn only_what_is_needed_is_built() {

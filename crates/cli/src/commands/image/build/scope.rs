@@ -29,11 +29,15 @@ impl Globals {
     pub(super) fn new(file: &Dockerfile, given: BTreeMap<String, String>) -> Result<Self, Problem> {
         let platform = format!("linux/{}", architecture());
         let mut machine = BTreeMap::new();
-        for (os, arch, variant, whole) in [
-            ("TARGETOS", "TARGETARCH", "TARGETVARIANT", "TARGETPLATFORM"),
-            ("BUILDOS", "BUILDARCH", "BUILDVARIANT", "BUILDPLATFORM"),
-        ] {
-            machine.extend([(os, "linux".to_owned()), (arch, architecture().to_owned()), (variant, String::new()), (whole, platform.clone())]);
+        for (os, arch, variant, whole) in
+            [("TARGETOS", "TARGETARCH", "TARGETVARIANT", "TARGETPLATFORM"), ("BUILDOS", "BUILDARCH", "BUILDVARIANT", "BUILDPLATFORM")]
+        {
+            machine.extend([
+                (os, "linux".to_owned()),
+                (arch, architecture().to_owned()),
+                (variant, String::new()),
+                (whole, platform.clone()),
+            ]);
         }
         let mut globals = Self { escape: file.escape, given, machine, before: BTreeMap::new(), asked: RefCell::default() };
         for (line, name, default) in &file.args {
@@ -144,7 +148,9 @@ mod tests {
         assert!(globals.is_ours(&globals.expand(4, "$BUILDPLATFORM").unwrap()) && !globals.is_ours("linux/s390x"));
         let (mut scope, env) = (Scope::new(&globals), vec![("E".to_owned(), "env".to_owned())]);
         assert_eq!(scope.expand(5, "$W$TARGETOS", &env).unwrap(), "", "not before it is declared");
-        for (name, default) in [("W", None), ("TARGETOS", None), ("MINE", Some("default")), ("D", Some("${W}d")), ("NONE", None), ("E", Some("arg"))] {
+        for (name, default) in
+            [("W", None), ("TARGETOS", None), ("MINE", Some("default")), ("D", Some("${W}d")), ("NONE", None), ("E", Some("arg"))]
+        {
             scope.declare(6, name, default, &env).unwrap();
         }
         assert_eq!(scope.expand(7, "$W $TARGETOS $MINE $D $NONE$E", &env).unwrap(), "7.2 linux m 7.2d env");

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use caisson_server::{
     ErrorBody,
     native::types::{
-        CommitBody, CommitConfigBody, CreateBody, ExecBody, FileBody, ImageBody, ImageDetailsBody, ImportedBody, LimitsBody, ListingBody, OutputEvent,
-        ResultBody, SandboxBody, UnpackedBody,
+        CommitBody, CommitConfigBody, CreateBody, ExecBody, FileBody, ImageBody, ImageDetailsBody, ImportedBody, LimitsBody, ListingBody,
+        OutputEvent, ResultBody, SandboxBody, UnpackedBody,
     },
 };
 use http::{HeaderValue, Method, StatusCode};
