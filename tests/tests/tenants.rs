@@ -94,6 +94,7 @@ fn attempt(tenant: &Tenant, method: &str, path: &str, id: &str) -> Answer {
     match (method, path.rsplit('/').next().unwrap()) {
         ("POST", "exec") if is_foreign(path) => request.json(&json!({"code": "echo > intruder", "language": "bash"})).send(),
         ("POST", "exec") => request.json(&json!({"shell": "echo > /workspace/intruder"})).send(),
+        ("POST", "commit") => request.json(&json!({"name": "intruder:1"})).send(),
         ("POST", "signal") => request.json(&json!({"signal": "SIGKILL"})).send(),
         ("PATCH", _) => request.json(&json!({"lifetime_s": 1})).send(),
         ("PUT", _) if !is_foreign(path) => request.bytes("x").send(),
@@ -187,7 +188,8 @@ fn r6_1_a_key_does_what_its_scope_allows() {
         }
         let for_admins =
             ["/v1/keys", "/v1/tenants", "/v1/webhooks", "/v1/doctor", "/sandboxes/realm"].iter().any(|begin| path.starts_with(begin))
-                || (path.starts_with("/v1/images") && method != "GET");
+                || (path.starts_with("/v1/images") && method != "GET")
+                || path.ends_with("/commit");
         let id = if path.starts_with("/modbox/") {
             unknown
         } else if path.starts_with("/v1/executions") {

@@ -15,7 +15,7 @@ use std::{
 
 use caisson_launcher::{
     plan::{MOST_FILE_LOCKS, Setup},
-    protocol::{self, Ended, Failure, Launched, Stage, Tag},
+    protocol::{self, CommitOrder, Ended, Failure, Launched, Stage, Tag},
 };
 use caisson_sys::kernel::{SingleThreaded, unshare_user};
 use rustix::event::{
@@ -25,8 +25,9 @@ use rustix::event::{
 
 use crate::{
     cgroup::{Cgroup, Entering},
+    commit::{Commit, Stand},
     locks,
-    message::{receive, send},
+    message::{has_something, receive, send},
     processors::Processors,
     slot::{Phase, Slot},
 };
@@ -42,7 +43,7 @@ const REFILL_AFTER: Duration = Duration::from_millis(4);
 /// When everything is to end, processes that the kernel does not let go (`D` state) are waited for no longer than this.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// `epoll` data: the control socket is 0, a slot's socket is twice its key, its pidfd one more.
+/// `epoll` data: the control socket is 0, a slot's socket is twice its key, its pidfd one more. What is read for an image has keys as slots do.
 const CONTROL: u64 = 0;
 
 /// Waits for the first message: the set-up, and the agent's program as a descriptor.
@@ -95,6 +96,7 @@ pub(crate) struct Launcher {
     setup: Setup,
     agent: OwnedFd,
     slots: BTreeMap<u64, Slot>,
+    commits: BTreeMap<u64, Commit>,
     next_key: u64,
     waiting: VecDeque<Waiting>,
     processors: Processors,
@@ -126,6 +128,7 @@ impl Launcher {
             setup,
             agent,
             slots: BTreeMap::new(),
+            commits: BTreeMap::new(),
             next_key: 1,
             waiting: VecDeque::new(),
             processors: Processors::find()?,
@@ -147,7 +150,7 @@ impl Launcher {
         let mut open = true;
         let mut give_up_at = None;
         let mut events: Vec<Event> = Vec::with_capacity(64);
-        while open || !self.slots.is_empty() {
+        while open || !self.slots.is_empty() || !self.commits.is_empty() {
             if give_up_at.is_some_and(|at| at <= Instant::now()) {
                 return Err(io::Error::other(format!("{} sandboxes do not end; the kernel holds them", self.slots.len())));
             }
@@ -206,6 +209,7 @@ impl Launcher {
         for slot in self.slots.values() {
             slot.kill();
         }
+        self.commits.retain(|_, commit| commit.give_up());
         Ok(())
     }
 
@@ -223,6 +227,13 @@ impl Launcher {
                 self.destroy(seq);
                 true
             }
+            (Ok(Some(fds)), Ok((Tag::Commit, seq, body))) => {
+                // Otherwise both pipes are closed, and that is the answer.
+                if let (Ok(pipes), Ok(order)) = (<[OwnedFd; 2]>::try_from(fds), protocol::decode(body)) {
+                    self.commit(seq, order, pipes);
+                }
+                true
+            }
             (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => true,
             // The server has gone, or talks nonsense, which is as good as gone.
             _ => false,
@@ -238,6 +249,55 @@ impl Launcher {
         }
         self.waiting.retain(|waiting| waiting.seq != seq);
         self.tell(Tag::Ended, seq, &Ended { exit: None, signal: None, oom_kills: 0, file_locks: None });
+    }
+
+    /// Begins to read what a sandbox has written over its image.
+    fn commit(&mut self, seq: u64, order: CommitOrder, pipes: [OwnedFd; 2]) {
+        let Some(sandbox) = self.slots.iter().find(|(_, slot)| slot.phase.seq() == Some(seq)).map(|(key, _)| *key) else { return };
+        // Its agent may have been heard of by the server before we have heard that it runs.
+        self.drain(sandbox);
+        let is_running = self.slots.get(&sandbox).is_some_and(|slot| matches!(slot.phase, Phase::Running { .. }) && slot.views.is_some());
+        if !is_running || self.commits.values().any(|commit| commit.sandbox == sandbox) {
+            return;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        self.commits.insert(key, Commit::begin(sandbox, order, pipes));
+        self.go_on_with(key);
+    }
+
+    fn go_on_with(&mut self, key: u64) {
+        let Some(commit) = self.commits.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get(&commit.sandbox) else {
+            if !commit.give_up() {
+                self.commits.remove(&key);
+            }
+            return;
+        };
+        match commit.look(self.alone, slot, &self.setup) {
+            Stand::Waits => {}
+            Stand::Begun(pidfd) => {
+                if epoll::add(&self.epoll, pidfd, EventData::new_u64(key * 2 + 1), EventFlags::IN).is_err() {
+                    // Without a watch it could never be reaped later.
+                    commit.abandon(slot, &self.setup);
+                    self.commits.remove(&key);
+                }
+            }
+            Stand::Failed => {
+                self.commits.remove(&key);
+            }
+        }
+    }
+
+    /// The process that has read it has ended.
+    fn read_out(&mut self, key: u64) {
+        let Some(mut commit) = self.commits.remove(&key) else { return };
+        if let Some(pidfd) = commit.pidfd()
+            && let Err(error) = epoll::delete(&self.epoll, pidfd)
+        {
+            debug_assert_eq!(error, rustix::io::Errno::NOENT);
+        }
+        commit.end(self.slots.get(&commit.sandbox), &self.setup);
     }
 
     /// Gives waiting plans to parked processes, and sees to it that enough are on their way for the rest.
@@ -335,11 +395,11 @@ impl Launcher {
     fn on_slot(&mut self, key: u64) {
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(slot) = self.slots.get_mut(&key) {
-            let message = receive(slot.socket(), &mut buffer, |_| 0);
-            let message = match message {
-                Ok(Some(_)) => protocol::split(&buffer).ok(),
+            let message = receive(slot.socket(), &mut buffer, Tag::descriptors_of);
+            let (message, fds) = match message {
+                Ok(Some(fds)) => (protocol::split(&buffer).ok(), fds),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.buffer = buffer,
-                _ => None,
+                _ => (None, Vec::new()),
             };
             let (mut launched, mut parked) = (None, false);
             match (message, &slot.phase) {
@@ -347,6 +407,7 @@ impl Launcher {
                     slot.phase = Phase::Parked;
                     parked = true;
                 }
+                (Some((Tag::Views, _, _)), Phase::Launching { .. }) => slot.views = fds.try_into().ok(),
                 (Some((Tag::Failed, _, body)), phase) => {
                     let failure = protocol::decode(body).unwrap_or(Failure { stage: Stage::Plan, errno: 0, subject: String::new() });
                     slot.phase = Phase::Failed { seq: phase.seq(), failure };
@@ -378,9 +439,15 @@ impl Launcher {
     }
 
     fn on_death(&mut self, key: u64) {
+        if self.commits.contains_key(&key) {
+            return self.read_out(key);
+        }
         // What it said before it died comes first.
         self.drain(key);
-        let Some(slot) = self.slots.remove(&key) else { return };
+        let Some(mut slot) = self.slots.remove(&key) else { return };
+        // What it wrote goes with it, before anybody hears of its end.
+        slot.views = None;
+        self.commits.retain(|_, commit| commit.sandbox != key || commit.give_up());
         // A process that is just being made still holds copies of these descriptors, so closing ours would not end the watch.
         for fd in [slot.socket(), slot.pidfd()] {
             if let Err(error) = epoll::delete(&self.epoll, fd) {
@@ -408,9 +475,13 @@ impl Launcher {
         }
     }
 
+    /// Hears what it has said already.
     fn drain(&mut self, key: u64) {
         for _ in 0..2 {
-            if self.slots.get(&key).is_some_and(|slot| matches!(slot.phase, Phase::Parking | Phase::Launching { .. })) {
+            let unheard = self.slots.get(&key).is_some_and(|slot| {
+                matches!(slot.phase, Phase::Parking | Phase::Launching { .. }) && has_something(slot.socket()).unwrap_or(false)
+            });
+            if unheard {
                 self.on_slot(key);
             }
         }
@@ -429,7 +500,8 @@ impl Launcher {
 
     fn next_timer(&self) -> Option<Instant> {
         let removal = (!self.unremoved.is_empty()).then(|| Instant::now() + RETRY_REMOVAL);
-        [removal, self.sweep_at, self.park_again_at, self.refill_at, self.count_locks_at].into_iter().flatten().min()
+        let commits = self.commits.values().map(Commit::next_look).min();
+        [removal, self.sweep_at, self.park_again_at, self.refill_at, self.count_locks_at, commits].into_iter().flatten().min()
     }
 
     fn on_timers(&mut self) -> io::Result<()> {
@@ -445,6 +517,10 @@ impl Launcher {
             self.end_who_has_too_many_locks();
             let running = self.slots.values().any(|slot| matches!(slot.phase, Phase::Running { .. }));
             self.count_locks_at = running.then(|| Instant::now() + locks::EVERY);
+        }
+        let due: Vec<u64> = self.commits.iter().filter(|(_, commit)| commit.next_look() <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            self.go_on_with(key);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             let swept = self.entering.sweep(&self.setup)?;

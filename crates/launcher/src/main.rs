@@ -2,6 +2,7 @@
 //! nothing read from the environment. Standard input is the socket to the server; when it closes, everything ends.
 
 mod cgroup;
+mod commit;
 mod control;
 mod disk;
 mod fault;
@@ -13,6 +14,8 @@ mod places;
 mod processors;
 mod slot;
 mod stages;
+mod standstill;
+mod walker;
 
 use std::{io, os::fd::AsFd, process::ExitCode};
 

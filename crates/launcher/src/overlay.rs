@@ -73,6 +73,19 @@ pub(crate) fn mount(site: &OwnedFd, layers: &Layers) -> io::Result<OwnedFd> {
     Ok(openat(site, "r", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// The upper directory, and the root that is made of it without anything that is mounted there: both read-only, attached nowhere, and there for
+/// as long as anybody holds them.
+pub(crate) fn views(site: &OwnedFd) -> io::Result<[OwnedFd; 2]> {
+    let view = |name: &str| -> io::Result<OwnedFd> {
+        let tree = open_tree(site, name, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+        let closed =
+            MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true, private: true, ..MountAttributes::default() };
+        kernel::mount_setattr(tree.as_fd(), closed)?;
+        Ok(tree)
+    };
+    Ok([view("s/u")?, view("r")?])
+}
+
 /// What kernels are built with differs, so everything is said:
 /// - renaming a directory of the image is renaming (`redirect_dir`), as programs expect it;
 /// - a file is copied as a whole, and nothing is noted that ties the storage to these very layers;

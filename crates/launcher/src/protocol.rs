@@ -5,6 +5,7 @@
 //!                     Launch(seq) plan +stream    a new sandbox
 //!                     LaunchOnDisk(seq) plan +stream +image
 //!                     Destroy(seq)                idempotent
+//!                     Commit(seq) order +tar +end what its programs have changed; both pipes are closed when that is told, or cannot be
 //!                     IdsMapped                   the answer to MapIds
 //! launcher → server   MapIds                      an ordinary user's: in its user namespace, which has no ids yet
 //!                     Ready | Failed(0)           once, first: whether a process could be parked
@@ -12,6 +13,7 @@
 //!                     Failed(seq)                 nothing of it is left
 //!                     Ended(seq)                  nothing of it is left; also the answer to Destroy of an unknown one
 //! parked → launcher   Parked                      then waits for the plan and the stream
+//!                     Views +upper +root          of a root that is made of an image, for Commit
 //!                     Failed                      then exits; end of file without it means: executed
 //! ```
 //! A message is one tag byte, the sequence number as eight bytes, and a postcard body. The closing of a socket by the other side
@@ -31,18 +33,20 @@ pub enum Tag {
     Destroy = 3,
     LaunchOnDisk = 4,
     IdsMapped = 5,
+    Commit = 6,
     Ready = 16,
     Launched = 17,
     Failed = 18,
     Ended = 19,
     Parked = 20,
     MapIds = 21,
+    Views = 22,
 }
 
 impl Tag {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Tag::{Destroy, Ended, Failed, IdsMapped, Launch, LaunchOnDisk, Launched, MapIds, Parked, Ready, Setup};
-        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked, MapIds, IdsMapped]
+        use Tag::{Commit, Destroy, Ended, Failed, IdsMapped, Launch, LaunchOnDisk, Launched, MapIds, Parked, Ready, Setup, Views};
+        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked, MapIds, IdsMapped, Commit, Views]
             .into_iter()
             .find(|tag| *tag as u8 == byte)
     }
@@ -52,7 +56,7 @@ impl Tag {
     pub fn descriptors(self) -> usize {
         match self {
             Self::Setup | Self::Launch => 1,
-            Self::LaunchOnDisk => 2,
+            Self::LaunchOnDisk | Self::Commit | Self::Views => 2,
             _ => 0,
         }
     }
@@ -70,6 +74,32 @@ pub struct Launched {
     /// The name of its directory in every hierarchy of [`crate::plan::Setup`].
     pub cgroup: String,
 }
+
+/// What somebody wants to know of a sandbox's files: all that was changed over the layers of its image, but for what was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitOrder {
+    pub given: Vec<Given>,
+}
+
+/// Something that was there before any program ran, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Below the root; empty for the root.
+    pub path: String,
+    pub mode: u32,
+    /// Ids inside.
+    pub user: u32,
+    pub group: u32,
+    pub size: u64,
+    /// Seconds and nanoseconds.
+    pub changed: (i64, u64),
+}
+
+/// What is said through the second pipe of a commit when the tar in the first one is whole. Anything else is the reason why it is not.
+pub const WHOLE: &[u8] = b"whole";
+
+/// The longest reason.
+pub const MAX_REASON: usize = 2048;
 
 /// How a sandbox's first process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,8 @@ pub(crate) struct Slot {
     pub(crate) pid: Pid,
     /// How many file locks it had when it was ended for that.
     pub(crate) file_locks: Option<u64>,
+    /// Of a root that is made of an image: its upper directory, and the root without what is mounted there.
+    pub(crate) views: Option<[OwnedFd; 2]>,
     pidfd: OwnedFd,
     socket: OwnedFd,
 }
@@ -76,7 +78,7 @@ impl Slot {
         match cloned {
             Ok(Cloned::Child) => stages::sandbox_process(child_socket, agent, setup, &cgroup),
             Ok(Cloned::Parent { pid, pidfd }) => {
-                Ok(Self { phase: Phase::Parking, cgroup, processors: Vec::new(), pid, file_locks: None, pidfd, socket })
+                Ok(Self { phase: Phase::Parking, cgroup, processors: Vec::new(), pid, file_locks: None, views: None, pidfd, socket })
             }
             Err(error) => {
                 cgroup.remove(setup);

@@ -120,7 +120,7 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     limit(&plan, setup, cgroup)?;
     reach(setup, Stage::Hostname)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
-    build_root(&plan, setup, image, cgroup.ids(setup), namespace.as_fd())?;
+    build_root(&plan, setup, image, cgroup.ids(setup), namespace.as_fd(), socket)?;
     reach(setup, Stage::Credentials)?;
     drop_privileges(&plan, namespace.as_fd())?;
     execute(setup, socket, agent, &stream)
@@ -199,7 +199,7 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 }
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
-fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, namespace: BorrowedFd<'_>) -> Done {
+fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, namespace: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Done {
     reach(setup, Stage::Sources)?;
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
@@ -248,6 +248,12 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     let mut builder = Builder { places: Places::of(&root), sheets: site.as_ref().unwrap_or(&root), sources: &mut sources, ids, setup };
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         builder.carry_out(step).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
+    }
+    if let Some(site) = &site {
+        // For the launcher, which has no other way to what is written here. Afterwards the site is gone.
+        let [upper, merged] = overlay::views(site).at(Stage::Step, "views")?;
+        let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &[upper.as_fd(), merged.as_fd()]);
+        told.at(Stage::Step, "views")?;
     }
     reach(setup, Stage::Pivot)?;
     fchdir(&root).at(Stage::Pivot, "enter")?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Death, Image, Observed, SandboxId, SandboxSpec, Storage, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Changes, Death, Given, Image, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +17,7 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
 use crate::{
     cgroup::Cgroups,
+    changes,
     disk::Disks,
     explain::explain,
     host_image::HostImage,
@@ -249,6 +250,11 @@ impl Backend for Native {
             Progress::Launched(cgroup) => self.cgroups.usage(&cgroup),
             _ => None,
         }
+    }
+
+    async fn changes(&self, id: SandboxId, given: &[Given]) -> Result<Changes, BackendError> {
+        let entry = self.entry(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        changes::ask(&entry.link, entry.seq, given)
     }
 
     async fn list(&self) -> Result<Vec<Observed>, BackendError> {

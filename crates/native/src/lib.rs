@@ -5,6 +5,7 @@
 
 mod backend;
 mod cgroup;
+mod changes;
 mod disk;
 mod explain;
 mod host_image;

@@ -14,7 +14,7 @@ use std::{
 use caisson_core::{BackendError, Death};
 use caisson_launcher::{
     plan::{MOST_FILE_LOCKS, Plan, Setup},
-    protocol::{self, Ended, Failure, Launched, MAX_MESSAGE, Tag},
+    protocol::{self, CommitOrder, Ended, Failure, Launched, MAX_MESSAGE, Tag},
 };
 use caisson_sys::{kernel::sealed_program, message::send};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
@@ -122,6 +122,15 @@ impl Link {
             return Err(error);
         }
         Ok((seq, receiver))
+    }
+
+    /// Asks for what a sandbox has written over its image: a tar in the first pipe, and in the second whether it is whole. Both are closed behind it.
+    pub(crate) fn commit(&self, seq: u64, order: &CommitOrder, pipes: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+        let message = protocol::encode(Tag::Commit, seq, order);
+        if message.len() > MAX_MESSAGE {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "what the sandbox was given is too much to be told"));
+        }
+        send(self.socket.as_fd(), &message, &pipes)
     }
 
     /// Asks for the end of a sandbox; [`Progress::Ended`] or [`Progress::Failed`] follows.
