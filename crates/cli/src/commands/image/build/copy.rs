@@ -78,7 +78,7 @@ impl Builder<'_> {
             if self.is_done(made, &key).await? {
                 return Ok(());
             }
-            let bench = self.from_image(made, &base, &sources, &target).await?;
+            let bench = self.bring_from_image(made, &base, &sources, &target).await?;
             return self.keep(made, bench, &key, step).await;
         }
         let mut found = Vec::new();
@@ -110,11 +110,10 @@ impl Builder<'_> {
         for found in found {
             if copy.add
                 && let [Entry { content: Content::File { path, .. }, .. }] = &found.entries[..]
+                && let Some(archive) = parcel::unpacked(path).with_context(|| format!("cannot unpack {}", path.display()))?
             {
-                if let Some(archive) = parcel::unpacked(path).with_context(|| format!("cannot unpack {}", path.display()))? {
-                    self.unpack(&bench, &target.path, parcel::of_archive(archive, dress, None)).await?;
-                    continue;
-                }
+                self.unpack(&bench, &target.path, parcel::of_archive(archive, dress, None)).await?;
+                continue;
             }
             if found.is_directory {
                 if there == There::Other {
@@ -130,7 +129,7 @@ impl Builder<'_> {
         self.keep(made, bench, &key, step).await
     }
 
-    async fn from_image(&mut self, made: &Made, base: &Base, sources: &[String], target: &Target) -> Result<Bench> {
+    async fn bring_from_image(&mut self, made: &Made, base: &Base, sources: &[String], target: &Target) -> Result<Bench> {
         let source = self.base(base).await?;
         let from = self.workshop.begin(&source.name, true).await?;
         let bench = self.workshop.begin(&made.image.name, true).await?;
