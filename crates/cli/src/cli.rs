@@ -180,6 +180,10 @@ mod tests {
             "new --template a --pull missing",
             "update box --lifetime 2h --idle-timeout none",
             "update box --metadata a=1 --metadata b=2",
+            "image build -t app:1 .",
+            "image build -f - -t app:1 --build-arg A=1 --build-arg B= --target x --no-cache --pull -q --memory 1G --disk 8G .",
+            "image ls --steps",
+            "image gc --steps --json",
         ] {
             let words = ["caisson"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
@@ -207,6 +211,12 @@ mod tests {
             "new --pull missing",
             "update box",
             "update box --lifetime never",
+            "image build .",
+            "image build -t app:1",
+            "image build -t app:1 -t app:2 .",
+            "image build -t app:1 -q --json .",
+            "image build -t app:1 --build-arg NO_SUCH_VARIABLE .",
+            "image build -t app:1 --network host .",
         ] {
             let words = ["caisson"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -46,7 +46,8 @@ impl Key {
         &self.0
     }
 
-    fn random() -> Result<Self> {
+    /// One that nobody can guess.
+    pub(crate) fn random() -> Result<Self> {
         let mut random = [0u8; RANDOM_CHARS];
         getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("the kernel's random generator failed: {error}"))?;
         // 5 random bits a character: 200 in all.

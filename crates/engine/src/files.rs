@@ -44,10 +44,10 @@ impl Engine {
     }
 
     /// A directory with everything in it, or a file, as a tar stream. One that breaks off ends with an error. The sandbox is in use until
-    /// the stream is read or dropped.
-    pub async fn pack_files(&self, id: SandboxId, path: &[u8]) -> Result<ByteStream> {
+    /// the stream is read or dropped. With `owners`, which takes root inside, it tells owners and set-id bits.
+    pub async fn pack_files(&self, id: SandboxId, path: &[u8], owners: bool) -> Result<ByteStream> {
         let (living, agent, path, begun) = self.file(id, path).await?;
-        match agent.pack(&path).await {
+        match agent.pack(&path, owners).await {
             Ok(content) => Ok(Box::pin(content.map(move |chunk| {
                 let _in_use = &begun;
                 chunk
@@ -57,10 +57,10 @@ impl Engine {
     }
 
     /// Unpacks a tar stream into a directory, which is made if it is not there. What was unpacked before an error stays. An error of
-    /// the stream of the kind `InvalidData` means that it is no archive.
-    pub async fn unpack_files(&self, id: SandboxId, path: &[u8], archive: ByteStream) -> Result<Unpacked> {
+    /// the stream of the kind `InvalidData` means that it is no archive. With `owners`, which takes root inside, owners and set-id bits are taken too.
+    pub async fn unpack_files(&self, id: SandboxId, path: &[u8], owners: bool, archive: ByteStream) -> Result<Unpacked> {
         let (living, agent, path, _begun) = self.file(id, path).await?;
-        match agent.unpack(&path, archive).await {
+        match agent.unpack(&path, owners, archive).await {
             Ok(unpacked) => Ok(unpacked),
             Err(error) => Err(living.failed_at(&path, error).await),
         }

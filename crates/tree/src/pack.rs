@@ -14,7 +14,7 @@ use rustix::{
 use crate::{
     Error, LeftOuts, PERMISSIONS,
     error::At,
-    tar::{self, Kind, padding},
+    tar::{self, About, Kind, padding},
     walk::{Visit, Walk},
 };
 
@@ -34,6 +34,8 @@ pub struct Pack {
     names: HashMap<(u64, u64), Vec<u8>>,
     pub left_out: LeftOuts,
     ended: bool,
+    /// Whether owners and set-id bits are told. Otherwise all is root's, as owners of one machine mean nothing on another.
+    owners: bool,
     /// For the first piece.
     begin: Vec<u8>,
 }
@@ -51,23 +53,34 @@ struct Body {
 impl Pack {
     /// A directory, which is open for reading: itself as `./`, then everything in it.
     pub fn directory(root: OwnedFd) -> Result<Self, Error> {
+        Self::directory_of(root, false)
+    }
+
+    /// The same; `owners` says whether owners and set-id bits are told.
+    pub fn directory_of(root: OwnedFd, owners: bool) -> Result<Self, Error> {
         let stat = fstat(&root).at(b"")?;
         let mut begin = Vec::with_capacity(CHUNK);
-        head(&mut begin, Kind::Directory, b"./", b"", &stat, 0);
+        head(&mut begin, Kind::Directory, b"./", b"", &stat, 0, owners);
         let walk = Walk::new(root).at(b"")?;
-        Ok(Self { walk: Some(walk), root: Some(stat), begin, ..Self::empty() })
+        Ok(Self { walk: Some(walk), root: Some(stat), begin, owners, ..Self::empty() })
     }
 
     /// One ordinary file, open for reading, under this name.
     pub fn file(file: OwnedFd, name: &[u8]) -> Result<Self, Error> {
+        Self::file_of(file, name, false)
+    }
+
+    /// The same; `owners` says whether owner and set-id bits are told.
+    pub fn file_of(file: OwnedFd, name: &[u8], owners: bool) -> Result<Self, Error> {
         let stat = fstat(&file).at(name)?;
         let mut begin = Vec::new();
-        let body = open_body(&mut begin, file, name.to_vec(), &stat);
-        Ok(Self { begin, body: Some(body), ..Self::empty() })
+        let body = open_body(&mut begin, file, name.to_vec(), &stat, owners);
+        Ok(Self { begin, body: Some(body), owners, ..Self::empty() })
     }
 
     fn empty() -> Self {
-        Self { walk: None, root: None, body: None, names: HashMap::new(), left_out: LeftOuts::default(), ended: false, begin: Vec::new() }
+        let (names, left_out, begin) = (HashMap::new(), LeftOuts::default(), Vec::new());
+        Self { walk: None, root: None, body: None, names, left_out, ended: false, owners: false, begin }
     }
 
     /// The next piece; `None` after the last.
@@ -127,9 +140,9 @@ impl Pack {
             }
         };
         let done = match visit.kind {
-            FileType::Directory => directory(walk, &visit, out),
+            FileType::Directory => directory(walk, &visit, out, self.owners),
             FileType::RegularFile => return self.regular(&visit, out),
-            FileType::Symlink => link(walk, &visit, out),
+            FileType::Symlink => link(walk, &visit, out, self.owners),
             _ => Err(io::Error::other("it is a socket, a fifo or a device")),
         };
         if let Err(error) = done {
@@ -149,14 +162,14 @@ impl Pack {
         };
         if stat.st_nlink > 1 {
             if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)) {
-                head(out, Kind::HardLink, &visit.path, first, &stat, 0);
+                head(out, Kind::HardLink, &visit.path, first, &stat, 0, self.owners);
                 return Ok(());
             }
             if self.names.len() < MAX_NAMES {
                 self.names.insert((stat.st_dev, stat.st_ino), visit.path.clone());
             }
         }
-        self.body = Some(open_body(out, file, visit.path.clone(), &stat));
+        self.body = Some(open_body(out, file, visit.path.clone(), &stat, self.owners));
         Ok(())
     }
 
@@ -172,33 +185,34 @@ impl Pack {
     fn end(&mut self, out: &mut Vec<u8>) {
         if let Some(stat) = self.root.filter(|_| !self.left_out.is_empty()) {
             tar::left_out(out, &self.left_out);
-            head(out, Kind::Directory, b"./", b"", &stat, 0);
+            head(out, Kind::Directory, b"./", b"", &stat, 0, self.owners);
         }
         out.extend_from_slice(&tar::END);
         self.ended = true;
     }
 }
 
-fn directory(walk: &mut Walk, visit: &Visit, out: &mut Vec<u8>) -> io::Result<()> {
+fn directory(walk: &mut Walk, visit: &Visit, out: &mut Vec<u8>, owners: bool) -> io::Result<()> {
     let stat = fstat(walk.descend(visit)?)?;
-    head(out, Kind::Directory, &[&visit.path, &b"/"[..]].concat(), b"", &stat, 0);
+    head(out, Kind::Directory, &[&visit.path, &b"/"[..]].concat(), b"", &stat, 0, owners);
     Ok(())
 }
 
-fn link(walk: &mut Walk, visit: &Visit, out: &mut Vec<u8>) -> io::Result<()> {
+fn link(walk: &mut Walk, visit: &Visit, out: &mut Vec<u8>, owners: bool) -> io::Result<()> {
     let target = walk.read_link(visit)?;
-    head(out, Kind::Symlink, &visit.path, &target, &walk.stat(visit)?, 0);
+    head(out, Kind::Symlink, &visit.path, &target, &walk.stat(visit)?, 0, owners);
     Ok(())
 }
 
-fn open_body(out: &mut Vec<u8>, file: OwnedFd, path: Vec<u8>, stat: &Stat) -> Body {
+fn open_body(out: &mut Vec<u8>, file: OwnedFd, path: Vec<u8>, stat: &Stat, owners: bool) -> Body {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    head(out, Kind::File, &path, b"", stat, size);
+    head(out, Kind::File, &path, b"", stat, size, owners);
     Body { file: Some(file), path, left: size, padding: padding(size) }
 }
 
-fn head(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], stat: &Stat, size: u64) {
-    tar::header(out, kind, path, link, stat.st_mode & PERMISSIONS, size, stat.st_mtime);
+fn head(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], stat: &Stat, size: u64, owners: bool) {
+    let (bits, user, group) = if owners { (0o7777, stat.st_uid, stat.st_gid) } else { (PERMISSIONS, 0, 0) };
+    tar::header_of(out, kind, path, link, About { mode: stat.st_mode & bits, user, group, size, modified: stat.st_mtime });
 }
 
 /// Appends up to `most` bytes.

@@ -12,12 +12,12 @@ use std::{
 use bytes::Bytes;
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, FileType, Mode, OFlags, Timespec, fstatvfs, linkat, mkdirat, statat, symlinkat, utimensat},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Uid, chownat, fchown, fstatvfs, linkat, mkdirat, statat, symlinkat, utimensat},
     io::Errno,
 };
 
 use crate::{
-    Draft, Error, LeftOuts, MAX_PATH, PERMISSIONS,
+    Draft, Error, LeftOuts, MAX_ID, MAX_PATH, PERMISSIONS,
     beneath::{make_directories, open_beneath},
     draft::{dress, place, times},
     error::At,
@@ -52,6 +52,8 @@ pub struct Unpack {
     links: Links,
     /// Whether the root is new too, and so gets the permission bits that the archive says.
     fresh: bool,
+    /// Whether owners and set-id bits are taken too.
+    owners: bool,
     room: Room,
     /// The directory in which the last member was made: the next one is mostly there too.
     parent: Option<(Vec<u8>, Arc<OwnedFd>)>,
@@ -63,6 +65,7 @@ pub struct Unpack {
 #[derive(Debug)]
 struct Undressed {
     path: Vec<u8>,
+    owner: Option<(Uid, Gid)>,
     mode: u32,
     modified: Timespec,
 }
@@ -99,7 +102,26 @@ impl Unpack {
     /// Into the directory `root`, which is open for reading.
     pub fn new(root: OwnedFd, fresh: bool, links: Links) -> io::Result<Self> {
         let room = Room::of(&root)?;
-        Ok(Self { root, links, fresh, room, parent: None, open: Vec::new(), done: Unpacked::default() })
+        Ok(Self { root, links, fresh, owners: false, room, parent: None, open: Vec::new(), done: Unpacked::default() })
+    }
+
+    /// What is made gets the owners and set-id bits that the archive says.
+    #[must_use]
+    pub fn with_owners(self) -> Self {
+        Self { owners: true, ..self }
+    }
+
+    fn owner(&self, path: &[u8], member: &Member) -> Result<Option<(Uid, Gid)>, Error> {
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id <= MAX_ID);
+        match (self.owners, id(member.user), id(member.group)) {
+            (false, ..) => Ok(None),
+            (true, Some(user), Some(group)) => Ok(Some((Uid::from_raw(user), Gid::from_raw(group)))),
+            _ => Err(Error::archive(path, format!("belongs to {}:{}, and ids go up to {MAX_ID}", member.user, member.group))),
+        }
+    }
+
+    fn mode(&self, member: &Member) -> u32 {
+        member.mode & if self.owners { 0o7777 } else { PERMISSIONS }
     }
 
     /// Everything that the stream has. After an error, what was made before it is there, whole.
@@ -130,18 +152,24 @@ impl Unpack {
         I: Iterator<Item = io::Result<Bytes>>,
     {
         let (parent, name) = self.parent_of(path)?;
+        let (owner, mode) = (self.owner(path, member)?, self.mode(member));
         let mut draft = Draft::begin(parent).at(path)?;
         while let Some(piece) = members.content()? {
             draft.file().write_all(&piece).at(path)?;
         }
-        draft.finish(name, member.mode & PERMISSIONS, Some(member.modified), true).at(path)?;
+        // In front of the bits: a change of owners takes some away.
+        if let Some((user, group)) = owner {
+            fchown(draft.file(), Some(user), Some(group)).at(path)?;
+        }
+        draft.finish(name, mode, Some(member.modified), true).at(path)?;
         self.done.files += 1;
         self.done.bytes += member.size;
         Ok(())
     }
 
     fn directory(&mut self, path: &[u8], member: &Member) -> Result<(), Error> {
-        let undressed = Undressed { path: path.to_vec(), mode: member.mode & PERMISSIONS, modified: member.modified };
+        let owner = self.owner(path, member)?;
+        let undressed = Undressed { path: path.to_vec(), owner, mode: self.mode(member), modified: member.modified };
         if path.is_empty() {
             if std::mem::take(&mut self.fresh) {
                 self.open.insert(0, undressed);
@@ -174,6 +202,9 @@ impl Unpack {
         }
         let (parent, name) = self.parent_of(path)?;
         place(&parent, name, |name| symlinkat(&member.link, &parent, name)).at(path)?;
+        if let Some((user, group)) = self.owner(path, member)? {
+            chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW).at(path)?;
+        }
         utimensat(&parent, name, &times(member.modified), AtFlags::SYMLINK_NOFOLLOW).at(path)?;
         self.done.links += 1;
         Ok(())
@@ -216,6 +247,9 @@ impl Unpack {
         while let Some(done) = self.open.pop_if(|last| path.is_empty() || !is_in(&last.path)) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let directory = open_beneath(&self.root, &done.path, flags).at(&done.path)?;
+            if let Some((user, group)) = done.owner {
+                fchown(&directory, Some(user), Some(group)).at(&done.path)?;
+            }
             dress(&directory, done.mode, Some(done.modified)).at(&done.path)?;
         }
         Ok(())
@@ -308,6 +342,33 @@ mod tests {
         assert_eq!((of("ro/f").ino(), of("ro/l").mtime()), (of("ro/h").ino(), 1_000_000));
         assert_eq!(fs::read_to_string(at("x/y/z")).unwrap(), "again");
         assert_eq!(of("").mode() & 0o777, fs::metadata(directory.path()).unwrap().mode() & 0o777);
+    }
+
+    #[test]
+    fn owners_and_bits_are_taken_where_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let mine = fs::metadata(directory.path()).unwrap();
+        let owner = (mine.uid(), mine.gid());
+        let about = |mode, user, group| tar::About { mode, user, group, size: 0, modified: 0 };
+        let (mut bytes, mut foreign) = (Vec::new(), Vec::new());
+        for (kind, path, link, mode) in
+            [(Kind::Directory, "d/", "", 0o1777), (Kind::File, "d/f", "", 0o4751), (Kind::Symlink, "d/l", "f", 0o777)]
+        {
+            tar::header_of(&mut bytes, kind, path.as_bytes(), link.as_bytes(), about(mode, owner.0, owner.1));
+        }
+        tar::header_of(&mut foreign, Kind::File, b"x", b"", about(0o600, 65_536, 0));
+        for whole in [&mut bytes, &mut foreign] {
+            whole.extend_from_slice(&tar::END);
+        }
+        let unpack = |bytes: Vec<u8>| {
+            let root = openat(CWD, directory.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            Unpack::new(root, false, Links::All).unwrap().with_owners().all([Ok(Bytes::from(bytes))].into_iter())
+        };
+        unpack(bytes).unwrap();
+        let of = |name: &str| fs::symlink_metadata(directory.path().join(name)).unwrap();
+        assert_eq!((of("d").mode() & 0o7777, of("d/f").mode() & 0o7777), (0o1777, 0o4751));
+        let error = unpack(foreign).unwrap_err().to_string();
+        assert!(error.contains("65536:0"), "{error}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     body::Answer,
+    query::Query,
     refusal::{of_errno, of_path, refuse},
     service::json,
     setup::Agent,
@@ -24,9 +25,10 @@ use crate::{
 
 pub(crate) async fn pack(agent: &Agent, request: &Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let path = path_of(request, agent)?;
+    let owners = owners(agent, request)?;
     let (tell, told) = oneshot::channel();
     let (chunks, receiver) = mpsc::channel(CHUNKS);
-    agent.workers.spawn(move || match begin(&path) {
+    agent.workers.spawn(move || match begin(&path, owners) {
         // Whoever asked has gone, so nobody wants to hear it.
         Err(refusal) => drop(tell.send(Err(refusal))),
         Ok(mut pack) => {
@@ -46,7 +48,16 @@ pub(crate) async fn pack(agent: &Agent, request: &Request<Incoming>) -> Result<R
     Ok(Response::new(Answer::Breakable(receiver)))
 }
 
-fn begin(path: &[u8]) -> Result<Pack, Refusal> {
+/// Whether owners and set-id bits are told or taken, which only root can do anything with.
+fn owners(agent: &Agent, request: &Request<Incoming>) -> Result<bool, Refusal> {
+    let owners = Query::of(request.uri()).flag("owners");
+    if owners && agent.config.uid != 0 {
+        return Err(refuse(RefusalCode::Invalid, "`owners` is for sandboxes whose user is root"));
+    }
+    Ok(owners)
+}
+
+fn begin(path: &[u8], owners: bool) -> Result<Pack, Refusal> {
     let refusal = |error| of_errno(error, path);
     let entry = place::open(path, OFlags::PATH).map_err(refusal)?;
     if FileType::from_raw_mode(fstat(&entry).map_err(refusal)?.st_mode) == FileType::Directory {
@@ -54,18 +65,22 @@ fn begin(path: &[u8]) -> Result<Pack, Refusal> {
         if on_proc(&root).map_err(refusal)? {
             return Err(not_a_file(path));
         }
-        return Pack::directory(root).map_err(|error| of_tree(path, error));
+        return Pack::directory_of(root, owners).map_err(|error| of_tree(path, error));
     }
     let (file, _) = open_for_reading(path)?;
     let name = path.rsplit(|byte| *byte == b'/').find(|part| !part.is_empty()).unwrap_or(b"file");
-    Pack::file(file.into(), name).map_err(|error| of_tree(path, error))
+    Pack::file_of(file.into(), name, owners).map_err(|error| of_tree(path, error))
 }
 
 pub(crate) async fn unpack(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let path = path_of(&request, agent)?;
+    let owners = owners(agent, &request)?;
     let unpacked = with_body(agent, request, move |pieces| {
         let (root, fresh) = directory(&path)?;
         let mut unpack = Unpack::new(root, fresh, Links::All).map_err(|error| of_path(&error, &path))?;
+        if owners {
+            unpack = unpack.with_owners();
+        }
         let result = unpack.all(pieces);
         let done = unpack.done;
         result.map_err(|error| {

@@ -39,11 +39,11 @@ impl LimitsArgs {
     }
 }
 
-fn memory(text: &str) -> Result<u64, String> {
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
     bytes(text, Limits::MIN.memory_bytes, Limits::MAX.memory_bytes)
 }
 
-fn disk(text: &str) -> Result<u64, String> {
+pub(crate) fn disk(text: &str) -> Result<u64, String> {
     bytes(text, Limits::MIN.disk_bytes, Limits::MAX.disk_bytes)
 }
 
@@ -52,11 +52,11 @@ fn bytes(text: &str, low: u64, high: u64) -> Result<u64, String> {
     if (low..=high).contains(&bytes) { Ok(bytes) } else { Err(format!("allowed is {} to {}", size::shown(low), size::shown(high))) }
 }
 
-fn pids(text: &str) -> Result<u32, String> {
+pub(crate) fn pids(text: &str) -> Result<u32, String> {
     figure(text, Limits::MIN.pids, Limits::MAX.pids)
 }
 
-fn cpus(text: &str) -> Result<f64, String> {
+pub(crate) fn cpus(text: &str) -> Result<f64, String> {
     let cpus = |millis: u32| f64::from(millis) / 1000.0;
     figure(text, cpus(Limits::MIN.cpu_millis), cpus(Limits::MAX.cpu_millis))
 }

@@ -9,7 +9,7 @@ mod size;
 
 pub(crate) use duration::{TimeLimit, duration};
 pub(crate) use interpreter::InterpreterArgs;
-pub(crate) use limits::LimitsArgs;
+pub(crate) use limits::{LimitsArgs, cpus, disk, memory, pids};
 pub(crate) use pair::{Pair, unique};
 pub(crate) use program::{MAX_CODE, ProgramArgs, text};
 pub(crate) use size::{roughly, shown as shown_size, size};

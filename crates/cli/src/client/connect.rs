@@ -61,6 +61,11 @@ impl Target {
         Self::of(url, find, header)
     }
 
+    /// A server with the key for it.
+    pub(crate) fn with_key(url: &str, key: key::Key) -> Result<Self> {
+        Self::of(url, |_| Ok((Some(key), "this program".to_owned())), header::AUTHORIZATION)
+    }
+
     fn of(url: &str, find_key: impl FnOnce(bool) -> Result<(Option<key::Key>, String)>, header: HeaderName) -> Result<Self> {
         let uri: Uri = url.parse().map_err(|_| not_a_server(url))?;
         let authority = uri.authority().cloned().ok_or_else(|| not_a_server(url))?;

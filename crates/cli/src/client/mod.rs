@@ -54,12 +54,7 @@ pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
 /// The same with a server that is known.
 pub(crate) fn talk_to<T, F: Future<Output = Result<T>>>(target: Target, work: impl FnOnce(Client) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(async {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_WITHIN));
-        connector.set_nodelay(true);
-        work(Client { http: legacy::Client::builder(TokioExecutor::new()).build(connector), target }).await
-    });
+    let result = runtime.block_on(async { work(Client::new(target)).await });
     // A write to a pipe that nobody empties may go on for ever.
     runtime.shutdown_background();
     result
@@ -74,6 +69,14 @@ pub(crate) struct Refusal {
 }
 
 impl Client {
+    /// Of a server that is known. To be called in a runtime.
+    pub(crate) fn new(target: Target) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_WITHIN));
+        connector.set_nodelay(true);
+        Self { http: legacy::Client::builder(TokioExecutor::new()).build(connector), target }
+    }
+
     /// Sends a request and reads its JSON answer.
     pub(crate) async fn json<T: DeserializeOwned>(&self, method: Method, target: &str, body: Option<&impl Serialize>) -> Result<T> {
         read(self.request(method, target, None, body).await?).await

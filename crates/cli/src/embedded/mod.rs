@@ -2,6 +2,7 @@
 
 mod records;
 mod scratch;
+mod service;
 
 use std::{path::Path, sync::Arc};
 
@@ -11,6 +12,7 @@ use caisson_engine::{Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
 pub(crate) use scratch::Scratch;
+pub(crate) use service::serving;
 
 use self::records::Records;
 

@@ -33,14 +33,14 @@ impl AgentClient {
         Ok((convert::stat(copied.stat)?, convert::unpacked(copied.made)?))
     }
 
-    /// A tar stream.
-    pub(crate) async fn pack(&self, path: &[u8]) -> Result<ByteStream, AgentError> {
-        let uri = format!("/archive?path={}", encode(path));
+    /// A tar stream, with owners and set-id bits where they are asked for.
+    pub(crate) async fn pack(&self, path: &[u8], owners: bool) -> Result<ByteStream, AgentError> {
+        let uri = format!("/archive?path={}&owners={owners}", encode(path));
         let answer = super::in_time(ANSWER_WITHIN, self.send(Method::GET, uri, empty())).await?;
         Ok(content(answer.into_body(), u64::MAX))
     }
 
-    pub(crate) async fn unpack(&self, path: &[u8], archive: ByteStream) -> Result<Unpacked, AgentError> {
-        convert::unpacked(self.upload(format!("/archive?path={}", encode(path)), archive).await?)
+    pub(crate) async fn unpack(&self, path: &[u8], owners: bool, archive: ByteStream) -> Result<Unpacked, AgentError> {
+        convert::unpacked(self.upload(format!("/archive?path={}&owners={owners}", encode(path)), archive).await?)
     }
 }

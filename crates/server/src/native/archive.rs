@@ -83,7 +83,8 @@ impl Format {
 
 /// A directory with everything in it, or a file, as an archive.
 ///
-/// Names in it are below the directory. Permission bits, times and links are kept; owners, set-user-id bits and extended attributes are not.
+/// Names in it are below the directory. Permission bits, times and links are kept; owners and set-user-id bits where they
+/// are asked for, extended attributes are not.
 /// Sockets, fifos, devices, and what the sandbox's user may not read are left out; the archive says so itself, in a last extended header
 /// (`CAISSON.left_out`). An archive that does not end with two blocks of zeros broke off.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/files/archive", operation_id = "download_archive", tag = "files",
@@ -91,27 +92,29 @@ impl Format {
         ("id" = String, Path, description = "The sandbox"),
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
         ("format" = Option<String>, Query, description = "`tar` (when absent), `tar.gz` or `tar.zst`"),
+        ("owners" = Option<bool>, Query, description = "Owners and set-user-id bits too; for sandboxes whose user is root"),
     ),
     responses((status = 200, description = "The archive", content(
         (inline(Octets) = "application/x-tar"), (inline(Octets) = "application/gzip"), (inline(Octets) = "application/zstd")))))]
 pub(crate) async fn download(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: Params) -> ApiResult<Response> {
-    let (path, format) = (path(&mut params)?, Format::given(&mut params)?);
+    let (path, format, owners) = (path(&mut params)?, Format::given(&mut params)?, params.flag("owners")?);
     params.finish()?;
-    let archive = app.engine.pack_files(id, &path).await?;
+    let archive = app.engine.pack_files(id, &path, owners).await?;
     let headers = [(header::CONTENT_TYPE, format.content_type()), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(compressed(archive, format))).into_response())
 }
 
 /// Unpacks an archive into a directory, which is made if it is not there.
 ///
-/// Files and links replace what is there, directories that are there stay as they are. Owners, set-user-id bits and extended attributes are
-/// not taken. Devices and fifos are left out, and told. Refused is what leads out of the directory (`..`, absolute names, hard links to
+/// Files and links replace what is there, directories that are there stay as they are. Owners and set-user-id bits are
+/// taken where that is asked for, extended attributes are not. Devices and fifos are left out, and told. Refused is what leads out of the directory (`..`, absolute names, hard links to
 /// elsewhere) or through a link, sparse files, and what is not a tar archive to its end; what was unpacked before that stays.
 #[utoipa::path(put, path = "/v1/sandboxes/{id}/files/archive", operation_id = "upload_archive", tag = "files",
     params(
         ("id" = String, Path, description = "The sandbox"),
         ("path" = String, Query, description = "Absolute, or relative to the work dir; percent-encoded bytes"),
         ("format" = Option<String>, Query, description = "`tar` (when absent), `tar.gz` or `tar.zst`"),
+        ("owners" = Option<bool>, Query, description = "Owners and set-user-id bits too; for sandboxes whose user is root"),
     ),
     request_body(content_type = "application/octet-stream", description = "The archive, compressed as `format` says"),
     responses((status = 200, description = "What was made", body = UnpackedBody)))]
@@ -121,10 +124,10 @@ pub(crate) async fn upload(
     mut params: Params,
     request: Request,
 ) -> ApiResult<Reply<UnpackedBody>> {
-    let (path, format) = (path(&mut params)?, Format::given(&mut params)?);
+    let (path, format, owners) = (path(&mut params)?, Format::given(&mut params)?, params.flag("owners")?);
     params.finish()?;
     let archive = plain(content(request.into_body(), app.config.body_stall), format);
-    Ok(Reply(UnpackedBody::from(&app.engine.unpack_files(id, &path, archive).await?)))
+    Ok(Reply(UnpackedBody::from(&app.engine.unpack_files(id, &path, owners, archive).await?)))
 }
 
 fn compressed(archive: ByteStream, format: Format) -> ByteStream {

@@ -13,8 +13,8 @@ mod read;
 mod write;
 
 pub use read::{Member, Members};
-pub use write::END;
-pub(crate) use write::{About, header, header_of, left_out};
+pub use write::{About, END, header_of};
+pub(crate) use write::{header, left_out};
 
 /// The unit of everything.
 pub(crate) const BLOCK: usize = 512;

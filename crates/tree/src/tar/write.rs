@@ -16,14 +16,14 @@ const OCTAL: u64 = 1 << 33;
 
 /// What a header says of a member beside its names.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct About {
-    pub(crate) mode: u32,
+pub struct About {
+    pub mode: u32,
     /// Up to [`crate::MAX_ID`].
-    pub(crate) user: u32,
-    pub(crate) group: u32,
-    pub(crate) size: u64,
+    pub user: u32,
+    pub group: u32,
+    pub size: u64,
     /// Seconds.
-    pub(crate) modified: i64,
+    pub modified: i64,
 }
 
 /// Appends the header of a member that is root's. Owners of one machine mean nothing on another.
@@ -32,7 +32,7 @@ pub(crate) fn header(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], mo
 }
 
 /// Appends the header of a member, with an extended one in front of it where the plain one cannot say it.
-pub(crate) fn header_of(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], about: About) {
+pub fn header_of(out: &mut Vec<u8>, kind: Kind, path: &[u8], link: &[u8], about: About) {
     let About { size, modified: mtime, .. } = about;
     let mut records = Vec::new();
     let name = split(path);

@@ -7,12 +7,19 @@ use caisson_server::native::types::CollectedBody;
 use clap::Args;
 use http::Method;
 
-use super::place::{self, Place};
+use super::{
+    build::is_step,
+    place::{self, Place},
+    rm,
+};
 use crate::{args::roughly, client::ServerArgs, output, waiting::spinner};
 
 /// Remove images that have lost their names and that no sandbox uses, and whatever belongs to no image
 #[derive(Debug, Args)]
 pub(super) struct GcArgs {
+    /// Also what builds have kept of their steps, so that the next build does all of them
+    #[arg(long)]
+    steps: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -22,6 +29,9 @@ pub(super) struct GcArgs {
 
 pub(super) fn run(args: &GcArgs) -> Result<ExitCode> {
     place::with(&args.server, async |place| {
+        if args.steps {
+            spinner("removing", forget_steps(&place)).await?;
+        }
         let done: CollectedBody = match place {
             Place::Server(client) => spinner("removing", client.json(Method::POST, "/v1/images/gc", None::<&()>)).await?,
             Place::Here(store) => CollectedBody::from(&spinner("removing", store.gc(HashSet::new())).await?),
@@ -41,4 +51,12 @@ pub(super) fn run(args: &GcArgs) -> Result<ExitCode> {
         output::print(&text)?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Takes the names of steps away, also of those that sandboxes are made of at the moment.
+async fn forget_steps(place: &Place) -> Result<()> {
+    for name in place.names().await?.iter().filter(|name| is_step(name)) {
+        rm::remove(place, name, true).await?;
+    }
+    Ok(())
 }

@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{ImageBody, PageBody};
+use caisson_server::native::types::ImageBody;
 use clap::Args;
-use http::Method;
 
-use super::place::{self, Place};
+use super::{build::is_step, place};
 use crate::{args::roughly, client::ServerArgs, output, table, waiting::spinner};
 
 /// List images
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
+    /// Also what builds have kept of their steps
+    #[arg(long)]
+    steps: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -22,10 +24,10 @@ pub(super) struct LsArgs {
 
 pub(super) fn run(args: &LsArgs) -> Result<ExitCode> {
     place::with(&args.server, async |place| {
-        let page: PageBody<ImageBody> = match place {
-            Place::Server(client) => spinner("asking the server", client.json(Method::GET, "/v1/images", None::<&()>)).await?,
-            Place::Here(store) => PageBody { data: store.list().await?.iter().map(ImageBody::from).collect(), next_cursor: None },
-        };
+        let mut page = spinner("asking the server", place.list()).await?;
+        if !args.steps {
+            page.data.retain(|image| !is_step(&image.name));
+        }
         if args.json {
             output::print_json(&page)?;
             return Ok(ExitCode::SUCCESS);

@@ -1,5 +1,6 @@
 //! `caisson image`: images that sandboxes are made of.
 
+mod build;
 mod export;
 mod gc;
 mod import;
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use self::{export::ExportArgs, gc::GcArgs, import::ImportArgs, inspect::InspectArgs, ls::LsArgs, pull::PullArgs, rm::RmArgs};
+use self::{
+    build::BuildArgs, export::ExportArgs, gc::GcArgs, import::ImportArgs, inspect::InspectArgs, ls::LsArgs, pull::PullArgs, rm::RmArgs,
+};
 
 const AFTER_HELP: &str = "\
 These commands work on the images of this machine, which are those of `caisson run` and of a server with the same data directory: \
@@ -28,11 +31,12 @@ Examples:
   caisson image pull alpine:3.20
   caisson image ls
   docker save app:1 | caisson image import -
+  caisson image build -t app:1 .
   caisson image import rootfs.tar.gz --name base:1
   caisson image export alpine:3.20 -o alpine.tar
   caisson image rm alpine:3.20";
 
-/// Get, list, import, export and remove images
+/// Get, build, list, import, export and remove images
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct ImageArgs {
@@ -44,6 +48,7 @@ pub(crate) struct ImageArgs {
 enum What {
     Ls(LsArgs),
     Pull(PullArgs),
+    Build(Box<BuildArgs>),
     Import(ImportArgs),
     Export(ExportArgs),
     Inspect(InspectArgs),
@@ -55,6 +60,7 @@ pub(crate) fn run(args: ImageArgs) -> Result<ExitCode> {
     match args.what {
         What::Ls(args) => ls::run(&args),
         What::Pull(args) => pull::run(&args),
+        What::Build(args) => build::run(*args),
         What::Import(args) => import::run(&args),
         What::Export(args) => export::run(&args),
         What::Inspect(args) => inspect::run(&args),

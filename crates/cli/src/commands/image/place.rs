@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use caisson_image::ImageStore;
+use caisson_server::native::types::{ImageBody, PageBody};
+use http::Method;
 
 use crate::{
     client::{self, Client, ServerArgs, percent},
@@ -14,6 +16,21 @@ use crate::{
 pub(super) enum Place {
     Server(Box<Client>),
     Here(ImageStore),
+}
+
+impl Place {
+    /// All images.
+    pub(super) async fn list(&self) -> Result<PageBody<ImageBody>> {
+        match self {
+            Self::Server(client) => client.json(Method::GET, "/v1/images", None::<&()>).await,
+            Self::Here(store) => Ok(PageBody { data: store.list().await?.iter().map(ImageBody::from).collect(), next_cursor: None }),
+        }
+    }
+
+    /// What they are called.
+    pub(super) async fn names(&self) -> Result<Vec<String>> {
+        Ok(self.list().await?.data.into_iter().map(|image| image.name).collect())
+    }
 }
 
 /// Does `work` with the images of the server that is named, or with those of this machine where none is.

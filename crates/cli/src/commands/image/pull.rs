@@ -51,7 +51,8 @@ pub(super) fn run(args: &PullArgs) -> Result<ExitCode> {
     })
 }
 
-async fn ask(client: &Client, name: &str) -> Result<ImageBody> {
+/// Lets a server get an image, and shows how far it has come.
+pub(super) async fn ask(client: &Client, name: &str) -> Result<ImageBody> {
     let bar = Pulling::begin(name);
     let mut events = client.events(Method::POST, "/v1/images/pull", &PullBody { name: name.to_owned(), login: None }).await?;
     while let Some(event) = events.next().await? {

@@ -40,7 +40,8 @@ pub(super) fn run(args: &RmArgs) -> Result<ExitCode> {
     })
 }
 
-async fn remove(place: &Place, name: &str, force: bool) -> Result<()> {
+/// Takes a name away.
+pub(super) async fn remove(place: &Place, name: &str, force: bool) -> Result<()> {
     match place {
         Place::Server(client) => {
             let target = format!("/v1/images?{}&force={force}", query(name));
