@@ -186,9 +186,9 @@ make_python() {
     compile "$to/bin/python3.12" "$1"
 }
 
-# Compiles the modules of a layer once, here, instead of in every sandbox.
+# Compiles the modules of a layer once, here, instead of in every sandbox. What Python writes on its own would have this place in it.
 compile() {
-    "$1" -E -s -m compileall -q --invalidation-mode unchecked-hash -s "$2" -p / "$2/usr/local/lib/python3.12" >&2
+    "$1" -B -E -s -W ignore -m compileall -q -f --invalidation-mode unchecked-hash -s "$2" -p / "$2/usr/local/lib/python3.12" >&2
 }
 
 make_node() {
@@ -222,11 +222,17 @@ make_go() {
     # Compiled once, here: a first `go run` would take half a minute for it. Open to all in a sandbox, which has one owner. The times that
     # stand in it are made one; files as young as these are never swept out.
     young=usr/local/go/cache
-    (cd / && env -u GOROOT GOTOOLCHAIN=local GOFLAGS= GOENV=off GO111MODULE= CGO_ENABLED=0 GOCACHE="$1/$young" "$to/bin/go" build \
+    # What is compiled has the path of Go in it, so for these it is where it will be, on mounts that nobody else sees.
+    env -u GOROOT GOTOOLCHAIN=local GOFLAGS= GOENV=off GO111MODULE= CGO_ENABLED=0 GOCACHE="/$young" unshare --mount bash -euc '
+        mount -t tmpfs go /usr/local
+        mkdir /usr/local/go
+        mount --bind "$0" /usr/local/go
+        cd /
+        exec /usr/local/go/bin/go build "$@"' "$to" \
         bufio bytes container/heap container/list context crypto/... encoding/... errors flag fmt html/template io log maps math/... net/http net/url os \
         os/exec os/signal path/filepath reflect regexp runtime/debug slices sort strconv strings sync/atomic testing text/tabwriter text/template time \
-        unicode/utf8)
-    rm -f "$1/$young"/{README,trim.txt,testexpire.txt}
+        unicode/utf8
+    rm -f "$1/$young"/{README,testexpire.txt,trim.txt}
     find "$1/$young" -name '*-a' -exec sed -i -E "s/ +[0-9]+\$/ $(printf '%20s' 1735689600000000000)/" {} +
     chmod -R a=rwX "$1/$young"
 }

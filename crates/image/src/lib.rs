@@ -6,6 +6,7 @@
 
 mod compression;
 mod config;
+pub mod documents;
 mod error;
 mod export;
 mod image_store;
