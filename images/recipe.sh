@@ -219,6 +219,8 @@ make_go() {
     # As modules they have neither: see cmd/go/internal/toolchain.
     chmod 755 "$to"/bin/* "$to"/pkg/tool/*/*
     find "$to/src" -name _go.mod -execdir mv {} go.mod \;
+    # What is kept of packages is known by their times.
+    find "$to" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     # Compiled once, here: a first `go run` would take half a minute for it. Open to all in a sandbox, which has one owner. The times that
     # stand in it are made one; files as young as these are never swept out.
     young=usr/local/go/cache

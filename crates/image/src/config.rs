@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    error::in_short,
     manifest::{Text, architecture},
 };
 
@@ -52,7 +53,8 @@ struct RawAbout {
 /// Reads a configuration for a manifest with so many layers.
 pub(crate) fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config, Error> {
     let refuse = |why: String| Error::Manifest { what: what.to_owned(), why };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("its configuration cannot be read ({error})")))?;
+    let raw: Raw =
+        serde_json::from_slice(bytes).map_err(|error| refuse(format!("its configuration cannot be read ({})", in_short(&error))))?;
     let (os, machine) = (raw.os.as_deref().unwrap_or("linux"), raw.architecture.as_deref().unwrap_or(architecture()));
     if (os, machine) != ("linux", architecture()) {
         let there = vec![format!("{os}/{machine}").chars().take(80).collect()];

@@ -88,6 +88,11 @@ fn rest(again: &Option<Duration>) -> String {
     again.map_or_else(String::new, |again| format!(" and asks for {} seconds of rest", again.as_secs()))
 }
 
+/// What a reader of JSON says, without all of the text that it read: that may be megabytes.
+pub(crate) fn in_short(error: &serde_json::Error) -> String {
+    error.to_string().chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
 /// Whether this is of a disk, or a share of it, that is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

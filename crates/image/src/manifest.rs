@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use caisson_core::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, error::in_short};
 
 /// The largest manifest, index or configuration, as registries have it.
 pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
@@ -147,7 +147,7 @@ struct Raw {
 /// Reads a manifest or an index. `announced` is the media type that whoever sent it said.
 pub(crate) fn parse(what: &str, bytes: &[u8], announced: Option<&str>) -> Result<Document, Error> {
     let refuse = |why: String| Error::Manifest { what: what.to_owned(), why };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("it is no manifest ({error})")))?;
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("it is no manifest ({})", in_short(&error))))?;
     if raw.schema_version == Some(1) {
         return Err(refuse("it is of Docker's schema 1, which nobody makes any more; push the image again".to_owned()));
     }
@@ -299,6 +299,7 @@ mod tests {
             "media type",
         );
         refused("[]", None, "no manifest");
+        refused(&good.replace(":7", &format!(r#":"{}""#, "long".repeat(1000))), None, "no manifest");
         refused("{}", None, "neither");
         refused(&"[".repeat(1 << 20), None, "no manifest");
         refused(&format!(r#"{{"x":{}"#, r#"{"x":"#.repeat(100_000)), None, "no manifest");
