@@ -37,20 +37,20 @@ fail() {
 
 usage() {
     cat <<USAGE
-usage: images/$recipe/build [--name NAME] [--layers DIRECTORY] [--allow-missing LANGUAGE]…
+usage: images/$recipe/build [--name NAME] [--layers DIRECTORY]${optional:+ [--allow-missing LANGUAGE]…}
 
 Makes the image $recipe of packages and imports it with \`caisson image import\`. Takes root, x86_64, and Debian or Ubuntu with:
 mmdebstrap python3-pip npm golang-go maven
 
   --name NAME               what the image is called [$name]
   --layers DIRECTORY        keeps finished layers there and takes those that are there, for the next recipe
-  --allow-missing LANGUAGE  an image without it is a success too; else one is made and the status is $status_missing
-
+${optional:+  --allow-missing LANGUAGE  of $optional: an image without it is a success too; else one is made and the status is $status_missing
+}
 CAISSON names the program when it is not in PATH; what it reads, CAISSON_DATA_DIR for example, holds here too.
 USAGE
 }
 
-# Reads the options and makes ready. `name` and `recipe` are set before.
+# Reads the options and makes ready. Set before are `recipe`, `name`, and in `optional` the languages that the image can be without.
 begin() {
     while [ "$#" -gt 0 ]; do
         case "$1" in
@@ -59,7 +59,10 @@ begin() {
                 case "$1" in
                     --name) name=$2 ;;
                     --layers) layers=$2 ;;
-                    --allow-missing) allowed+="$2 " ;;
+                    --allow-missing)
+                        [[ " $optional " == *" $2 "* ]] || fail "it has to be one of \`$optional\` that may be missing, and not \`$2\`"
+                        allowed+="$2 "
+                        ;;
                 esac
                 shift 2
                 ;;
@@ -74,6 +77,8 @@ begin() {
     for tool in "$caisson" mmdebstrap python3 pip3 npm go mvn; do
         command -v "$tool" >/dev/null || fail "there is no \`$tool\`; see --help for what is needed"
     done
+    # The images of this machine are meant, also where another is usual.
+    unset CAISSON_SERVER
     umask 022
     work=$(mktemp -d)
     # What Go has downloaded is read-only.
@@ -92,7 +97,7 @@ ask() {
         return
     fi
     # Addresses of a registry are this machine's affair and not the image's.
-    why=$(sed -E 's#[a-z]+://[^ ,)]*#the registry#g' "$log" | grep -iE 'error|not found|denied|forbidden' | head -n 2 | tr -s '\n\t ' ' ' | cut -c1-300) || true
+    why=$(sed -E 's#[a-z]+://[^ ,)]*#the registry#g' "$log" | grep -iE 'error|not found|denied|forbidden' | head -n 2 | tr -s '\n\t ' ' ' | cut -c1-300 | sed 's/ *$//') || true
     echo "$1 says no: ${why:-nothing more}" >"$work/missing/$language"
     exit "$status_missing"
 }
@@ -276,7 +281,7 @@ expect() {
 # Ends with the status of what is missing.
 finish() {
     local language status=0
-    for language in python node go; do
+    for language in $optional; do
         ! is_there "$language" || continue
         say "$language cannot be had, and $name is without it: $(cat "$work/missing/$language")"
         [[ $allowed == *" $language "* ]] || status=$status_missing
