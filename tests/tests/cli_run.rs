@@ -92,7 +92,7 @@ fn failures_of_its_own_are_125_and_say_what_to_do() {
         (&["run", "-l", "klingon", "-c", "x"][..], &["klingon", "python"][..]),
         (&["run", "nothing.py"], &["nothing.py"]),
         (&["run", "--", "no-such-program"], &["no-such-program"]),
-        (&["run", "--image", "debian", "--", "true"], &["debian", "host"]),
+        (&["run", "--image", "debian", "--pull", "never", "--", "true"], &["debian", "host"]),
         (&["run", "--memory", "1K", "--", "true"], &["memory", "16 MiB"]),
         (&["run", "--pids", "2", "--", "true"], &["pids", "8"]),
         (&["run", "--timeout", "never", "--", "true"], &["timeout", "none"]),

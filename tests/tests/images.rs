@@ -456,12 +456,14 @@ fn images_of_modbox_come_from_the_workspaces_registries() {
     let registry = post(&admin, "/registries", registry).expect(201).json();
     let image = json!({"name": "linked", "image": "team/linked", "tag": "1", "registry_id": registry["id"]});
     let image = post(&admin, "/sandbox-images", image).expect(201).json();
-    let provision = |client: &Client| post(client, "/sandboxes/provision", json!({"image_id": image["id"]}));
-    provision(&member).refused(404, "image_not_found");
-    let made = provision(&admin).expect(201).json();
+    let provision = |client: &Client, task: &str| post(client, "/sandboxes/provision", json!({"image_id": image["id"], "task_id": task}));
+    provision(&member, "early").refused(404, "image_not_found");
+    let made = provision(&admin, "first").expect(201).json();
     assert_eq!(listed(&member), std::slice::from_ref(&name), "it is the workspace's own");
     assert_eq!(names(&server), Vec::<String>::new());
-    provision(&member).expect(201);
+    provision(&member, "second").expect(201);
+    let waited = post(&admin, "/sandboxes/wait", json!({"task_id": "first", "timeout": 30})).expect(200).json();
+    assert_eq!(waited["ready"], true, "{waited}");
     let api = made["endpoint"]["api_url"].as_str().unwrap().split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
     let bearer = Client { key: Some(made["endpoint"]["access_token"].as_str().unwrap().to_owned()), ..server.client.clone() };
     let said = post(&bearer, &format!("/{api}/exec"), json!({"command": "echo $(< /etc/os-release)"})).expect(200).json();

@@ -122,7 +122,7 @@ impl fmt::Display for Version {
 
 /// Whether the part before the first slash is a host and not the begin of a repository on Docker Hub.
 fn is_a_host(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':', '['])
 }
 
 /// A registry in the form in which it is compared: lower case, and Docker Hub by one name. Whatever passes can stand in an address between

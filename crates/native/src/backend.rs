@@ -58,7 +58,7 @@ impl NativeConfig {
 const PROBE: &[u8] = include_bytes!(env!("CAISSON_PROBE_BINARY"));
 
 /// How long after the end of a stream the launcher may take to say how the sandbox ended.
-const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
+const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// A sandbox that was asked for and not yet destroyed.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -35,8 +35,12 @@ struct World {
     data: TempDir,
 }
 
+/// Each test looks at the whole host.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Does `work` in a world of its own, and looks whether the host is as before.
 fn within<T>(work: impl AsyncFnOnce(&World) -> T) -> T {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Host::now();
     let data = tempfile::tempdir().unwrap();
     let mut config = NativeConfig::new(data.path().to_owned());
