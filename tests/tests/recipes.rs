@@ -64,7 +64,8 @@ fn both_images_are_made_of_packages_and_are_what_they_say() {
             fs::hard_link(entry.path(), again.join(name)).unwrap();
         }
     }
-    recipe(home, "code", &["--layers", again.to_str().unwrap(), "--name", "again:1"], &[]).exited(0);
+    let made = recipe(home, "code", &["--layers", again.to_str().unwrap(), "--name", "again:1"], &[]).exited(0);
+    assert!(made.err().contains("making the layer go") && !made.err().contains("making the layer node"), "{}", made.err());
     assert_eq!(inspect(home, "again:1")["digest"], code["digest"], "built twice it is one image");
     fs::remove_dir_all(&again).unwrap();
 
