@@ -68,8 +68,8 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/schemathesis tools/modbox-clients .ci/run fuzz/run fuzz/rustc tests/vm/*.sh; do bash -n "$$script"; done
-	@for script in tools/demo examples/*.py tests/modbox/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
+	@for script in tools/setup tools/schemathesis tools/modbox-clients .ci/run fuzz/run fuzz/rustc tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
+	@for script in tools/demo examples/*.py tests/modbox/*.py images/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"
 

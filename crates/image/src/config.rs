@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    error::{in_short, shown},
     manifest::{Text, architecture},
 };
 
@@ -52,10 +53,11 @@ struct RawAbout {
 /// Reads a configuration for a manifest with so many layers.
 pub(crate) fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config, Error> {
     let refuse = |why: String| Error::Manifest { what: what.to_owned(), why };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("its configuration cannot be read ({error})")))?;
+    let raw: Raw =
+        serde_json::from_slice(bytes).map_err(|error| refuse(format!("its configuration cannot be read ({})", in_short(&error))))?;
     let (os, machine) = (raw.os.as_deref().unwrap_or("linux"), raw.architecture.as_deref().unwrap_or(architecture()));
     if (os, machine) != ("linux", architecture()) {
-        let there = vec![format!("{os}/{machine}").chars().take(80).collect()];
+        let there = vec![shown(&format!("{os}/{machine}"), 80)];
         return Err(Error::Platform { wanted: format!("linux/{}", architecture()), there });
     }
     if raw.rootfs.kind != "layers" {
@@ -65,7 +67,7 @@ pub(crate) fn parse(what: &str, bytes: &[u8], layers: usize) -> Result<Config, E
         return Err(refuse(format!("it has {layers} layers, and its configuration says {}", raw.rootfs.diff_ids.len())));
     }
     let about = about(raw.config.unwrap_or_default()).map_err(refuse)?;
-    let created = raw.created.map(|created| created.chars().take(64).collect());
+    let created = raw.created.map(|created| shown(&created, 64));
     Ok(Config { diff_ids: raw.rootfs.diff_ids.into_iter().map(|text| text.0).collect(), about, created })
 }
 

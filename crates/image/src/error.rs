@@ -91,6 +91,16 @@ fn rest(again: &Option<Duration>) -> String {
     again.map_or_else(String::new, |again| format!(" and asks for {} seconds of rest", again.as_secs()))
 }
 
+/// What somebody else wrote, as far as it can stand in a message: it may be megabytes, and mean something to a terminal.
+pub(crate) fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
+
+/// What a reader of JSON says, which repeats what it has read.
+pub(crate) fn in_short(error: &serde_json::Error) -> String {
+    shown(&error.to_string(), 200)
+}
+
 /// Whether this is of a disk, or a share of it, that is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

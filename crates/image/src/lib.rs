@@ -7,6 +7,7 @@
 mod commit;
 mod compression;
 mod config;
+pub mod documents;
 mod error;
 mod export;
 mod image_store;

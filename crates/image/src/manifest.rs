@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use caisson_core::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{
+    Error,
+    error::{in_short, shown},
+};
 
 /// The largest manifest, index or configuration, as registries have it.
 pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
@@ -111,7 +114,7 @@ impl Platform {
 
     fn text(&self) -> String {
         let variant = self.variant.as_deref().filter(|variant| !variant.is_empty()).map(|variant| format!("/{variant}"));
-        format!("{}/{}{}", self.os, self.architecture, variant.unwrap_or_default()).chars().take(80).collect()
+        shown(&format!("{}/{}{}", self.os, self.architecture, variant.unwrap_or_default()), 80)
     }
 }
 
@@ -147,7 +150,7 @@ struct Raw {
 /// Reads a manifest or an index. `announced` is the media type that whoever sent it said.
 pub(crate) fn parse(what: &str, bytes: &[u8], announced: Option<&str>) -> Result<Document, Error> {
     let refuse = |why: String| Error::Manifest { what: what.to_owned(), why };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("it is no manifest ({error})")))?;
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(format!("it is no manifest ({})", in_short(&error))))?;
     if raw.schema_version == Some(1) {
         return Err(refuse("it is of Docker's schema 1, which nobody makes any more; push the image again".to_owned()));
     }
@@ -182,7 +185,7 @@ fn is_a_document(media_type: &str) -> bool {
 impl Manifest {
     fn check(&self) -> Result<(), String> {
         if ![OCI_CONFIG, DOCKER_CONFIG].contains(&self.config.media_type.as_str()) {
-            let kind: String = self.config.media_type.chars().take(100).collect();
+            let kind = shown(&self.config.media_type, 100);
             return Err(format!("it is no image of a root file system: its configuration is of type `{kind}`"));
         }
         if self.config.size > MAX_DOCUMENT {
@@ -199,7 +202,7 @@ impl Manifest {
                 return Err("a layer is to be fetched from another place (`urls`), which is not done".to_owned());
             }
             if !LAYERS.contains(&layer.media_type.as_str()) {
-                let kind: String = layer.media_type.chars().take(100).collect();
+                let kind = shown(&layer.media_type, 100);
                 return Err(format!("a layer is of type `{kind}`, which is not known"));
             }
         }
@@ -299,6 +302,8 @@ mod tests {
             "media type",
         );
         refused("[]", None, "no manifest");
+        refused(&manifest(OCI_CONFIG, &[descriptor(r"a\u007f\u001bb", "")]), None, "`ab`");
+        refused(&good.replace(":7", &format!(r#":"{}""#, "long".repeat(1000))), None, "no manifest");
         refused("{}", None, "neither");
         refused(&"[".repeat(1 << 20), None, "no manifest");
         refused(&format!(r#"{{"x":{}"#, r#"{"x":"#.repeat(100_000)), None, "no manifest");

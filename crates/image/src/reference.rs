@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use caisson_core::Digest;
 
-use crate::Error;
+use crate::{Error, error::shown};
 
 const HUB: &str = "docker.io";
 /// Of registry and repository together, as registries have it.
@@ -55,7 +55,7 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |why: String| Error::Reference { text: text.chars().take(300).collect(), why };
+        let refuse = |why: String| Error::Reference { text: shown(text, 300), why };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
                 let digest = digest.parse::<Digest>().map_err(|error| refuse(format!("behind the `@`, {error}")))?;
@@ -86,7 +86,7 @@ impl FromStr for Reference {
         if let Some(bad) = path.split('/').find(|part| !is_a_part(part)) {
             return Err(refuse(format!(
                 "`{}` is no part of a repository's name: lower-case letters and digits, with single `.`, one or two `_`, or `-` between them",
-                bad.chars().take(100).collect::<String>()
+                shown(bad, 100)
             )));
         }
         if path.len() == 64 && path.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -128,7 +128,7 @@ fn is_a_host(first: &str) -> bool {
 /// A registry in the form in which it is compared: lower case, and Docker Hub by one name. Whatever passes can stand in an address between
 /// `//` and `/` and means nothing but a host and a port there.
 pub(crate) fn normal_host(text: &str) -> Result<String, String> {
-    let refuse = |why: &str| Err(format!("`{}` is no registry: {why}", text.chars().take(100).collect::<String>()));
+    let refuse = |why: &str| Err(format!("`{}` is no registry: {why}", shown(text, 100)));
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => (&text[..address.len() + 2], port.strip_prefix(':')),
@@ -245,6 +245,7 @@ mod tests {
             "../a",
             "a/./b",
             "a\0b",
+            "a\x1b[2Jb",
             "ä",
             "localhost:0/x",
             "localhost:65536/x",
@@ -273,6 +274,7 @@ mod tests {
         ] {
             let error = text.parse::<Reference>().map(|parsed| parsed.to_string()).expect_err(text);
             assert!(matches!(error, Error::Reference { .. }) && error.to_string().len() < 700, "{text}");
+            assert!(!error.to_string().contains(char::is_control), "{text}");
         }
         assert!(format!("alpine:{}", "x".repeat(128)).parse::<Reference>().is_ok());
         assert!(format!("alpine:{}", "x".repeat(129)).parse::<Reference>().is_err());

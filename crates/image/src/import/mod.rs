@@ -21,6 +21,7 @@ use crate::{
     Error, Reference,
     compression::{Compression, plain},
     config,
+    error::in_short,
     manifest::{self, Descriptor, Document, Index, Manifest, OCI_CONFIG, OCI_INDEX, Text},
     store::{Budget, Disk, LayerRecord, Name, Record, verify},
 };
@@ -191,8 +192,8 @@ impl Import<'_> {
     }
 
     fn saved(&mut self, saved: &[u8], name: Option<&Reference>) -> Result<Vec<(Reference, Record)>, Error> {
-        let saved: Vec<Saved> =
-            serde_json::from_slice(saved).map_err(|error| refused(format!("has a `manifest.json` that cannot be read: {error}")))?;
+        let saved: Vec<Saved> = serde_json::from_slice(saved)
+            .map_err(|error| refused(format!("has a `manifest.json` that cannot be read: {}", in_short(&error))))?;
         if saved.len() > MAX_IMAGES || (name.is_some() && saved.len() != 1) {
             return Err(several(saved.len()));
         }
