@@ -141,7 +141,8 @@ CMD ["from", "cmd"]
     );
     symlink("deep/more", directory.join("docs/link")).unwrap();
     fs::write(directory.join("inside"), "inside\n").unwrap();
-    let tar = home.clean("tar").arg("-C").arg(&directory).args(["--owner=7", "--group=8", "--numeric-owner", "-czf"]);
+    let mut tar = home.clean("tar");
+    tar.arg("-C").arg(&directory).args(["--owner=7", "--group=8", "--numeric-owner", "-czf"]);
     assert!(tar.arg(directory.join("archive.tar.gz")).arg("inside").status().unwrap().success());
 
     let ran = built(&home, &["--build-arg", "VERSION=2", "--build-arg", "NOBODY=1"]);
