@@ -44,10 +44,10 @@ fn import(server: &Server, name: &str, fill: &dyn Fn(&Path)) {
     server.request("POST", &target).bytes(tar.stdout).send().expect(200);
 }
 
-/// A sandbox in which root works in a directory of the image.
+/// A sandbox in which root works.
 #[track_caller]
 fn sandbox<'a>(server: &'a Server, image: &str) -> Sandbox<'a> {
-    server.sandbox(&json!({"image": image, "user": "root", "work_dir": "/srv"}))
+    server.sandbox(&json!({"image": image, "user": "root"}))
 }
 
 #[track_caller]
@@ -71,7 +71,7 @@ fn layers(server: &Server, name: &str) -> usize {
 }
 
 /// All that is in a root, but for what every sandbox is given: modes, owners, links, and what is in files.
-const LIST: &str = r#"find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf \) -prune -o -print | sort | while IFS= read -r name; do
+const LIST: &str = r#"find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf -o -path ./workspace \) -prune -o -print | sort | while IFS= read -r name; do
   if test -h "$name"; then echo "$(stat -c '%n %u %g' "$name") $(readlink "$name")"
   elif test -d "$name"; then stat -c '%n %f %u %g' "$name"
   else echo "$(stat -c '%n %f %u %g %h %Y' "$name") $(test -f "$name" && md5sum < "$name")"
@@ -152,12 +152,17 @@ fn what_every_sandbox_is_given_is_no_change() {
     let server = Server::start();
     import(&server, "base:1", &small);
     // The account, home and work dir of an ordinary user are not in the image either.
-    for body in [json!({}), json!({"user": "root"}), json!({"work_dir": "/a/b/c"}), json!({"storage": "disk"})] {
+    for body in [json!({}), json!({"user": "root"}), json!({"storage": "disk"})] {
         let mut body = body;
         body["image"] = json!("base:1");
         let before = server.sandbox(&body);
         assert_eq!(commit(&before, "same:1")["layers"].as_array().unwrap().len(), 1, "{body}");
     }
+    let deep = server.sandbox(&json!({"image": "base:1"}));
+    try_commit(&deep, &json!({"name": "deep:1", "config": {"working_dir": "/a/b/c", "user": "node"}})).expect(201);
+    let deep = server.sandbox(&json!({"image": "deep:1"}));
+    assert_eq!(commit(&deep, "deep:2")["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(deep.shell("pwd; stat -c %U . ; ls -d /home 2>/dev/null || echo none"), "/a/b/c\nnode\nnone\n");
     let used = server.sandbox(&json!({"image": "base:1"}));
     assert_eq!(used.shell("echo x > $HOME/own; pwd"), "/workspace\n");
     let made = commit(&used, "used:1");
@@ -165,7 +170,7 @@ fn what_every_sandbox_is_given_is_no_change() {
     let blob = made["layers"][1]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
     let blob = server.home().data().join("images/blobs/sha256").join(blob);
     let names = run_tool("tar", &["-tzf", blob.to_str().unwrap()]);
-    assert_eq!(names, "./\nhome/\nhome/user/\nhome/user/own\n");
+    assert_eq!(names, "./\nhome/\nhome/.wh..wh..opq\nhome/user/\nhome/user/own\n");
     server.finish();
 }
 
@@ -375,7 +380,7 @@ fn r5_3_hostile_trees_become_layers_or_are_named() {
     let server = Server::start();
     import(&server, "base:1", &small);
     let limits = json!({"disk_inodes": 200_000, "disk_bytes": 1_u64 << 30, "memory_bytes": 1_u64 << 30});
-    let box_ = server.sandbox(&json!({"image": "base:1", "user": "root", "work_dir": "/srv", "limits": limits}));
+    let box_ = server.sandbox(&json!({"image": "base:1", "user": "root", "limits": limits}));
     let count = fewer(100_000);
     let fill = format!(
         "cd /data/many; mkdir d; for i in $(seq {}); do mkdir d/$i; cd d/$i; touch $(seq 1000); cd ../..; done; \
@@ -434,7 +439,7 @@ fn a_package_that_was_installed_is_there() {
     run_tool("dpkg-deb", &["-b", package.to_str().unwrap(), deb.to_str().unwrap()]);
     let box_ = sandbox(&server, "debian:1");
     box_.write(b"/srv/test.deb", &fs::read(deb).unwrap()).expect(201);
-    assert!(box_.shell("dpkg -i test.deb && rm test.deb").contains("Setting up caisson-test"));
+    assert!(box_.shell("dpkg -i /srv/test.deb && rm /srv/test.deb").contains("Setting up caisson-test"));
     commit(&box_, "with-package:1");
     let said = server.run(&json!({"image": "with-package:1", "shell": "caisson-test; dpkg -s caisson-test | grep ^Status; ls /srv"}));
     assert_eq!(said["stdout"], "it is there\nStatus: install ok installed\n", "{said:#}");

@@ -203,14 +203,13 @@ impl Delta {
                 if !renamed {
                     walk.descend(visit).at(&visit.path)?;
                 }
-                let header = self.head(Kind::Directory, &visit.path, b"", &stat, 0)?;
-                let is_given = self.is_given(&visit.path, &stat)?;
-                self.pending.push((depth, header));
-                if !is_given || opaque || renamed {
-                    self.flush(out);
-                }
+                let mut header = self.head(Kind::Directory, &visit.path, b"", &stat, 0)?;
                 if opaque || renamed {
-                    self.hide(&visit.path, OPAQUE, out)?;
+                    hide(&visit.path, OPAQUE, &mut header)?;
+                }
+                self.pending.push((depth, header));
+                if renamed || !self.is_given(&visit.path, &stat)? {
+                    self.flush(out);
                 }
                 if renamed { self.take_whole(&visit.path) } else { Ok(()) }
             }
@@ -296,16 +295,8 @@ impl Delta {
             return Err(Error::entry(path, io::Error::other(why)));
         }
         let directory = &path[..path.len() - name.len()];
-        self.hide(directory.strip_suffix(b"/").unwrap_or(directory), &hidden, out)
-    }
-
-    /// A member that says what is not seen of lower layers.
-    fn hide(&mut self, directory: &[u8], mark: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         self.flush(out);
-        let path = if directory.is_empty() { mark.to_vec() } else { [directory, b"/", mark].concat() };
-        let about = About { mode: 0o600, user: 0, group: 0, size: 0, modified: 0 };
-        tar::header_of(out, Kind::File, fits(&path)?, b"", about);
-        Ok(())
+        hide(directory.strip_suffix(b"/").unwrap_or(directory), &hidden, out)
     }
 
     /// The directories that the present entry is in.
@@ -379,6 +370,14 @@ fn content(mut body: Body, out: &mut Vec<u8>) -> Result<Option<Body>, Error> {
     }
     body.left -= count as u64;
     Ok(Some(body))
+}
+
+/// A member that says what is not seen of lower layers.
+fn hide(directory: &[u8], mark: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let path = if directory.is_empty() { mark.to_vec() } else { [directory, b"/", mark].concat() };
+    let about = About { mode: 0o600, user: 0, group: 0, size: 0, modified: 0 };
+    tar::header_of(out, Kind::File, fits(&path)?, b"", about);
+    Ok(())
 }
 
 fn fits(path: &[u8]) -> Result<&[u8], Error> {

@@ -42,7 +42,7 @@ impl Site {
     }
 
     fn own(&self, path: &str, id: u32) {
-        let (user, group) = (Uid::from_raw(FIRST + id), Gid::from_raw(FIRST + id));
+        let (user, group) = (Uid::from_raw(FIRST.wrapping_add(id)), Gid::from_raw(FIRST.wrapping_add(id)));
         chownat(CWD, self.at(path), Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
 
@@ -178,6 +178,8 @@ fn what_was_given_is_no_change_until_it_is_changed() {
     site.dir("upper/dev");
     site.dir("upper/home");
     site.dir("upper/home/user");
+    // As overlayfs does with all that are made anew.
+    site.note("upper/home/user", OPAQUE_ATTRIBUTE, b"y");
     for path in ["", "etc", "etc/hosts", "etc/hostname", "home", "home/user"] {
         site.give(path);
     }
@@ -190,7 +192,7 @@ fn what_was_given_is_no_change_until_it_is_changed() {
     drop(hosts);
     assert_eq!(paths(&site.members()), ["./", "etc/", "etc/hosts"]);
     site.file("upper/home/user/new", b"");
-    assert_eq!(paths(&site.members()), ["./", "etc/", "etc/hosts", "home/", "home/user/", "home/user/new"]);
+    assert_eq!(paths(&site.members()), ["./", "etc/", "etc/hosts", "home/", "home/user/", "home/user/.wh..wh..opq", "home/user/new"]);
     // A directory that looks as before has another time of change.
     fs::set_permissions(site.at("upper/etc"), fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(site.at("upper/etc/hosts"), b"").unwrap();
