@@ -104,10 +104,8 @@ pub(super) fn of_tombstone(tombstone: Option<&Tombstone>, memory_bytes: u64) -> 
         None => (ExecutionStatus::Lost, "the agent broke off the execution".to_owned()),
         Some(t) => match t.reason {
             Reason::OutOfMemory => (ExecutionStatus::OutOfMemory, out_of_memory_text(memory_bytes)),
-            Reason::Crashed | Reason::LaunchFailed | Reason::SetupFailed | Reason::ServerLost => {
-                (ExecutionStatus::Lost, format!("its sandbox ended ({t})"))
-            }
-            Reason::Deleted | Reason::Finished | Reason::Lifetime | Reason::IdleTimeout | Reason::ServerStopped => {
+            Reason::Crashed | Reason::LaunchFailed | Reason::ServerLost => (ExecutionStatus::Lost, format!("its sandbox ended ({t})")),
+            Reason::Deleted | Reason::Finished | Reason::Lifetime | Reason::IdleTimeout | Reason::SetupFailed | Reason::ServerStopped => {
                 (ExecutionStatus::Killed, format!("its sandbox was ended ({t})"))
             }
         },
