@@ -126,6 +126,8 @@ fn inside(server: &Server) {
 
     // The one line of the documentation: what Modbox calls `code-exec` is this image.
     let made = server.post("/sandboxes/provision", &json!({"image": "modbox/code-exec"})).expect(201).json();
+    let wait = format!("/sandboxes/{}/wait", made["sandbox_id"].as_str().unwrap());
+    assert_eq!(server.post(&wait, &json!({})).expect(200).json()["ready"], true);
     let api = made["endpoint"]["api_url"].as_str().unwrap().split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
     let bearer = Client { key: Some(made["endpoint"]["access_token"].as_str().unwrap().to_owned()), ..server.client.clone() };
     let versions = json!({"command": "python3 --version; node --version; bash --version; go version"});
