@@ -32,7 +32,7 @@ fn base(home: &Home) {
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nstaff:x:50:\n").unwrap();
     std::os::unix::fs::chown(root.join("home/app"), Some(1000), Some(1001)).unwrap();
     let tar = home.clean("tar").arg("-C").arg(&root).args(["--numeric-owner", "-cf", "-", "."]).output().unwrap().stdout;
-    home.caisson_with(["image", "import", "-", "--name", "base:1"], &tar).exited(0).out();
+    drop(home.caisson_with(["image", "import", "-", "--name", "base:1"], &tar).exited(0));
     fs::remove_dir_all(&root).unwrap();
 }
 
@@ -187,7 +187,7 @@ CMD ["from", "cmd"]
 /// The image as a bundle for other programs.
 fn exported(home: &Home, name: &str) -> PathBuf {
     let (archive, layout, bundle) = (home.path().join("out.tar"), home.path().join("layout"), home.path().join("bundle"));
-    home.caisson(["image", "export", name, "-o", archive.to_str().unwrap()]).exited(0).out();
+    drop(home.caisson(["image", "export", name, "-o", archive.to_str().unwrap()]).exited(0));
     fs::create_dir(&layout).unwrap();
     run_tool("tar", &["-C", layout.to_str().unwrap(), "-xf", archive.to_str().unwrap()]);
     let index: Value = fs::read_to_string(layout.join("index.json")).unwrap().parse().unwrap();
@@ -249,9 +249,9 @@ fn steps_are_done_once_for_the_same_image_with_the_same_files() {
     let shown = home.caisson(["image", "ls"]).exited(0).out();
     assert!(!shown.contains("caisson-build") && shown.contains("app:1"), "{shown}");
     assert!(steps(&home) > 5);
-    home.caisson(["image", "gc"]).exited(0).out();
+    drop(home.caisson(["image", "gc"]).exited(0));
     assert!(steps(&home) > 5);
-    home.caisson(["image", "gc", "--steps"]).exited(0).out();
+    drop(home.caisson(["image", "gc", "--steps"]).exited(0));
     assert_eq!(steps(&home), 0);
     assert_eq!(says(&home, "cat /f"), "g");
     assert_eq!(counts(&home, &[]).1, 0);
@@ -362,7 +362,7 @@ fn a_server_builds_and_stands_beside_builds_without_it() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(living(&server), json!([]));
     context(home, "FROM base:1\nRUN false\n", &[]);
-    Ran::from(through(&[]).output().unwrap()).exited(1).err();
+    drop(Ran::from(through(&[]).output().unwrap()).exited(1));
     assert_eq!(living(&server), json!([]));
     server.finish();
 }
