@@ -134,7 +134,5 @@ fn inside(server: &Server) {
     let said = bearer.request("POST", &format!("/{api}/exec")).json(&versions).send().expect(200).json();
     let said = said["stdout"].as_str().unwrap();
     assert!(["Python 3.12.", "v22.", "version 5.2.", "go1.23."].iter().all(|version| said.contains(version)), "{said}");
-    for sandbox in server.get("/v1/sandboxes").expect(200).json()["data"].as_array().unwrap() {
-        server.request("DELETE", &format!("/v1/sandboxes/{}", sandbox["id"].as_str().unwrap())).send().expect(200);
-    }
+    server.request("DELETE", &format!("/sandboxes/{}", made["sandbox_id"].as_str().unwrap())).send().expect(200);
 }
