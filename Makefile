@@ -8,7 +8,7 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 SUITES := caisson-tests
 # Of each fuzz target: a short run among the tests, a long one by `make fuzz`.
-FUZZ_SHORT := 10
+FUZZ_SHORT := 5
 TIME ?= 600
 TARGETS ?=
 DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --locked
