@@ -22,6 +22,11 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Roots of images need a disk: before Linux 6.3 a tmpfs, which `/tmp` may be, shows no owners mapped.
+fn on_disk() -> TempDir {
+    TempDir::new_in("/var/tmp").unwrap()
+}
+
 /// Those that run before there is a plan, and so before the server has started.
 const PARKING: [Stage; 6] =
     [Stage::Cgroup, Stage::Clone, Stage::EnterCgroup, Stage::Propagation, Stage::Surroundings, Stage::UserNamespace];
@@ -54,7 +59,7 @@ impl Faulty {
 
     /// One whose launches stand still at this stage, on data of its own, and the host before it.
     fn held(stage: Stage) -> (Self, TempDir, Host) {
-        let (data, before) = (TempDir::new().unwrap(), Host::now());
+        let (data, before) = (on_disk(), Host::now());
         (Self::start(&data, &[&format!("{stage:?}"), "hold"]), data, before)
     }
 
@@ -198,7 +203,7 @@ fn a_stage_that_fails_is_told_and_leaves_nothing() {
         let cause = std::io::Error::from_raw_os_error(errno).to_string();
         for stage in Stage::ALL {
             let what = format!("{cause} at {stage:?}");
-            let (data, before) = (TempDir::new().unwrap(), Host::now());
+            let (data, before) = (on_disk(), Host::now());
             let mut faulty = Faulty::start(&data, &[&format!("{stage:?}"), &errno.to_string()]);
             let told = faulty.says();
             let says_so = |told: &Value| {
