@@ -61,7 +61,7 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     // Hostile bytes on the host's side.
     ("5.1", "archives stay inside their target", Proven),
     ("5.2", "the files API acts inside, or says why not", Proven),
-    ("5.3", "layers and manifests are checked", Waits("images")),
+    ("5.3", "layers and manifests are checked", Proven),
     ("5.4", "an agent's bytes end its own sandbox at most", Proven),
     ("5.5", "names of workspaces do not reach others", Waits("workspaces")),
     ("5.6", "patches execute nothing of the tree", Waits("patches")),
@@ -75,7 +75,7 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     ("6.7", "nobody listens to the network without a key, or believes a proxy", ProvenBut("TLS and proxies that are trusted")),
     ("6.8", "figures, names and paths that cannot be right are refused", Proven),
     // The course of things.
-    ("7.1", "whoever is killed leaves nothing", ProvenBut("pulling, committing and syncing")),
+    ("7.1", "whoever is killed leaves nothing", ProvenBut("syncing")),
     ("7.2", "after a restart the records tell the truth", Proven),
     ("7.3", "deadlines hold while the server is down", Proven),
     ("7.4", "what has ended is free, and unreadable", Proven),
