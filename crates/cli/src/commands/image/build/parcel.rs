@@ -65,7 +65,7 @@ impl Entry {
 
 /// An archive of these, all of them root's unless `dress` says otherwise.
 pub(super) fn of_entries(entries: Vec<Entry>, dress: Dress) -> Body {
-    body(Entries { entries: entries.into_iter(), open: None, ended: false, dress, out: Vec::new(), read: 0 })
+    body(Parcel::new(Entries { entries: entries.into_iter(), open: None, dress }))
 }
 
 fn body(from: impl Read + Send + 'static) -> Body {
@@ -76,48 +76,76 @@ fn body(from: impl Read + Send + 'static) -> Body {
     })
 }
 
-struct Entries {
-    entries: std::vec::IntoIter<Entry>,
-    /// The file that is being read, how much of it is left, and zeros behind it.
-    open: Option<(Box<dyn Read + Send>, u64, usize)>,
+/// What makes an archive a little at a time.
+trait Make {
+    /// Adds a little more to `out`, which is empty, and says whether there is more behind it.
+    fn more(&mut self, out: &mut Vec<u8>) -> io::Result<bool>;
+}
+
+/// An archive that is made while it is read.
+struct Parcel<M> {
+    maker: M,
     ended: bool,
-    dress: Dress,
     out: Vec<u8>,
     read: usize,
 }
 
-impl Entries {
-    /// Makes a little more of the archive.
-    fn fill(&mut self) -> io::Result<()> {
-        self.out.clear();
-        self.read = 0;
+impl<M: Make> Parcel<M> {
+    fn new(maker: M) -> Self {
+        Self { maker, ended: false, out: Vec::new(), read: 0 }
+    }
+}
+
+impl<M: Make> Read for Parcel<M> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.out.len() && !self.ended {
+            self.out.clear();
+            self.read = 0;
+            self.ended = !self.maker.more(&mut self.out)?;
+        }
+        let count = buffer.len().min(self.out.len() - self.read);
+        buffer[..count].copy_from_slice(&self.out[self.read..][..count]);
+        self.read += count;
+        Ok(count)
+    }
+}
+
+struct Entries {
+    entries: std::vec::IntoIter<Entry>,
+    /// The file that is being read, how much of it is left, and zeros behind it.
+    open: Option<(Box<dyn Read + Send>, u64, usize)>,
+    dress: Dress,
+}
+
+impl Make for Entries {
+    fn more(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         if let Some((file, left, padding)) = &mut self.open {
             let most = usize::try_from(*left).unwrap_or(PIECE).min(PIECE);
-            self.out.resize(most, 0);
-            file.read_exact(&mut self.out).map_err(|error| match error.kind() {
+            out.resize(most, 0);
+            file.read_exact(out).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => io::Error::other("a file of the context became shorter while it was copied"),
                 _ => error,
             })?;
             *left -= most as u64;
             if *left == 0 {
-                self.out.resize(most + *padding, 0);
+                out.resize(most + *padding, 0);
                 self.open = None;
             }
-            return Ok(());
+            return Ok(true);
         }
-        while self.out.len() < PIECE && self.open.is_none() && !self.ended {
-            match self.entries.next() {
-                Some(entry) => self.begin(entry)?,
-                None => {
-                    self.out.extend_from_slice(&tar::END);
-                    self.ended = true;
-                }
-            }
+        while out.len() < PIECE && self.open.is_none() {
+            let Some(entry) = self.entries.next() else {
+                out.extend_from_slice(&tar::END);
+                return Ok(false);
+            };
+            self.begin(entry, out)?;
         }
-        Ok(())
+        Ok(true)
     }
+}
 
-    fn begin(&mut self, entry: Entry) -> io::Result<()> {
+impl Entries {
+    fn begin(&mut self, entry: Entry, out: &mut Vec<u8>) -> io::Result<()> {
         let (content, size): (Box<dyn Read + Send>, u64) = match &entry.content {
             Content::File { path, .. } => {
                 let file = open_file(path)?;
@@ -131,28 +159,16 @@ impl Entries {
         let name = if entry.name.is_empty() { b"./" } else { &entry.name[..] };
         let mode = self.dress.mode.unwrap_or(entry.mode);
         let (user, group) = self.dress.owner.unwrap_or((0, 0));
-        tar::header_of(&mut self.out, entry.kind, name, link, About { mode, user, group, size, modified: entry.modified });
+        tar::header_of(out, entry.kind, name, link, About { mode, user, group, size, modified: entry.modified });
         self.open = (size > 0).then(|| (content, size, tar::padding(size)));
         Ok(())
-    }
-}
-
-impl Read for Entries {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.out.len() && !self.ended {
-            self.fill()?;
-        }
-        let count = buffer.len().min(self.out.len() - self.read);
-        buffer[..count].copy_from_slice(&self.out[self.read..][..count]);
-        self.read += count;
-        Ok(count)
     }
 }
 
 /// An archive that is there already, with its owners; a file in it that is the only one gets the name `only`, where that is given.
 pub(super) fn of_archive(archive: impl Read + Send + 'static, dress: Dress, only: Option<Vec<u8>>) -> Body {
     let pieces: Pieces = Box::new(in_pieces(archive));
-    body(Archive { members: Members::new(pieces), dress, only, inside: false, padding: 0, ended: false, out: Vec::new(), read: 0 })
+    body(Parcel::new(Archive { members: Members::new(pieces), dress, only, inside: false, padding: 0 }))
 }
 
 type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
@@ -171,36 +187,31 @@ struct Archive {
     /// Whether a member's content may come.
     inside: bool,
     padding: usize,
-    ended: bool,
-    out: Vec<u8>,
-    read: usize,
 }
 
-impl Archive {
-    fn fill(&mut self) -> io::Result<()> {
-        self.out.clear();
-        self.read = 0;
+impl Make for Archive {
+    fn more(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         if self.inside {
             match self.members.content().map_err(io::Error::other)? {
-                Some(piece) => self.out.extend_from_slice(&piece),
+                Some(piece) => out.extend_from_slice(&piece),
                 None => {
-                    self.out.resize(self.padding, 0);
+                    out.resize(self.padding, 0);
                     self.inside = false;
                 }
             }
-            return Ok(());
+            return Ok(true);
         }
-        match self.members.next_member().map_err(io::Error::other)? {
-            Some(member) => self.begin(member),
-            None => {
-                self.out.extend_from_slice(&tar::END);
-                self.ended = true;
-                Ok(())
-            }
-        }
+        let Some(member) = self.members.next_member().map_err(io::Error::other)? else {
+            out.extend_from_slice(&tar::END);
+            return Ok(false);
+        };
+        self.begin(member, out)?;
+        Ok(true)
     }
+}
 
-    fn begin(&mut self, member: Member) -> io::Result<()> {
+impl Archive {
+    fn begin(&mut self, member: Member, out: &mut Vec<u8>) -> io::Result<()> {
         let id = |id: u64| match u32::try_from(id) {
             Ok(id) if id <= MAX_ID => Ok(id),
             _ => Err(io::Error::other(format!("the archive has an owner whose id is above {MAX_ID}; say whose it is to be with --chown"))),
@@ -215,22 +226,10 @@ impl Archive {
         };
         let mode = self.dress.mode.filter(|_| member.kind != Kind::Symlink).unwrap_or(member.mode);
         let about = About { mode, user, group, size: member.size, modified: member.modified.tv_sec };
-        tar::header_of(&mut self.out, member.kind, &name, &member.link, about);
+        tar::header_of(out, member.kind, &name, &member.link, about);
         self.inside = member.size > 0;
         self.padding = tar::padding(member.size);
         Ok(())
-    }
-}
-
-impl Read for Archive {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.out.len() && !self.ended {
-            self.fill()?;
-        }
-        let count = buffer.len().min(self.out.len() - self.read);
-        buffer[..count].copy_from_slice(&self.out[self.read..][..count]);
-        self.read += count;
-        Ok(count)
     }
 }
 
