@@ -4,7 +4,8 @@
 //! faulty DATA_DIRECTORY STAGE hold|ERRNO     a launch with this fault
 //! faulty DATA_DIRECTORY                      a launch without any
 //! ```
-//! Stages that only roots of images have are reached with one. Says in one line of JSON each what it finds in the records, whether it started, and what came of a sandbox. Ends in order when its
+//! Stages that only roots of images have are reached with one. Says in one line of JSON each what it finds in the records, whether it started,
+//! and what came of a sandbox. Ends in order when its
 //! standard input does.
 
 #[path = "../tests/shelf/mod.rs"]

@@ -5,20 +5,17 @@ use std::{
     collections::BTreeMap,
     error::Error as _,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
+use caisson_outgoing::Names;
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
-use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{Error, reference::normal_host};
-
-/// Names that are looked up at one time. Each takes a thread for as long as the resolver of the machine takes.
-const LOOKED_UP: usize = 16;
 
 /// What the configuration says of one registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,7 +56,7 @@ impl Registries {
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
     registries: Arc<Registries>,
-    few: Arc<Semaphore>,
+    names: Names,
 }
 
 /// An address that is none for requests.
@@ -85,7 +82,7 @@ impl NotPublic {
 
 impl Reach {
     pub(crate) fn new(registries: Registries) -> Self {
-        Self { registries: Arc::new(registries), few: Arc::new(Semaphore::new(LOOKED_UP)) }
+        Self { registries: Arc::new(registries), names: Names::default() }
     }
 
     pub(crate) fn registries(&self) -> &Registries {
@@ -131,17 +128,9 @@ fn authority(url: &Url) -> String {
 
 impl Resolve for Reach {
     fn resolve(&self, name: Name) -> Resolving {
-        let (few, any) = (Arc::clone(&self.few), self.is_spelled_out(name.as_str()));
+        let (names, any) = (self.names.clone(), self.is_spelled_out(name.as_str()));
         Box::pin(async move {
-            let permit = few.acquire_owned().await?;
-            let host = name.as_str().to_owned();
-            let look_up = move || {
-                let found = (host.as_str(), 0).to_socket_addrs();
-                // Whoever asked may have gone: the thread is taken all the same.
-                drop(permit);
-                found
-            };
-            let found: Vec<_> = spawn_blocking(look_up).await??.collect();
+            let found = names.look_up(name.as_str().to_owned()).await?;
             // All of them: a name that has both kinds of addresses is after something.
             if !any && found.iter().any(|address| !is_public(address.ip())) {
                 return Err(NotPublic { host: name.as_str().to_owned() }.into());
