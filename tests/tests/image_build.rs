@@ -368,3 +368,57 @@ fn a_server_builds_and_stands_beside_builds_without_it() {
     assert_eq!(living(&server), json!([]));
     server.finish();
 }
+
+/// Answers every request with what it is told, until the test ends.
+fn answering(body: &'static str) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            // Whoever asked may have gone.
+            drop(write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    address
+}
+
+#[test]
+fn steps_have_the_hosts_network_and_its_mirrors_where_that_is_asked_for() {
+    let home = Home::new();
+    base(&home);
+    let address = answering("package");
+    let dockerfile = format!(
+        "FROM base:1\nRUN /bin/busybox wget -q -O /got http://{address}/ && echo \"$PIP_INDEX_URL\" >> /got\n\
+         RUN cat \"$PIP_CERT\" /etc/resolv.conf > /lent\n"
+    );
+    context(&home, &dockerfile, &[]);
+    fs::write(home.path().join("ca.pem"), "certificates\n").unwrap();
+    let with_mirror = |more: &[&str]| {
+        let mut command = build(&home, more);
+        command.env("PIP_INDEX_URL", "http://mirror.example/simple").env("PIP_CERT", home.path().join("ca.pem"));
+        Ran::from(command.output().unwrap())
+    };
+    let refused = with_mirror(&[]).exited(1).err();
+    assert!(refused.contains("line 2, RUN"), "{refused}");
+    drop(with_mirror(&["--network", "host"]).exited(0));
+    assert_eq!(says(&home, "cat /got"), "packagehttp://mirror.example/simple\n");
+    let lent = says(&home, "cat /lent");
+    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert_eq!(lent, format!("certificates\n{resolv}"));
+    // Nothing of it is in the image.
+    let inside = says(&home, "env; cat /etc/resolv.conf; ls /dev/shm");
+    assert!(inside.contains("no network") && !inside.contains("mirror") && !inside.contains("lent"), "{inside}");
+    let image = home.caisson(["image", "inspect", "app:1"]).exited(0).out();
+    assert!(!image.contains("mirror.example/simple\""), "{image}");
+
+    let server = with_mirror(&["--network", "host", "--server", "http://127.0.0.1:9"]).exited(1).err();
+    assert!(server.contains("a server gives its network to nobody"), "{server}");
+    assert!(with_mirror(&["--network", "bridge"]).exited(2).err().contains("bridge"));
+    drop(with_mirror(&["--network", "host"]).exited(0));
+    fs::remove_file(home.path().join("ca.pem")).unwrap();
+    let gone = with_mirror(&["--network", "host", "--no-cache"]).exited(1).err();
+    assert!(gone.contains("PIP_CERT is") && gone.contains("cannot be lent"), "{gone}");
+}

@@ -162,10 +162,20 @@ pub struct Setup {
     pub oom_file: String,
     /// How many empty processes wait in their cgroups for a plan.
     pub parked: u32,
+    /// Whether sandboxes have the host's network in place of one of their own.
+    pub host_network: bool,
     /// A wall to leave out.
     pub weakness: Option<Weakness>,
     /// What goes wrong in every launch.
     pub fault: Option<Fault>,
+}
+
+impl Setup {
+    /// Whether sandboxes are in the network of whoever started the launcher.
+    #[must_use]
+    pub fn shares_network(&self) -> bool {
+        self.host_network || self.weakness == Some(Weakness::Network)
+    }
 }
 
 /// A wall that is left out, so that tests can prove that they would notice. For tests alone: nothing that an operator or a client can say

@@ -80,7 +80,7 @@ fn reach(setup: &Setup, stage: Stage) -> Done {
 /// cgroup namespace comes after the cgroup has been entered.
 pub(crate) fn namespaces(setup: &Setup) -> i32 {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if setup.weakness != Some(Weakness::Network) {
+    if !setup.shares_network() {
         flags |= libc::CLONE_NEWNET;
     }
     if setup.unified { flags | libc::CLONE_NEWCGROUP } else { flags }
@@ -166,8 +166,8 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
     reach(setup, Stage::Surroundings)?;
     setsid().at(Stage::Surroundings, "session")?;
     kernel::fresh_session_keyring().at(Stage::Surroundings, "keyring")?;
-    kernel::loopback_up().at(Stage::Surroundings, "loopback")?;
-    if setup.weakness != Some(Weakness::Network) {
+    if !setup.shares_network() {
+        kernel::loopback_up().at(Stage::Surroundings, "loopback")?;
         // All ports of a network that ends at itself are for everybody. A host that does not let us say so has one convenience less.
         drop(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     }

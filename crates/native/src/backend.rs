@@ -23,6 +23,7 @@ use crate::{
     host_image::HostImage,
     link::{Link, Progress},
     machine::Machine,
+    names::Names,
     plan,
     rootless::Rootless,
 };
@@ -38,6 +39,8 @@ pub struct NativeConfig {
     pub parked: u32,
     /// Whether sandboxes are made even where limits on memory and processor time cannot be enforced in full.
     pub accept_weaker_limits: bool,
+    /// Whether sandboxes have the host's network, with all that listens there. For builds that an operator asks for: no request leads here.
+    pub host_network: bool,
     /// A wall to leave out, for tests that prove that they would notice.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -51,7 +54,7 @@ impl NativeConfig {
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
         let layers_dir = data_dir.join("images/layers");
-        Self { data_dir, layers_dir, parked: 8, accept_weaker_limits: false, weakness: None, fault: None }
+        Self { data_dir, layers_dir, parked: 8, accept_weaker_limits: false, host_network: false, weakness: None, fault: None }
     }
 }
 
@@ -76,6 +79,7 @@ pub struct Native {
     left_behind: usize,
     host: HostImage,
     machine: Machine,
+    names: Names,
     disks: Disks,
     layers_dir: PathBuf,
     rootless: Option<Rootless>,
@@ -107,9 +111,11 @@ impl Native {
             oom_file: cgroups.oom_file().to_owned(),
             subordinate_ids: rootless.as_ref().map(Rootless::count),
             parked: config.parked,
+            host_network: config.host_network,
             weakness: config.weakness,
             fault: config.fault,
         };
+        let names = if config.host_network { Names::of_host()? } else { Names::Own };
         // Before this launcher makes its own.
         let left_behind = cgroups.left_behind();
         let link = Arc::new(Link::start(&setup, rootless.as_ref())?);
@@ -118,6 +124,7 @@ impl Native {
             left_behind,
             host: HostImage::find(),
             machine: Machine::find()?,
+            names,
             disks: Disks::in_directory(config.data_dir),
             layers_dir: config.layers_dir,
             rootless,
@@ -188,7 +195,7 @@ impl Backend for Native {
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, &self.machine, self.setup.weakness)?;
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, (&self.machine, &self.names), self.setup.weakness)?;
         let disk = match spec.storage {
             Storage::Memory => None,
             Storage::Disk if self.rootless.is_some() => {

@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use caisson_core::{Image, UserSpec};
 use caisson_launcher::plan::Step;
 
+use crate::names::Names;
+
 /// Top-level directories that hold programs. On most distributions all but `usr` are links into it.
 const PROGRAM_DIRECTORIES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
@@ -65,7 +67,7 @@ impl HostImage {
     }
 
     /// The steps that make `/usr` & co. and `/etc`.
-    pub(crate) fn steps(&self, hostname: &str, user: &UserSpec) -> Vec<Step> {
+    pub(crate) fn steps(&self, names: &Names, hostname: &str, user: &UserSpec) -> Vec<Step> {
         let mut steps = self.programs.clone();
         steps.push(Step::Directory { path: "etc".into(), mode: 0o755, owner: 0 });
         steps.extend(self.etc.iter().cloned());
@@ -88,7 +90,7 @@ impl HostImage {
             ),
         );
         file("group", format!("root:x:0:\ndaemon:x:1:\ntty:x:5:\n{group}nogroup:x:65534:\n"));
-        names_of_machines(hostname).into_iter().for_each(|(name, content)| file(name, content));
+        names.files(hostname).into_iter().for_each(|(name, content)| file(name, content));
         file("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n".into());
         // What the request says of PATH stands.
         file("profile", format!("export PATH=\"${{PATH:-{PATH}}}\"\n[ -z \"$BASH_VERSION\" ] || PS1='\\u@\\h:\\w\\$ '\n"));
@@ -96,15 +98,6 @@ impl HostImage {
         steps.push(Step::Symlink { path: "etc/mtab".into(), target: "/proc/self/mounts".into() });
         steps
     }
-}
-
-/// Files of `/etc` that say what machines are called, in every sandbox.
-pub(crate) fn names_of_machines(hostname: &str) -> [(&'static str, String); 3] {
-    [
-        ("hostname", format!("{hostname}\n")),
-        ("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n")),
-        ("resolv.conf", "# This sandbox has no network.\n".to_owned()),
-    ]
 }
 
 /// A step that shows `directory/name` of the host at the same place inside: the same link where it is a link that stays within what
@@ -131,7 +124,7 @@ mod tests {
 
     #[test]
     fn only_programs_and_the_listed_parts_of_etc_are_lent() {
-        let steps = HostImage::find().steps("box", &UserSpec::default());
+        let steps = HostImage::find().steps(&Names::Own, "box", &UserSpec::default());
         for step in &steps {
             if let Step::Bind { source, path, .. } = step {
                 let known = PROGRAM_DIRECTORIES.iter().any(|d| path == d)

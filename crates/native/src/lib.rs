@@ -11,6 +11,7 @@ mod explain;
 mod host_image;
 mod link;
 mod machine;
+mod names;
 mod plan;
 mod program;
 mod rootless;

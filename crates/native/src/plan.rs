@@ -10,6 +10,7 @@ use crate::{
     cgroup::Cgroups,
     host_image::{self, HostImage},
     machine::Machine,
+    names::Names,
     stored_image,
 };
 
@@ -68,7 +69,7 @@ pub(crate) fn plan(
     cgroups: &Cgroups,
     host: &HostImage,
     layers: &Path,
-    machine: &Machine,
+    (machine, names): (&Machine, &Names),
     weakness: Option<Weakness>,
 ) -> Result<Plan, BackendError> {
     let Network::None = spec.network;
@@ -78,8 +79,8 @@ pub(crate) fn plan(
     };
 
     let (layers, mut steps) = match &spec.image {
-        Image::Host => (None, host_root(spec, host)?),
-        Image::Stored(image) => (Some(stored_image::layers(image, layers)?), stored_image::steps(&spec.hostname)),
+        Image::Host => (None, host_root(spec, host, names)?),
+        Image::Stored(image) => (Some(stored_image::layers(image, layers)?), stored_image::steps(names, &spec.hostname)),
         Image::Named { name, .. } => {
             return Err(BackendError::Failed(format!("image `{}` was not looked up before its launch", name.escape_default())));
         }
@@ -126,9 +127,9 @@ pub(crate) fn plan(
 }
 
 /// The host's programs, and the directories that every sandbox of them has.
-fn host_root(spec: &SandboxSpec, host: &HostImage) -> Result<Vec<Step>, BackendError> {
+fn host_root(spec: &SandboxSpec, host: &HostImage, names: &Names) -> Result<Vec<Step>, BackendError> {
     let user = &spec.user;
-    let mut steps = host.steps(&spec.hostname, user);
+    let mut steps = host.steps(names, &spec.hostname, user);
     let mut directory = |path: &str, mode, owner| steps.push(Step::Directory { path: path.to_owned(), mode, owner });
     directory("tmp", 0o1777, 0);
     directory("var", 0o755, 0);
@@ -191,7 +192,8 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), Path::new("/layers"), &Machine::find().unwrap(), None).unwrap()
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), Path::new("/layers"), (&Machine::find().unwrap(), &Names::Own), None)
+            .unwrap()
     }
 
     #[test]

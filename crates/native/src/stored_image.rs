@@ -5,7 +5,7 @@ use std::path::Path;
 use caisson_core::{BackendError, StoredImage};
 use caisson_launcher::plan::{Layers, Step};
 
-use crate::host_image::names_of_machines;
+use crate::names::Names;
 
 /// Where programs are looked for in an image that does not say.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,11 +29,11 @@ pub(crate) fn layers(image: &StoredImage, directory: &Path) -> Result<Layers, Ba
 }
 
 /// What is made in it before anything is mounted there. Who user code is is settled inside, by the agent, and so are home and work dir.
-pub(crate) fn steps(hostname: &str) -> Vec<Step> {
+pub(crate) fn steps(names: &Names, hostname: &str) -> Vec<Step> {
     let mut steps =
         vec![Step::Directory { path: "etc".into(), mode: 0o755, owner: 0 }, Step::Directory { path: "tmp".into(), mode: 0o1777, owner: 0 }];
     let file = |(name, content)| Step::File { path: format!("etc/{name}"), mode: 0o644, owner: 0, content };
-    steps.extend(names_of_machines(hostname).map(file));
+    steps.extend(names.files(hostname).map(file));
     // The image's own would be in the way of what stands for the kernel's.
     steps.push(Step::Tmpfs { path: "sys".into(), mode: 0o755, bytes: SYS_BYTES, inodes: 64, devices: false });
     steps

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context, Result};
+use caisson_native::NativeConfig;
 use caisson_server::native::types::DoctorBody;
 use clap::Args;
 
@@ -35,7 +36,7 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let (backend, scratch) = embedded::start(args.accept_weaker_limits, None)?;
+    let (backend, scratch) = embedded::start(NativeConfig { accept_weaker_limits: args.accept_weaker_limits, ..embedded::config(None) })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use caisson_core::{Backend, Image};
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
 use caisson_image::{ImageStore, Reference};
+use caisson_native::NativeConfig;
 use caisson_server::{
     Follow,
     native::types::{Policy, RunBody, RunResultBody},
@@ -105,7 +106,8 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         Image::Named { name, .. } => Some((Here::find()?, name.clone())),
         _ => None,
     };
-    let (backend, scratch) = embedded::start(accept_weaker_limits, wanted.as_ref().map(|(here, _)| here.path()))?;
+    let (backend, scratch) =
+        embedded::start(NativeConfig { accept_weaker_limits, ..embedded::config(wanted.as_ref().map(|(here, _)| here.path())) })?;
     let weaker = backend.weaker_limits();
     if !weaker.is_empty() && !json {
         status::complain(&format!("WARNING: limits that this host cannot enforce in full: {}", weaker.join(", ")));

@@ -34,13 +34,17 @@ fn disk_directory() -> std::path::PathBuf {
     if large.is_dir() { large.to_owned() } else { std::env::temp_dir() }
 }
 
-/// A backend for one sandbox at a time, and room for what its engine writes. To be called before there are threads. Images, if there are any, are
-/// in the directory `images`.
-pub(crate) fn start(accept_weaker_limits: bool, images: Option<&Path>) -> Result<(Native, Scratch)> {
-    let mut config = NativeConfig { parked: 1, accept_weaker_limits, ..NativeConfig::new(disk_directory()) };
+/// A backend for one sandbox at a time. Images, if there are any, are in the directory `images`.
+pub(crate) fn config(images: Option<&Path>) -> NativeConfig {
+    let mut config = NativeConfig { parked: 1, ..NativeConfig::new(disk_directory()) };
     if let Some(images) = images {
         config.layers_dir = ImageStore::layers_below(images);
     }
+    config
+}
+
+/// The backend, and room for what its engine writes. To be called before there are threads.
+pub(crate) fn start(config: NativeConfig) -> Result<(Native, Scratch)> {
     // A child makes it for an ordinary user, and the backend has threads. For root the backend's errors say more, so they come first.
     let early = if rustix::process::geteuid().is_root() { None } else { Some(Scratch::new()?) };
     let backend = Native::start(config)?;

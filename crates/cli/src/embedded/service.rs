@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, anyhow};
+use caisson_native::NativeConfig;
 use caisson_server::{Auth, Config, Server};
 
-use super::{Output, open, start};
+use super::{Output, config, open, start};
 use crate::{
     client::{Client, Target},
     config::Here,
@@ -13,9 +14,10 @@ use crate::{
     key::Key,
 };
 
-/// Does `work` with a server that has the images of this machine and nothing else of it. Whatever sandboxes are left end with it.
-pub(crate) fn serving<T>(here: Here, work: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
-    let (backend, scratch) = start(false, Some(here.path()))?;
+/// Does `work` with a server that has the images of this machine and, where its sandboxes are to have that, its network; nothing else of it.
+/// Whatever sandboxes are left end with it.
+pub(crate) fn serving<T>(here: Here, host_network: bool, work: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+    let (backend, scratch) = start(NativeConfig { host_network, ..config(Some(here.path())) })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let images = images::open(here).await?;

@@ -10,6 +10,7 @@ use super::{
     cache,
     config::{Config, absolute, ports},
     context::Context,
+    lent::Lent,
     parcel::{self, Content, Dress, Entry},
     plan::{Base, Plan},
     scope::{Globals, Scope},
@@ -60,6 +61,8 @@ pub(super) struct Builder<'a> {
     pub(super) anew: bool,
     /// Whether images are looked for in their registries although they are here.
     pub(super) pull: bool,
+    /// What programs are lent of this machine's settings.
+    pub(super) lent: Lent,
     stages: BTreeMap<usize, Made>,
     images: BTreeMap<String, Image>,
     /// The step that is being done, as it is shown.
@@ -76,7 +79,8 @@ impl<'a> Builder<'a> {
         told: Told,
     ) -> Self {
         let (stages, images, label) = (BTreeMap::new(), BTreeMap::new(), String::new());
-        Self { file, plan, globals, context, workshop, told, anew: false, pull: false, stages, images, label, steps: 0, cached: 0 }
+        let lent = Lent::default();
+        Self { file, plan, globals, context, workshop, told, anew: false, pull: false, lent, stages, images, label, steps: 0, cached: 0 }
     }
 
     /// Builds all that is needed, and gives the last of it its name.
@@ -252,7 +256,8 @@ impl<'a> Builder<'a> {
         if !as_root {
             self.settle_user(made).await?;
         }
-        let mut env = scope.args().clone();
+        let mut env = self.lent.variables.clone();
+        env.extend(scope.args().clone());
         env.extend(self.globals.proxies().map(|(name, value)| (name.clone(), value.clone())));
         env.extend(made.config.env.iter().cloned());
         let body = ExecBody {
@@ -264,6 +269,9 @@ impl<'a> Builder<'a> {
             ..ExecBody::default()
         };
         let bench = self.workshop.begin(&made.image.name, as_root).await?;
+        for (path, content) in &self.lent.files {
+            self.workshop.put(&bench, path, content.clone()).await?;
+        }
         let result = self.workshop.run(&bench, &body, &mut self.told).await?;
         let (code, message) = status::of_result(&result);
         if code != 0 {

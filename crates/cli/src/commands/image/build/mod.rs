@@ -8,6 +8,7 @@ mod cache;
 mod config;
 mod context;
 mod copy;
+mod lent;
 mod parcel;
 mod plan;
 mod scope;
@@ -30,7 +31,7 @@ use clap::Args;
 use serde::Serialize;
 
 pub(super) use self::cache::is_step;
-use self::{builder::Builder, context::Context, plan::Plan, scope::Globals, told::Told, workshop::Workshop};
+use self::{builder::Builder, context::Context, lent::Lent, plan::Plan, scope::Globals, told::Told, workshop::Workshop};
 use crate::{
     args::{Pair, disk, memory, unique},
     client::{self, Client, ServerArgs},
@@ -45,7 +46,9 @@ The Dockerfile is DIR/Dockerfile unless --file names another, and files are copi
 that, the Dockerfile's own, as in Dockerfile.dockerignore) leaves out is not there. Steps that have been done before, on the same image with \
 the same files, are not done again; `caisson image gc --steps` removes what is kept for that.
 
-Each RUN is done in a sandbox of its own, without a network. What is not supported is refused by its line before anything runs: VOLUME, \
+Each RUN is done in a sandbox of its own, without a network. With --network host steps are in the network of this machine, and have its \
+proxies, its mirrors of packages (pip, npm, Go, apt's proxies) and its certificates: for Dockerfiles that you trust with all that listens \
+here. What is not supported is refused by its line before anything runs: VOLUME, \
 HEALTHCHECK, STOPSIGNAL, ONBUILD, MAINTAINER, RUN --mount, ADD of a URL. For these, build the image with `buildah` and take it in with \
 `caisson image import`.
 
@@ -90,6 +93,9 @@ pub(super) struct BuildArgs {
     /// Print a JSON object on standard output
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
+    /// What steps reach: `none`, or `host` for all that this machine does [default: none]
+    #[arg(long, value_name = "NETWORK", value_enum, default_value = "none", hide_default_value = true, hide_possible_values = true)]
+    network: Reach,
     /// Where files of steps are: `disk` or `memory` [default: disk]
     #[arg(long, value_name = "WHERE", default_value = "disk", hide_default_value = true)]
     storage: String,
@@ -107,6 +113,13 @@ pub(super) struct BuildArgs {
     disk: u64,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// What steps of a build reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Reach {
+    None,
+    Host,
 }
 
 /// Files and directories that a step may add, for each MiB that it may.
@@ -136,11 +149,15 @@ pub(super) fn run(args: BuildArgs) -> Result<ExitCode> {
     if matches!(name.version(), Version::Digest(_)) || is_step(&name.to_string()) {
         bail!("`{}` cannot be the name of an image that is built; write it as app:1", args.name);
     }
+    let host_network = args.network == Reach::Host;
+    if args.server.is_named() && host_network {
+        bail!("a server gives its network to nobody; for --network host build on its machine without --server, and beside it");
+    }
     let job = job(&args)?;
     if args.server.is_named() {
         return client::talk(&args.server, async |client| attend(&client, &args, &name, &job).await);
     }
-    embedded::serving(Here::find()?, async |client| attend(&client, &args, &name, &job).await)
+    embedded::serving(Here::find()?, host_network, async |client| attend(&client, &args, &name, &job).await)
 }
 
 fn job(args: &BuildArgs) -> Result<Job> {
@@ -198,6 +215,9 @@ async fn attend(client: &Client, args: &BuildArgs, name: &Reference, job: &Job) 
     let workshop = Workshop::new(client, limits, args.storage.clone())?;
     let mut builder = Builder::new((&job.file, &job.plan, &job.globals), Arc::clone(&job.context), &workshop, Told::new(args.quiet));
     (builder.anew, builder.pull) = (args.no_cache, args.pull);
+    if args.network == Reach::Host {
+        builder.lent = Lent::of_this_machine()?;
+    }
     let name = name.to_string();
     let ended = tokio::select! {
         built = Box::pin(builder.build(&name)) => Ok(built),

@@ -8,7 +8,7 @@ use std::{
 use caisson_dockerfile::{Dockerfile, Problem, expand};
 
 /// Given to every `RUN` where the command line says them, without a word in the Dockerfile, and without a say in what is cached.
-const PROXIES: [&str; 10] =
+pub(super) const PROXIES: [&str; 10] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"];
 
 /// What all stages have in common.

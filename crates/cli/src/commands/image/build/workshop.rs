@@ -185,6 +185,13 @@ impl<'a> Workshop<'a> {
         serde_json::from_slice(&body.to_bytes()).context("the server's answer makes no sense; is it of this version?")
     }
 
+    /// Writes a file.
+    pub(super) async fn put(&self, bench: &Bench, path: &str, content: Vec<u8>) -> Result<()> {
+        let target = format!("{}/files?path={}", bench.path, percent(path.as_bytes()));
+        let length = Some(content.len() as u64);
+        self.client.put(&target, length, Full::from(content).map_err(|never| match never {}).boxed_unsync()).await.map(drop)
+    }
+
     /// Makes an image of what the sandbox is now.
     pub(super) async fn commit(&self, bench: &Bench, name: &str, config: Option<CommitConfigBody>, comment: &str) -> Result<ImageBody> {
         let comment = Some(comment.chars().take(1000).collect());
