@@ -62,13 +62,14 @@ fn run() -> Result<()> {
     }
     let directory = tempfile::tempdir()?;
     let root = Root::make(directory.path())?;
-    let server = Server::start(&arguments.program, directory.path())?;
+    let server = Server::start(&arguments.program, directory.path(), "off")?;
     let peers = Peers::find(&root, &server)?;
     machine();
     let samples = latency::cold(&peers, arguments.runs)?;
     if let Some(file) = &arguments.csv {
         latency::write_csv(file, &samples)?;
     }
+    latency::warm(&arguments.program, directory.path(), arguments.runs)?;
     latency::exec(&server, arguments.runs * 2)?;
     files::files(&server, directory.path(), arguments.runs / 5)?;
     terminal::echo(&server, arguments.runs * 10)?;

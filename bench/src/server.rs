@@ -27,7 +27,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(program: &Path, directory: &Path) -> Result<Self> {
+    /// With or without a pool: `auto` or `off`.
+    pub(crate) fn start(program: &Path, directory: &Path, pool: &str) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = fs::File::create(directory.join("log"))?;
         let child = Command::new(program)
@@ -35,6 +36,7 @@ impl Server {
             .env("CAISSON_LISTEN", address.to_string())
             .env("CAISSON_DATA_DIR", directory.join("data"))
             .env("CAISSON_API_KEY", KEY)
+            .env("CAISSON_POOL", pool)
             .env_remove("CAISSON_BENCH_ENTERED")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

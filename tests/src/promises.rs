@@ -79,7 +79,7 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     ("7.2", "after a restart the records tell the truth", Proven),
     ("7.3", "deadlines hold while the server is down", Proven),
     ("7.4", "what has ended is free, and unreadable", Proven),
-    ("7.5", "pooled sandboxes have one owner once", Waits("pools")),
+    ("7.5", "pooled sandboxes have one owner once", ProvenBut("interpreters that are started already")),
     ("7.6", "ten thousand cycles leave the server as it was", Proven),
     ("7.7", "dependencies are known and few", Proven),
     ("7.8", "`caisson run` leaves nothing, however it is ended", Proven),

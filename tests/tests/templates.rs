@@ -285,8 +285,8 @@ fn the_command_line_without_a_server() {
 
     let _removed = home.caisson(["template", "rm", "again", "broken", "json"]).exited(0);
     assert!(home.caisson(["template", "rm", "again"]).exited(1).err().contains("no template `again`"));
-    let ran = home.caisson_with(["template", "add", "bad", "-"], b"min_warm = 2\n").exited(1);
-    assert!(ran.err().contains("there is no warm pool yet"), "{}", ran.err());
+    let ran = home.caisson_with(["template", "add", "bad", "-"], b"min_warm = 2000\n").exited(1);
+    assert!(ran.err().contains("field `min_warm` is 2000"), "{}", ran.err());
     let _usage = home.caisson(["template", "add", "Bad", "-"]).exited(2);
     let _added = home.caisson_with(["template", "add", "fails", "-"], b"setup = [\"echo why; false\"]").exited(0);
     let ran = home.caisson(["run", "--template", "fails", "--", "true"]).exited(125);

@@ -110,7 +110,7 @@ async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mps
         Some(cwd) => format!("{}/{cwd}", config.work_dir),
         None => config.work_dir.clone(),
     };
-    let mut environment = config.env.clone();
+    let mut environment = agent.environment().to_vec();
     environment.retain(|(key, _)| start.env.iter().all(|(other, _)| other != key));
     environment.extend(start.env.iter().cloned());
     if start.terminal.is_some() && lookup::variable(&environment, "TERM").is_none() {
@@ -230,7 +230,7 @@ impl Running {
         };
         let Streams { input, stdout, stderr, channel, theirs } = streams.map_err(exhausted)?;
 
-        let mut limits = vec![(OPEN_FILES, agent.config.open_files)];
+        let mut limits = vec![(OPEN_FILES, agent.open_files())];
         if let Some(instead) = agent.config.instead_of_cgroup {
             limits.extend([(PROCESSES, instead.processes), (DATA, instead.data_bytes)]);
         }

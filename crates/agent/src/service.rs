@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use caisson_wire::{Found, Health, Refusal, RefusalCode, VERSION, Which};
+use caisson_wire::{Bind, Bound, Found, Health, Refusal, RefusalCode, VERSION, Which};
 use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
@@ -73,6 +73,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
         (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
         (Method::GET, "/given") => Ok(json(&agent.given)),
+        (Method::POST, "/bind") => bind(&agent, request).await,
         (Method::POST, "/which") => which(&agent, request).await,
         (Method::PUT, "/files") => files::write(&agent, request).await,
         (Method::GET, "/files") => files::read(&agent, &request).await,
@@ -99,10 +100,20 @@ fn refused(refusal: &Refusal) -> Response<Answer> {
     response
 }
 
+/// What comes late is said once: nobody gets a sandbox that was somebody's.
+async fn bind(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
+    let bind: Bind = read_json(request).await?;
+    if agent.bind(bind) {
+        Ok(json(&Bound {}))
+    } else {
+        Err(refuse(RefusalCode::AlreadyExists, "this sandbox is somebody's already"))
+    }
+}
+
 async fn which(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let Which { names } = read_json(request).await?;
-    let config = &agent.config;
-    let found = names.into_iter().filter(|name| lookup::find(&[name.as_str()], &config.env, &config.work_dir, agent.user()).is_some());
+    let work_dir = &agent.config.work_dir;
+    let found = names.into_iter().filter(|name| lookup::find(&[name.as_str()], agent.environment(), work_dir, agent.user()).is_some());
     Ok(json(&Found { names: found.collect() }))
 }
 

@@ -1,12 +1,16 @@
 //! What the agent finds when it starts, and what it does to itself before anybody talks to it.
 
-use std::{env, io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    env, io,
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock},
+};
 
 use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AGENT_UID, AgentConfig, GivenList, Refusal, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, Bind, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
 use crate::{confine::confine, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
@@ -18,6 +22,8 @@ const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf")
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) config: AgentConfig,
+    /// What was said later than that.
+    late: OnceLock<Late>,
     pub(crate) reaper: Reaper,
     pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
@@ -35,7 +41,32 @@ pub(crate) struct Agent {
     pub(crate) unchanged: bool,
 }
 
+/// In place of what is said of it in the configuration.
+#[derive(Debug)]
+struct Late {
+    environment: Vec<(String, String)>,
+    open_files: u64,
+}
+
 impl Agent {
+    /// Takes what was not known at the start; `false` when that was done before.
+    pub(crate) fn bind(&self, Bind { env, open_files }: Bind) -> bool {
+        let mut environment = self.config.env.clone();
+        environment.retain(|(name, _)| env.iter().all(|(other, _)| other != name));
+        environment.extend(env);
+        self.late.set(Late { environment, open_files }).is_ok()
+    }
+
+    /// The environment of user code before a request adds to it.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        self.late.get().map_or(&self.config.env, |late| &late.environment)
+    }
+
+    /// `RLIMIT_NOFILE` of user code.
+    pub(crate) fn open_files(&self) -> u64 {
+        self.late.get().map_or(self.config.open_files, |late| late.open_files)
+    }
+
     /// As whom programs run and files are touched.
     pub(crate) fn user(&self) -> Identity {
         Identity { uid: self.config.uid, gid: self.config.gid }
@@ -72,6 +103,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     Ok((
         Arc::new(Agent {
             config,
+            late: OnceLock::new(),
             reaper: Reaper::new()?,
             guardian: Guardian::default(),
             workers,

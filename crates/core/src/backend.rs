@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{SandboxId, SandboxSpec};
+use crate::{Limits, SandboxId, SandboxSpec};
 
 /// What an agent's stream must be able to do.
 pub trait AgentIo: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -107,6 +107,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What it has used; `None` when the backend knows nothing of it.
     async fn usage(&self, id: SandboxId) -> Option<Usage>;
+
+    /// Changes the limits on processes and processor time of a sandbox that nobody uses yet. `Unsupported` leaves it as it was; after another
+    /// error it is of no use any more.
+    async fn adjust(&self, id: SandboxId, limits: &Limits) -> Result<(), BackendError> {
+        let _ = limits;
+        Err(BackendError::Unsupported(format!("the backend `{}` cannot change the limits of sandbox `{id}`", self.name())))
+    }
 
     /// What the programs of a living sandbox have changed over the layers of its image, as a tar in the form of a layer. They stand still until
     /// it is read or dropped, for half a minute at most. `given` is what was there before any of them ran: it is not in the tar unless it was

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::Tenant;
+
 /// What is done in a new sandbox before anybody gets it, and what runs code there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recipe {
@@ -11,6 +13,21 @@ pub struct Recipe {
     pub setup: Vec<SetupStep>,
     /// By the names of languages: the words to which the code's file is added, or in which it stands.
     pub interpreters: BTreeMap<String, Vec<String>>,
+    /// What is kept ready of it; nothing where its template does not say.
+    pub warm: Option<Warmth>,
+}
+
+/// How many sandboxes of a template are kept ready for whoever asks next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Warmth {
+    /// As many as there are, whether anybody asks or not.
+    pub min: u32,
+    /// As many as there may be when many ask.
+    pub max: u32,
+    /// The template's own part of the environment: with no other are they made.
+    pub env: BTreeMap<String, String>,
+    /// Whose template it is; the operator's, which is for everybody, where nobody is named.
+    pub owner: Option<Tenant>,
 }
 
 impl Recipe {

@@ -16,6 +16,10 @@ pub struct EngineConfig {
     pub output_lead_bytes: Option<u64>,
     /// Sandboxes that exist at one time, those that are coming up and going down included.
     pub max_sandboxes: usize,
+    /// How long a request waits for room where there are as many; zero refuses at once.
+    pub queue_wait: Duration,
+    /// Whether sandboxes are kept warm, for whoever asks next. Of use only to a server that goes on.
+    pub pool: bool,
     /// How long records and logs of ended sandboxes are kept.
     pub retention: Duration,
 }
@@ -30,6 +34,8 @@ impl EngineConfig {
             log_bytes: 64 << 20,
             output_lead_bytes: None,
             max_sandboxes: 2000,
+            queue_wait: Duration::from_secs(30),
+            pool: false,
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }

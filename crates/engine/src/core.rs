@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, registry::Registry};
+use crate::{config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry};
 
 /// When to come back after a refusal for want of something.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -20,7 +20,9 @@ pub(crate) struct Core {
     /// Where there are other images than `host`.
     pub(crate) images: Option<Arc<dyn Images>>,
     pub(crate) keys: Keys,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
+    /// Where sandboxes are kept warm.
+    pub(crate) pool: Option<Pool>,
     /// See [`crate::Engine::secret`].
     pub(crate) secret: OnceCell<[u8; 32]>,
     pub(crate) metrics: Metrics,
@@ -28,6 +30,12 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     /// Cancelled once nothing new is accepted.
     pub(crate) closing: CancellationToken,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("backend", &self.backend.name()).field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Core {

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, Tenant, TimeLimits, TombstoneReason};
 
 use crate::{
+    agent_client::AgentClient,
     core::{Core, now, store_error, unavailable},
     execution::task_ended,
     images,
     request::{CreateRequest, Created},
+    room,
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
     setup, validate,
 };
@@ -46,7 +48,7 @@ pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateReq
     validate::create(&request)?;
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
-    let made = core.tasks.spawn(async move {
+    let made = core.tasks.spawn(room::asked_for(room::asker(), async move {
         for _ in 0..ATTEMPTS {
             if let Some(created) = attempt(&task, &tenant, &request).await? {
                 return Ok(created);
@@ -54,7 +56,7 @@ pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateReq
         }
         let name = request.name.unwrap_or_default();
         Err(unavailable(format!("the sandbox named `{name}` is just ending; try again")))
-    });
+    }));
     made.await.unwrap_or_else(|_| Err(task_ended()))
 }
 
@@ -63,7 +65,7 @@ pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequ
     validate::create(&request)?;
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
-    let begun = core.tasks.spawn(async move {
+    let begun = core.tasks.spawn(room::asked_for(room::asker(), async move {
         let CreateRequest { name, mut spec, time_limits, metadata } = request;
         let lease = images::resolve(&task, &tenant, &mut spec).await?;
         let record = record(&task, &tenant, name, spec, time_limits, metadata);
@@ -84,7 +86,7 @@ pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequ
             drop(coming_up);
         });
         Ok(begun)
-    });
+    }));
     begun.await.unwrap_or_else(|_| Err(task_ended()))
 }
 
@@ -118,17 +120,32 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
 /// Whether an agent answers that speaks our language, and what its template asks for can be done.
 async fn prove(living: &Living) -> Result<()> {
     let agent = living.agent().await?;
+    if living.was_warm {
+        return Ok(());
+    }
     if let Err(error) = agent.health(LAUNCH_WITHIN).await {
         let text = error.to_string();
         let failure = living.failed(error).await;
         living.end(End::new(TombstoneReason::LaunchFailed, text)).await;
         return Err(failure);
     }
-    if let Err(error) = setup::run(living, &agent).await {
+    if let Err(error) = set_up(living, &agent).await {
         living.end(End::new(TombstoneReason::SetupFailed, error.to_string())).await;
         return Err(error);
     }
     Ok(())
+}
+
+/// Does what its template asks for, unless that was done before it was anybody's.
+pub(crate) async fn set_up(living: &Living, agent: &AgentClient) -> Result<()> {
+    if living.was_warm {
+        return Ok(());
+    }
+    match setup::run(&living.recipe, agent).await {
+        Ok(()) => Ok(()),
+        Err(setup::Failed::Command(message)) => Err(Error::conflict("setup_failed", message)),
+        Err(setup::Failed::Agent(error)) => Err(living.failed(error).await),
+    }
 }
 
 async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {

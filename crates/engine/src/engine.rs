@@ -21,6 +21,7 @@ use crate::{
     metrics::{Metrics, Snapshot},
     oneshot::{self, RunningOneShot},
     output_log::{self, LogConfig},
+    pool::{self, Pool},
     registry::{Registry, unknown_execution, unknown_sandbox},
     request::{
         ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, OutputChunk, Progress, RunRequest, SandboxUpdate,
@@ -80,13 +81,14 @@ impl Engine {
         made.and_then(|made| made)
             .map_err(|error| Error::internal(format!("cannot make the directory `{}`", logs.logs.display()), error))?;
         let core = Arc::new(Core {
+            registry: Arc::new(Registry::new(config.max_sandboxes)),
+            pool: config.pool.then(Pool::default),
             config,
             logs,
             backend,
             keys: Keys::load(&*store).await?,
             store,
             images,
-            registry: Registry::default(),
             secret: OnceCell::new(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
@@ -94,6 +96,7 @@ impl Engine {
         });
         bury(&core).await?;
         core.tasks.spawn(retention::keep_tidy(Arc::clone(&core)));
+        core.tasks.spawn(pool::keep(Arc::clone(&core)));
         Ok(Self { core, tenant: Tenant::default() })
     }
 
@@ -417,7 +420,12 @@ impl Engine {
     /// The engine in numbers.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
-        self.core.metrics.snapshot(self.core.registry.count(), self.core.registry.running_executions())
+        let Core { metrics, registry, pool, .. } = &*self.core;
+        let mut seen = metrics.snapshot(registry.count(), registry.running_executions());
+        let (pooled, waiting) = registry.pooled_and_waiting();
+        (seen.pooled, seen.waiting) = (pooled as u64, waiting as u64);
+        seen.pool = pool.as_ref().map(Pool::snapshot).unwrap_or_default();
+        seen
     }
 
     /// Whether new work can be taken.
@@ -432,6 +440,9 @@ impl Engine {
         let core = &self.core;
         core.closing.cancel();
         core.tasks.close();
+        if let Some(pool) = &core.pool {
+            pool.clear();
+        }
         let end = End::new(TombstoneReason::ServerStopped, "the server was shut down");
         let drained = async {
             // Again and again: a create that was let in before may only now register its sandbox.

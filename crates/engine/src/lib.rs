@@ -30,11 +30,14 @@ mod languages;
 mod metrics;
 mod oneshot;
 mod output_log;
+mod pool;
 mod ports;
+mod queue;
 mod quotas;
 mod registry;
 mod request;
 mod retention;
+mod room;
 mod sandbox;
 mod search;
 mod secret;
@@ -52,13 +55,15 @@ pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use keys::{Credential, NewKey, TenantUse};
 pub use languages::{known_language, language_of_extension, language_of_shebang};
-pub use metrics::{BUCKETS, Histogram, Snapshot};
+pub use metrics::{BUCKETS, Histogram, PoolSnapshot, Snapshot};
 pub use oneshot::RunningOneShot;
+pub use pool::PoolFigures;
 pub use ports::PortStream;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
     OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
 };
+pub use room::asked_for;
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
 pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;

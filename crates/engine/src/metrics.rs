@@ -36,6 +36,25 @@ pub struct Snapshot {
     pub execution_seconds: Histogram,
     /// Bytes written by programs on both streams.
     pub output_bytes: u64,
+    /// Sandboxes that nobody owns yet, those that are coming up and going down included.
+    pub pooled: u64,
+    /// Requests that wait for room.
+    pub waiting: u64,
+    pub pool: PoolSnapshot,
+}
+
+/// The warm pool in numbers: now, and since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolSnapshot {
+    pub warm: u64,
+    pub target: u64,
+    /// Requests that got a warm sandbox, and those that could have had one and found none.
+    pub hits: u64,
+    pub misses: u64,
+    pub made: u64,
+    pub failed: u64,
+    /// Ended without anybody having had them.
+    pub dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +115,7 @@ impl Metrics {
             launch_seconds,
             execution_seconds: self.execution.histogram(),
             output_bytes: load(&self.output_bytes),
+            ..Snapshot::default()
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     images,
     request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
-    setup, validate,
+    validate,
 };
 
 /// Files on their way at one time.
@@ -71,7 +71,7 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
 
 async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(AgentClient, Started, u64)> {
     let agent = living.agent().await?;
-    setup::run(living, &agent).await?;
+    create::set_up(living, &agent).await?;
     put_files(living, &agent, request.files).await?;
     // An image may name the root, and whoever starts there is not asking for a look at all files.
     let watched = Some(living.work_dir.clone()).filter(|directory| !directory.trim_matches('/').is_empty());

@@ -6,17 +6,21 @@ use std::{
     time::Instant,
 };
 
-use caisson_core::{Error, ExecutionId, Holdings, Quotas, Result, SandboxId, State, Tenant};
+use caisson_core::{Error, Exceeded, ExecutionId, Holdings, Quotas, Result, SandboxId, State, Tenant};
+use tokio::sync::oneshot;
 
 use crate::{
-    core::unavailable,
     execution::RunningExecution,
-    quotas::Account,
+    queue::Queue,
+    quotas::{Account, Share},
+    room::{Room, Slot},
     sandbox::{Living, Purpose},
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    /// Sandboxes that exist at one time, pooled ones included.
+    max: usize,
     alive: Mutex<Alive>,
     executions: Mutex<HashMap<ExecutionId, Arc<RunningExecution>>>,
 }
@@ -25,27 +29,124 @@ pub(crate) struct Registry {
 struct Alive {
     sandboxes: HashMap<SandboxId, Arc<Living>>,
     accounts: HashMap<Tenant, Account>,
+    /// Places held for sandboxes that are about to be registered.
+    held: usize,
+    /// Sandboxes without an owner, those that are coming up and going down included.
+    pooled: usize,
+    waiting: Queue<oneshot::Sender<Slot>>,
+}
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Its tenant has as much as it may have.
+    Quota(Exceeded),
+    /// There are as many as there may be.
+    Full,
 }
 
 impl Registry {
-    /// Admits a new sandbox unless there are `max` already, or its tenant has as much as it may have. A one-shot is an execution as well.
-    pub(crate) fn admit(&self, living: Arc<Living>, purpose: Purpose, max: usize, quotas: &Quotas) -> Result<()> {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, alive: Mutex::default(), executions: Mutex::default() }
+    }
+
+    /// Room for a new sandbox, in the place of `slot` where whoever asks has waited for one. Pooled sandboxes are in nobody's way: they go
+    /// where they take too much, see [`Self::is_crowded`]. A one-shot is an execution as well.
+    pub(crate) fn take_room(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        share: Share,
+        purpose: Purpose,
+        quotas: &Quotas,
+        slot: Option<Slot>,
+    ) -> Result<Room, Refused> {
         let mut alive = self.lock_alive();
-        let Alive { sandboxes, accounts } = &mut *alive;
-        let account = accounts.entry(living.tenant.clone()).or_default();
-        let now = Instant::now();
-        if purpose == Purpose::OneShot {
-            account.may_execute(quotas, now).map_err(Error::OverQuota)?;
+        let room = slot.is_some() || self.has_room(&alive);
+        let taken = alive.take_share(tenant, share, purpose, quotas, room);
+        if taken.is_ok() && slot.is_none() {
+            alive.held += 1;
         }
-        if sandboxes.len() >= max {
-            return Err(unavailable(format!("this server holds its maximum of {max} sandboxes; destroy some or try again later")));
+        // Before a slot is dropped, which takes the lock as well.
+        drop(alive);
+        taken?;
+        let slot = slot.unwrap_or_else(|| Slot::new(Arc::clone(self)));
+        Ok(Room::new(slot, Arc::clone(self), tenant.clone(), share))
+    }
+
+    /// Whether the next one need not wait.
+    fn has_room(&self, alive: &Alive) -> bool {
+        alive.waiting.is_empty() && alive.sandboxes.len() + alive.held < self.max
+    }
+
+    /// A place in the line for room; `None` where `most` of this tenant are in it already.
+    pub(crate) fn line_up(self: &Arc<Self>, tenant: &Tenant, most: usize) -> Option<oneshot::Receiver<Slot>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut alive = self.lock_alive();
+        alive.waiting.push(tenant, sender, most, |sender| !sender.is_closed()).ok()?;
+        // Something may have ended since whoever asks was refused.
+        self.let_in(&mut alive);
+        Some(receiver)
+    }
+
+    /// Lets in as many of those who wait as there is room for.
+    fn let_in(self: &Arc<Self>, alive: &mut Alive) {
+        while alive.sandboxes.len() + alive.held < self.max
+            && let Some(next) = alive.waiting.pop()
+        {
+            match next.send(Slot::new(Arc::clone(self))) {
+                Ok(()) => alive.held += 1,
+                // It has gone. Dropping a slot takes the lock.
+                Err(slot) => slot.keep(),
+            }
         }
-        account.take(living.share, quotas).map_err(Error::OverQuota)?;
-        if purpose == Purpose::OneShot {
-            account.execute(quotas, now).map_err(Error::OverQuota)?;
+    }
+
+    pub(crate) fn give_back_slot(self: &Arc<Self>) {
+        let mut alive = self.lock_alive();
+        alive.held = alive.held.saturating_sub(1);
+        self.let_in(&mut alive);
+    }
+
+    pub(crate) fn give_back_share(&self, tenant: &Tenant, share: Share) {
+        if let Some(account) = self.lock_alive().accounts.get_mut(tenant) {
+            account.give_back(share);
         }
-        sandboxes.insert(living.id, living);
-        Ok(())
+    }
+
+    /// Registers a sandbox in the room that was taken for it. One that comes from the pool is none of the pool's any more.
+    pub(crate) fn admit(&self, living: Arc<Living>, room: Room, is_pooled: bool) {
+        let mut alive = self.lock_alive();
+        alive.held = alive.held.saturating_sub(1);
+        if is_pooled {
+            alive.pooled = alive.pooled.saturating_sub(1);
+        }
+        alive.sandboxes.insert(living.id, living);
+        room.keep();
+    }
+
+    /// Counts a sandbox that nobody owns yet, where that leaves `spare` places for others and nobody waits for one.
+    pub(crate) fn add_pooled(&self, spare: usize) -> bool {
+        let mut alive = self.lock_alive();
+        let fits = alive.waiting.is_empty() && alive.total() + spare < self.max;
+        alive.pooled += usize::from(fits);
+        fits
+    }
+
+    pub(crate) fn forget_pooled(&self) {
+        let mut alive = self.lock_alive();
+        alive.pooled = alive.pooled.saturating_sub(1);
+    }
+
+    /// Whether there are more than there may be, so that a pooled one has to go.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let alive = self.lock_alive();
+        alive.pooled > 0 && alive.total() > self.max
+    }
+
+    /// How many nobody owns, and how many requests wait for room.
+    pub(crate) fn pooled_and_waiting(&self) -> (usize, usize) {
+        let alive = self.lock_alive();
+        (alive.pooled, alive.waiting.len())
     }
 
     /// Counts an execution in a living sandbox, unless there were as many within a minute as there may be.
@@ -85,14 +186,15 @@ impl Registry {
     }
 
     /// What it had of its tenant's quotas is free again.
-    pub(crate) fn forget_sandbox(&self, id: SandboxId) {
+    pub(crate) fn forget_sandbox(self: &Arc<Self>, id: SandboxId) {
         let mut alive = self.lock_alive();
-        let Alive { sandboxes, accounts } = &mut *alive;
+        let Alive { sandboxes, accounts, .. } = &mut *alive;
         if let Some(gone) = sandboxes.remove(&id)
             && let Some(account) = accounts.get_mut(&gone.tenant)
         {
             account.give_back(gone.share);
         }
+        self.let_in(&mut alive);
     }
 
     /// How many sandboxes of all tenants are in which state of their lives.
@@ -125,6 +227,30 @@ impl Registry {
 
     fn lock_executions(&self) -> MutexGuard<'_, HashMap<ExecutionId, Arc<RunningExecution>>> {
         self.executions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alive {
+    fn total(&self) -> usize {
+        self.sandboxes.len() + self.held + self.pooled
+    }
+
+    /// Takes a share of a tenant's quotas for a sandbox for which there is `room`. A tenant that has too much is not told to wait.
+    fn take_share(&mut self, tenant: &Tenant, share: Share, purpose: Purpose, quotas: &Quotas, room: bool) -> Result<(), Refused> {
+        let account = self.accounts.entry(tenant.clone()).or_default();
+        let now = Instant::now();
+        if purpose == Purpose::OneShot {
+            account.may_execute(quotas, now).map_err(Refused::Quota)?;
+        }
+        account.take(share, quotas).map_err(Refused::Quota)?;
+        if !room {
+            account.give_back(share);
+            return Err(Refused::Full);
+        }
+        if purpose == Purpose::OneShot {
+            account.execute(quotas, now).map_err(Refused::Quota)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use caisson_core::{Error, Result, SetupCommand, SetupStep};
+use caisson_core::{Recipe, SetupCommand, SetupStep};
 use caisson_wire::{Ended, ExecExit, ExecStart};
 
 use crate::{
     agent_client::{AgentClient, AgentError, ExecFrame},
     figures,
-    sandbox::Living,
 };
 
 /// What is told of the output of a command that has failed, in bytes.
@@ -22,30 +21,34 @@ const SHOWN_COMMAND: usize = 200;
 /// The agent kills a command that takes too long, and tells so within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
+/// Why it is not done.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// One of the commands failed: which, and how.
+    Command(String),
+    Agent(AgentError),
+}
+
 /// All of it, in order.
-pub(crate) async fn run(living: &Living, agent: &AgentClient) -> Result<()> {
-    for (index, step) in living.recipe.setup.iter().enumerate() {
-        let failure = match tokio::time::timeout(step.within + TOLD_WITHIN, one(living, agent, step)).await {
-            Ok(done) => done?,
+pub(crate) async fn run(recipe: &Recipe, agent: &AgentClient) -> Result<(), Failed> {
+    for (index, step) in recipe.setup.iter().enumerate() {
+        let failure = match tokio::time::timeout(step.within + TOLD_WITHIN, one(agent, step)).await {
+            Ok(done) => done.map_err(Failed::Agent)?,
             Err(_) => Some("did not end, and could not be ended".to_owned()),
         };
         if let Some(what) = failure {
-            let template = living.recipe.template.as_deref().unwrap_or_default();
-            let (number, of) = (index + 1, living.recipe.setup.len());
+            let template = recipe.template.as_deref().unwrap_or_default();
+            let (number, of) = (index + 1, recipe.setup.len());
             let message = format!("set-up command {number} of {of} of template `{template}`, `{}`, {what}", shown(&step.command));
-            return Err(Error::conflict("setup_failed", message));
+            return Err(Failed::Command(message));
         }
     }
     Ok(())
 }
 
 /// How it failed, if it did.
-async fn one(living: &Living, agent: &AgentClient, step: &SetupStep) -> Result<Option<String>> {
-    let start = start(step);
-    let mut stream = match agent.exec(&start, Vec::new()).await {
-        Ok((_, stream)) => stream,
-        Err(error) => return Err(living.failed(error).await),
-    };
+async fn one(agent: &AgentClient, step: &SetupStep) -> Result<Option<String>, AgentError> {
+    let (_, mut stream) = agent.exec(&start(step), Vec::new()).await?;
     let mut last_words = LastWords::default();
     loop {
         match stream.next().await {
@@ -60,9 +63,9 @@ async fn one(living: &Living, agent: &AgentClient, step: &SetupStep) -> Result<O
             }
             Ok(ExecFrame::Started(_) | ExecFrame::InputTaken(_) | ExecFrame::InputClosed) => {}
             Ok(ExecFrame::Channel(_)) => {
-                return Err(living.failed(AgentError::Nonsense("a channel that nobody asked for".to_owned())).await);
+                return Err(AgentError::Nonsense("a channel that nobody asked for".to_owned()));
             }
-            Err(error) => return Err(living.failed(error).await),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The engine over real agents and a real database.
 
+mod pool;
 mod ports;
 mod support;
 mod talk;
@@ -283,7 +284,7 @@ async fn a_caller_that_goes_away_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_means_one_living_sandbox() {
-    let world = World::with(|config| config.max_sandboxes = 2).await;
+    let world = World::with(|config| (config.max_sandboxes, config.queue_wait) = (2, Duration::ZERO)).await;
     let request = CreateRequest { name: Some("box".to_owned()), spec: world.spec(), ..CreateRequest::default() };
     let (a, b) = tokio::join!(world.engine.create(request.clone()), world.engine.create(request.clone()));
     let (a, b) = (a.unwrap(), b.unwrap());

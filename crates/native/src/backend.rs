@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Changes, Death, Given, Image, Observed, SandboxId, SandboxSpec, Storage, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage, Usage};
 use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -256,6 +256,15 @@ impl Backend for Native {
         match told {
             Progress::Launched(cgroup) => self.cgroups.usage(&cgroup),
             _ => None,
+        }
+    }
+
+    async fn adjust(&self, id: SandboxId, limits: &Limits) -> Result<(), BackendError> {
+        let entry = self.entry(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        let progress = entry.progress.borrow().clone();
+        match progress {
+            Progress::Launched(cgroup) => self.cgroups.adjust(&cgroup, limits),
+            _ => Err(BackendError::Unsupported(format!("sandbox `{id}` is not launched yet"))),
         }
     }
 

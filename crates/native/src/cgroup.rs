@@ -11,6 +11,8 @@ const PARENT: &str = "caisson";
 const SUPERVISOR: &str = "caisson-server";
 /// The period over which processor time is measured out, in microseconds; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
+/// The files with limits that can be changed while a sandbox lives.
+const LATE: [&str; 3] = ["cpu.max", "cpu.cfs_quota_us", "pids.max"];
 
 /// Where this host keeps the controllers that we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +169,20 @@ impl Cgroups {
                 write(self.index(pids), "pids.max", limits.pids.to_string(), false),
             ],
         }
+    }
+
+    /// Changes the limits on processes and processor time of the sandbox with the directory `name`. Its memory stays: what programs read of it
+    /// was written at the launch.
+    pub(crate) fn adjust(&self, name: &str, limits: &Limits) -> Result<(), BackendError> {
+        if *self == Self::Absent {
+            return Err(BackendError::Unsupported("without control groups limits are set at the launch alone".to_owned()));
+        }
+        let hierarchies = self.hierarchies();
+        for CgroupWrite { hierarchy, file, value, .. } in self.writes(limits).into_iter().filter(|write| LATE.contains(&write.file.as_str())) {
+            let path = format!("{}/{name}/{file}", hierarchies[usize::from(hierarchy)]);
+            fs::write(&path, value).map_err(|error| BackendError::Failed(format!("cannot write {path}: {error}")))?;
+        }
+        Ok(())
     }
 
     /// What the sandbox with the directory `name` has used; `None` when it is gone.

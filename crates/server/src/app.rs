@@ -12,7 +12,7 @@ use caisson_engine::Engine;
 use futures::FutureExt;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -74,7 +74,10 @@ impl App {
 
     /// Runs work that must not stop half-way when the client hangs up.
     pub(crate) async fn owned<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
-        match self.tasks.spawn(work.in_current_span()).await {
+        let gone = CancellationToken::new();
+        // Whoever hangs up while the work waits for room has left the line.
+        let _here = gone.clone().drop_guard();
+        match self.tasks.spawn(caisson_engine::asked_for(gone, work).in_current_span()).await {
             Ok(value) => Ok(value),
             Err(error) => {
                 tracing::error!("A request's task failed: {error}");

@@ -85,7 +85,17 @@ impl Collector for EngineFigures {
         let finished = finished.into_iter().map(|(status, count)| ("status", status.as_str(), count));
         counters(&mut encoder, "executions_finished", "Executions that ended, by status", finished)?;
         histogram(&mut encoder, "execution_duration", "Time from the start of an execution to its end", &seen.execution_seconds)?;
-        counter(&mut encoder, "output_bytes", "Bytes written by programs on both streams", seen.output_bytes)
+        counter(&mut encoder, "output_bytes", "Bytes written by programs on both streams", seen.output_bytes)?;
+        gauge(&mut encoder, "queue_waiting", "Requests that wait for room for a sandbox", seen.waiting)?;
+        gauge(&mut encoder, "pool_sandboxes", "Sandboxes that nobody owns, those coming up and going down included", seen.pooled)?;
+        let pool = &seen.pool;
+        gauge(&mut encoder, "pool_warm", "Warm sandboxes that wait for somebody", pool.warm)?;
+        gauge(&mut encoder, "pool_target", "Warm sandboxes that what was asked for lately needs", pool.target)?;
+        counter(&mut encoder, "pool_hits", "Requests that got a warm sandbox", pool.hits)?;
+        counter(&mut encoder, "pool_misses", "Requests that could have had a warm sandbox and found none that fits", pool.misses)?;
+        counter(&mut encoder, "pool_made", "Warm sandboxes made", pool.made)?;
+        counter(&mut encoder, "pool_failed", "Warm sandboxes that could not be made", pool.failed)?;
+        counter(&mut encoder, "pool_dropped", "Warm sandboxes that ended without anybody having had them", pool.dropped)
     }
 }
 

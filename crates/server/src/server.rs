@@ -33,6 +33,7 @@ use crate::{
     config::Config,
     present::Present,
     socket::{Connection, Socket, Traffic},
+    templates,
 };
 
 /// How long answers may take that the end of all sandboxes has released.
@@ -109,13 +110,14 @@ impl Server {
             stall: app.config.body_stall,
         };
         let graceful = Arc::new(GracefulShutdown::new());
-        let mut accepting = JoinSet::new();
+        let mut until_stopped = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(connections.clone().accept_all(listener, Arc::clone(&graceful)));
+            until_stopped.spawn(connections.clone().accept_all(listener, Arc::clone(&graceful)));
         }
+        until_stopped.spawn(templates::keep_warm(Arc::clone(&app)));
         stop.await;
         tracing::info!("Stopping: no new connections are accepted");
-        accepting.shutdown().await;
+        until_stopped.shutdown().await;
         // Nobody accepts any more, so this is the last one who holds it.
         let drained = async {
             if let Some(graceful) = Arc::into_inner(graceful) {

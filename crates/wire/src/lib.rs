@@ -8,6 +8,7 @@
 //! | `GET /health` | → [`Health`] |
 //! | `POST /exec` | frames ([`frame`]), both directions at once |
 //! | `GET /given` | → [`GivenList`] |
+//! | `POST /bind` | [`Bind`] → [`Bound`]; once |
 //! | `POST /which` | [`Which`] → [`Found`] |
 //! | `PUT /files?path=&mode=&mtime=` | bytes → [`FileStat`]; parents are made, the file appears whole or not at all |
 //! | `GET /files?path=&offset=&length=` | → bytes, [`FileStat`] as JSON in the header [`STAT_HEADER`] |
@@ -43,7 +44,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
@@ -261,6 +262,19 @@ pub struct ExecExit {
     #[serde(default)]
     pub changes_truncated: bool,
 }
+
+/// What a sandbox that has waited for somebody is told before anything is done for its owner: it can be told once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Variables over those of [`AgentConfig::env`].
+    pub env: Vec<(String, String)>,
+    /// In place of [`AgentConfig::open_files`].
+    pub open_files: u64,
+}
+
+/// It is somebody's from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {}
 
 /// Which programs to look for in the `PATH` of [`AgentConfig::env`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,6 +64,12 @@ pub(crate) struct ServeArgs {
     /// Sandboxes at one time [default: 2000]
     #[arg(long, value_name = "N")]
     max_sandboxes: Option<String>,
+    /// How long a request waits for room where there are as many, 0 to refuse at once [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    queue_wait: Option<String>,
+    /// Whether sandboxes are kept warm for whoever asks next: `auto` or `off` [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pool: Option<String>,
     /// How long ended sandboxes and their output are kept [default: 7d]
     #[arg(long, value_name = "TIME")]
     retention: Option<String>,
@@ -93,6 +99,8 @@ impl ServeArgs {
             (Setting::Log, "--log", self.log),
             (Setting::LogFormat, "--log-format", self.log_format),
             (Setting::MaxSandboxes, "--max-sandboxes", self.max_sandboxes),
+            (Setting::QueueWait, "--queue-wait", self.queue_wait),
+            (Setting::Pool, "--pool", self.pool),
             (Setting::Retention, "--retention", self.retention),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
@@ -190,6 +198,8 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.inline_output_bytes = config.inline_output;
     engine_config.log_bytes = config.output_log;
     engine_config.max_sandboxes = config.max_sandboxes;
+    engine_config.queue_wait = config.queue_wait;
+    engine_config.pool = config.pool;
     engine_config.retention = config.retention;
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
     let engine = Engine::open_with_images(engine_config, Arc::new(backend), Arc::new(store), Some(Arc::new(images.clone()))).await?;

@@ -48,6 +48,10 @@ pub(crate) struct Config {
     pub(crate) log_format: logging::Format,
     /// Sandboxes at one time.
     pub(crate) max_sandboxes: usize,
+    /// How long a request waits for room where there are as many.
+    pub(crate) queue_wait: Duration,
+    /// Whether sandboxes are kept warm.
+    pub(crate) pool: bool,
     /// How long ended sandboxes are remembered.
     pub(crate) retention: Duration,
     /// Bytes of each output stream that are kept.
@@ -101,10 +105,11 @@ impl Config {
         let log = reader.get(Setting::Log, values::filter).unwrap_or_else(|| logging::DEFAULT_FILTER.to_owned());
         let log_format = reader.get(Setting::LogFormat, values::log_format).unwrap_or_default();
         let max_sandboxes = reader.get(Setting::MaxSandboxes, values::max_sandboxes);
+        let queue_wait = reader.get(Setting::QueueWait, values::queue_wait);
         let retention = reader.get(Setting::Retention, values::retention);
         let output_log = reader.get(Setting::OutputLog, values::output_log);
         let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
-        reader.get(Setting::Pool, values::pool);
+        let pool = reader.get(Setting::Pool, values::pool).unwrap_or(true);
         let accept_weaker_limits = reader.get(Setting::AcceptWeakerLimits, values::truth).unwrap_or(false);
 
         let public =
@@ -152,6 +157,8 @@ impl Config {
                 log,
                 log_format,
                 max_sandboxes: max_sandboxes.unwrap_or(engine.max_sandboxes),
+                queue_wait: queue_wait.unwrap_or(engine.queue_wait),
+                pool,
                 retention: retention.unwrap_or(engine.retention),
                 output_log,
                 inline_output,

@@ -10,6 +10,7 @@ pub(crate) enum Setting {
     Log,
     LogFormat,
     MaxSandboxes,
+    QueueWait,
     Retention,
     OutputLog,
     InlineOutput,
@@ -41,7 +42,7 @@ pub(super) const ALIASES: [(&str, Setting); 2] = [("BOXED_API_KEY", Setting::Box
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -49,6 +50,7 @@ impl Setting {
         Self::Log,
         Self::LogFormat,
         Self::MaxSandboxes,
+        Self::QueueWait,
         Self::Retention,
         Self::OutputLog,
         Self::InlineOutput,
@@ -88,6 +90,7 @@ impl Setting {
             Self::Log => "log",
             Self::LogFormat => "log_format",
             Self::MaxSandboxes => "max_sandboxes",
+            Self::QueueWait => "queue_wait",
             Self::Retention => "retention",
             Self::OutputLog => "output_log",
             Self::InlineOutput => "inline_output",

@@ -55,7 +55,7 @@ fn later_layers_win() {
 
 #[test]
 fn all_problems_are_told_together() {
-    let file = "listn = 'x'\nlog_format = 'xml'\npool = 'auto'\nretention = true\n";
+    let file = "listn = 'x'\nlog_format = 'xml'\npool = 'always'\nretention = true\n";
     let variables = [
         ("CAISSON_DATABASE_URL", "postgres://x"),
         ("CAISSON_LISTEN", "8080"),
@@ -67,7 +67,7 @@ fn all_problems_are_told_together() {
     for words in [
         "did you mean listen?",
         "`xml`",
-        "pools are not supported by this version yet",
+        "expected `auto` or `off`",
         "is a boolean",
         "CAISSON_DATABASE_URL is not supported by this version yet",
         "CAISSON_LISTEN is `8080`: expected ADDRESS:PORT",

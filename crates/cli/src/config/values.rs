@@ -125,6 +125,10 @@ pub(super) fn max_sandboxes(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| (1..=100_000).contains(number)).ok_or_else(|| what.to_owned())
 }
 
+pub(super) fn queue_wait(text: &str) -> Result<Duration, String> {
+    within(duration(text)?, &(Duration::ZERO..=Duration::from_secs(600)), "allowed is 0 to 10m; 0 refuses at once")
+}
+
 pub(super) fn retention(text: &str) -> Result<Duration, String> {
     let range = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     within(duration(text)?, &range, "allowed is 1m to 3660d")
@@ -153,11 +157,12 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be `true` or `false`".to_owned())
 }
 
-/// There are no pools yet, so `off` is what is true anyway.
-pub(super) fn pool(text: &str) -> Result<(), String> {
+/// Whether sandboxes are kept warm.
+pub(super) fn pool(text: &str) -> Result<bool, String> {
     match text {
-        "off" => Ok(()),
-        _ => Err("pools are not supported by this version yet; set `off` or leave it out".to_owned()),
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected `auto` or `off`".to_owned()),
     }
 }
 

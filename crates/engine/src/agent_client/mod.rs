@@ -10,11 +10,11 @@ mod trees;
 mod tunnel;
 mod watch;
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
 use caisson_core::{AgentStream, Given};
-use caisson_wire::{Found, GivenList, Health, Refusal, VERSION, Which};
+use caisson_wire::{Bind, Bound, Found, GivenList, Health, Refusal, VERSION, Which};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http2};
@@ -102,6 +102,14 @@ impl AgentClient {
         } else {
             Err(AgentError::Nonsense(format!("it speaks version {}, we speak {VERSION}", health.version)))
         }
+    }
+
+    /// Tells it what was not known when it was launched. Once in its life.
+    pub(crate) async fn bind(&self, env: &BTreeMap<String, String>, open_files: u32, within: Duration) -> Result<(), AgentError> {
+        let env = env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let body = serde_json::to_vec(&Bind { env, open_files: open_files.into() }).expect("wire types are plain data");
+        let _: Bound = self.ask_json(within, Method::POST, "/bind".to_owned(), full(body.into()), SMALL_ANSWER).await?;
+        Ok(())
     }
 
     /// Which of these programs it finds.

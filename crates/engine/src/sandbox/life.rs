@@ -27,6 +27,7 @@ use crate::{
     agent_client::{self, AgentClient, AgentError},
     core::{Core, now, store_error, to_microsecond},
     figures,
+    pool::{Foreground, Warm},
     request::SandboxUpdate,
 };
 
@@ -56,6 +57,10 @@ enum NotConnected {
 pub(super) struct Life {
     pub(super) core: Arc<Core>,
     pub(super) purpose: Purpose,
+    /// What was there before it was anybody's.
+    pub(super) warm: Option<Warm>,
+    /// While somebody waits for its agent.
+    pub(super) foreground: Option<Foreground>,
     pub(super) activity: Arc<Activity>,
     pub(super) executions: TaskTracker,
     pub(super) oom_kills: Arc<AtomicU64>,
@@ -140,7 +145,11 @@ impl Life {
         }
     }
 
-    fn connect(&self, sandbox: &Sandbox) -> Connecting {
+    fn connect(&mut self, sandbox: &Sandbox) -> Connecting {
+        if let Some(warm) = self.warm.take() {
+            return Box::pin(std::future::ready(Ok(warm.hand_out())));
+        }
+        self.foreground = Foreground::begin(&self.core);
         let (core, id, spec) = (Arc::clone(&self.core), sandbox.id, sandbox.spec.clone());
         Box::pin(async move {
             let stream = core.backend.launch(id, &spec).await.map_err(NotConnected::Launch)?;
@@ -148,7 +157,8 @@ impl Life {
         })
     }
 
-    fn answered(&self) {
+    fn answered(&mut self) {
+        self.foreground = None;
         let answered = self.record.send_if_modified(|sandbox| {
             // The second to say so has nothing to add.
             let Ok(state) = next(sandbox.state, Event::AgentReady) else { return false };
@@ -327,7 +337,7 @@ impl Life {
 }
 
 /// Does not return before the backend has nothing of it any more. Until then it counts as one of the sandboxes there may be.
-async fn destroy(core: &Core, id: SandboxId) {
+pub(crate) async fn destroy(core: &Core, id: SandboxId) {
     let mut wait = RETRY_DESTROY;
     while let Err(error) = core.backend.destroy(id).await {
         tracing::error!(sandbox.id = %id, error = %error, "Cannot destroy sandbox {id} yet");

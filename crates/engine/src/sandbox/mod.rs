@@ -3,7 +3,10 @@
 mod hits;
 mod life;
 
-pub(crate) use self::{hits::Hits, life::LAUNCH_WITHIN};
+pub(crate) use self::{
+    hits::Hits,
+    life::{LAUNCH_WITHIN, destroy},
+};
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,7 +21,7 @@ use caisson_core::{
     Backend, BackendError, Error, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone,
     TombstoneReason, Usage,
 };
-use futures::{FutureExt, future::select_all};
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -26,11 +29,13 @@ use crate::{
     activity::{Activity, NoUse, Use},
     agent_client::{AgentClient, AgentError},
     contexts::Contexts,
-    core::{Core, launch_error, store_error, unavailable, unrecorded},
-    figures,
+    core::{Core, launch_error, now, store_error, unavailable, unrecorded},
+    figures, pool,
+    pool::Warm,
     quotas::Share,
     registry::unknown_sandbox,
     request::SandboxUpdate,
+    room::{self, Room},
 };
 
 /// Commands that wait; whoever sends more waits too.
@@ -40,8 +45,6 @@ const MAX_INSIDE: u16 = 400;
 /// How long its task may take to find out why a sandbox does not answer any more.
 const END_IS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a new sandbox waits for others of its tenant that are just ending, where they have what it needs.
-const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How long an agent may take to show that it is still there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long the backend may take to say what was used.
@@ -97,6 +100,8 @@ pub(crate) struct Living {
     pub(crate) image: Image,
     pub(crate) recipe: Recipe,
     pub(crate) limits: Limits,
+    /// Whether its agent has answered and its set-up was done before it was anybody's.
+    pub(crate) was_warm: bool,
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
     pub(crate) executions: TaskTracker,
@@ -117,26 +122,31 @@ pub(crate) struct Living {
 }
 
 impl Living {
-    /// Admits the sandbox and starts its task, which begins with recording and launching it. A one-shot is answered before its sandbox
-    /// is gone, and whoever then comes at once with the next one must not be refused for it. Cancel-safe: there is all or nothing of it.
-    pub(crate) async fn bring_up(core: &Arc<Core>, sandbox: Sandbox, lease: Option<ImageLease>, purpose: Purpose) -> Result<Arc<Self>> {
-        let deadline = tokio::time::Instant::now() + ROOM_WITHIN;
-        loop {
-            match Self::admit(core, sandbox.clone(), lease.clone(), purpose) {
-                Err(Error::OverQuota(exceeded)) if exceeded.retry_after.is_none() => {
-                    let ending = core.registry.ending(&sandbox.tenant);
-                    let ended = ending.iter().map(|living| Box::pin(living.ended()));
-                    if ending.is_empty() || tokio::time::timeout_at(deadline, select_all(ended)).await.is_err() {
-                        return Err(Error::OverQuota(exceeded));
-                    }
-                }
-                admitted => return admitted,
-            }
+    /// Waits for room for the sandbox and starts its task, which begins with recording and launching it, where no warm one is there to be had.
+    /// Then the id is that one's. Cancel-safe: there is all or nothing of it.
+    pub(crate) async fn bring_up(core: &Arc<Core>, mut sandbox: Sandbox, lease: Option<ImageLease>, purpose: Purpose) -> Result<Arc<Self>> {
+        let room = room::find(core, &sandbox.tenant, Share::of(&sandbox), purpose).await?;
+        let warm = pool::take(core, &sandbox.tenant, &sandbox.spec).await;
+        if let Some(warm) = &warm {
+            sandbox.id = warm.id;
+        } else {
+            pool::give_way(core).await;
         }
+        // It may have waited.
+        sandbox.created_at = now();
+        sandbox.last_active_at = sandbox.created_at;
+        core.accepting()?;
+        Ok(Self::start(core, sandbox, lease, purpose, room, warm))
     }
 
-    fn admit(core: &Arc<Core>, sandbox: Sandbox, lease: Option<ImageLease>, purpose: Purpose) -> Result<Arc<Self>> {
-        core.accepting()?;
+    fn start(
+        core: &Arc<Core>,
+        sandbox: Sandbox,
+        lease: Option<ImageLease>,
+        purpose: Purpose,
+        room: Room,
+        mut warm: Option<Warm>,
+    ) -> Arc<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
         let record = watch::Sender::new(sandbox.clone());
         let agent = watch::Sender::new(None);
@@ -151,6 +161,7 @@ impl Living {
             image: sandbox.spec.image.clone(),
             recipe: sandbox.spec.recipe.clone(),
             limits: sandbox.spec.limits,
+            was_warm: warm.is_some(),
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
             contexts: Contexts::default(),
@@ -164,17 +175,32 @@ impl Living {
             committing: Arc::default(),
             _lease: lease,
         });
-        core.registry.admit(Arc::clone(&living), purpose, core.config.max_sandboxes, &core.keys.quotas(&living.tenant))?;
+        core.registry.admit(Arc::clone(&living), room, warm.is_some());
+        if let Some(warm) = &mut warm {
+            warm.admitted();
+        }
         let executions = living.executions.clone();
         let (keeper, guarded) = (Arc::clone(core), Arc::clone(&living));
-        let life =
-            life::Life { core: Arc::clone(core), purpose, activity, executions, oom_kills, record, agent, recorded, launch_error, inbox };
+        let life = life::Life {
+            core: Arc::clone(core),
+            purpose,
+            warm,
+            foreground: None,
+            activity,
+            executions,
+            oom_kills,
+            record,
+            agent,
+            recorded,
+            launch_error,
+            inbox,
+        };
         core.tasks.spawn(async move {
             if AssertUnwindSafe(life.run()).catch_unwind().await.is_err() {
                 life::Life::after_panic(&keeper, &guarded).await;
             }
         });
-        Ok(living)
+        living
     }
 
     /// Whoever waits for what it is there for is about to be answered.

@@ -98,6 +98,11 @@ impl Agents {
         kill(self.alive.lock().unwrap().get_mut(&id).expect("the sandbox lives"));
     }
 
+    /// The sandboxes that there are.
+    pub(crate) fn ids(&self) -> Vec<SandboxId> {
+        self.alive.lock().unwrap().keys().copied().collect()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.alive.lock().unwrap().len()
     }

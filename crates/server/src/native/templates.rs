@@ -153,7 +153,9 @@ mod tests {
         for (target, body, code, named) in [
             ("/v1/templates/Upper", "{}", "invalid_template_name", "Upper"),
             ("/v1/templates/a", r#"{"image": "no such: name"}"#, "invalid_image_name", "`image`"),
-            ("/v1/templates/a", r#"{"max_warm": 1}"#, "invalid_request", "there is no warm pool yet"),
+            ("/v1/templates/a", r#"{"max_warm": 1001}"#, "limit_out_of_range", "`max_warm`"),
+            ("/v1/templates/a", r#"{"max_warm": 1, "min_warm": 2}"#, "limit_out_of_range", "`min_warm`"),
+            ("/v1/templates/a", r#"{"min_warm": 1}"#, "unsupported", "`max_warm` alone"),
             ("/v1/templates/a", r#"{"setup": [{"shell": "a", "cmd": ["b"]}]}"#, "invalid_setup", "`setup[0]`"),
             ("/v1/templates/a", r#"{"interpreters": {"cobol": ["x"]}}"#, "unknown_language", "`cobol`"),
             ("/v1/templates/a", r#"{"interpreters": {"py": ["x"], "py": ["y"]}}"#, "invalid_request", "`interpreters`"),

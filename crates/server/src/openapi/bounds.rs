@@ -25,7 +25,7 @@ use crate::native::{
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
-        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, Mode,
+        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, MOST_WARM, Mode,
         Number as Figure, Policy, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
@@ -98,6 +98,7 @@ fn figures(document: &mut OpenApi) {
     for schema in ["ExecRequest", "RunRequest"] {
         within(property(document, schema, "max_output_bytes"), MIN_OUTPUT_BYTES.into(), MAX_OUTPUT_BYTES.into(), Value::Null);
     }
+    within(property(document, "Recipe", "max_warm"), 0u32.into(), MOST_WARM.into(), Value::Null);
     let step = property(document, "SetupStep", "timeout_s");
     within(step, SHORTEST_TIME.as_secs_f64().into(), SETUP_STEP_WITHIN.as_secs_f64().into(), Value::Null);
     let (low, high) = WindowSize::RANGE;

@@ -9,17 +9,19 @@
 mod folder;
 mod own;
 mod text;
+mod warm;
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
-use caisson_core::{Error, Result};
+use caisson_core::{Error, Result, Tenant};
 use caisson_engine::Engine;
 
+pub(crate) use self::warm::keep_warm;
 pub use self::{
     folder::{Read, TemplateFolder},
     text::{read, write},
 };
-use crate::native::types::{RecipeBody, TemplateBody};
+use crate::native::types::{PoolBody, RecipeBody, TemplateBody};
 
 /// What is read of a template, in bytes.
 pub const LARGEST: usize = 256 << 10;
@@ -68,6 +70,8 @@ impl std::fmt::Display for TemplateName {
 #[derive(Debug, Clone)]
 pub struct Template {
     pub name: TemplateName,
+    /// Whose it is; the operator's, which is for everybody, where nobody is named.
+    pub owner: Option<Tenant>,
     pub recipe: Arc<RecipeBody>,
 }
 
@@ -75,7 +79,7 @@ pub struct Template {
 pub fn of_operator(folder: &TemplateFolder, name: &TemplateName) -> Result<Option<Template>> {
     match folder.get(name) {
         None => Ok(None),
-        Some(Ok(recipe)) => Ok(Some(Template { name: name.clone(), recipe })),
+        Some(Ok(recipe)) => Ok(Some(Template { name: name.clone(), owner: None, recipe })),
         Some(Err(why)) => Err(Error::conflict("template_broken", format!("the file of template `{name}` cannot be used: {why}"))),
     }
 }
@@ -116,7 +120,7 @@ pub(crate) async fn find(folder: Option<&TemplateFolder>, engine: &Engine, name:
         return Ok(Some(template));
     }
     let own = own::find(engine, name).await?;
-    Ok(own.map(|recipe| Template { name: name.clone(), recipe: Arc::new(recipe) }))
+    Ok(own.map(|recipe| Template { name: name.clone(), owner: Some(engine.tenant().clone()), recipe: Arc::new(recipe) }))
 }
 
 /// The same of a name that a request gives, which is refused where there is none.
@@ -142,10 +146,17 @@ pub(crate) async fn all(folder: Option<&TemplateFolder>, engine: &Engine) -> Res
 /// One of them, also when it cannot be used.
 pub(crate) async fn one(folder: Option<&TemplateFolder>, engine: &Engine, name: &TemplateName) -> Result<Option<TemplateBody>> {
     let asked = name.clone();
-    if let Some(read) = blocking(folder, move |folder| folder.get(&asked)).await?.flatten() {
-        return Ok(Some(TemplateBody::everybodys(name.to_string(), read)));
-    }
-    Ok(own::find(engine, name).await?.map(|recipe| TemplateBody::own(name.to_string(), recipe)))
+    let (found, is_own) = match blocking(folder, move |folder| folder.get(&asked)).await?.flatten() {
+        Some(read) => (Some(TemplateBody::everybodys(name.to_string(), read)), false),
+        None => (own::find(engine, name).await?.map(|recipe| TemplateBody::own(name.to_string(), recipe)), true),
+    };
+    let with_pool = |mut template: TemplateBody| {
+        let says = template.recipe.as_ref().is_some_and(|recipe| recipe.min_warm.is_some() || recipe.max_warm.is_some());
+        let pool = if says { engine.pool_of(name.as_str(), is_own) } else { None };
+        template.pool = pool.map(|figures| PoolBody { warm: figures.warm, target: figures.target });
+        template
+    };
+    Ok(found.map(with_pool))
 }
 
 /// The operator's that cannot be used, each as a sentence.
@@ -156,6 +167,11 @@ pub(crate) async fn broken(folder: Option<&TemplateFolder>) -> Result<Vec<String
 /// Keeps a template of the tenant's own, which takes the place of its own one of that name. Returns whether there was none.
 pub(crate) async fn put(folder: Option<&TemplateFolder>, engine: &Engine, name: &TemplateName, recipe: &RecipeBody) -> Result<bool> {
     recipe.check()?;
+    if recipe.min_warm.is_some_and(|min| min > 0) {
+        let message = "field `min_warm` is for templates of the operator, as it takes room whether anybody asks or not; `max_warm` alone keeps \
+                       sandboxes ready while they are asked for";
+        return Err(Error::invalid("unsupported", message));
+    }
     let asked = name.clone();
     if blocking(folder, move |folder| folder.has(&asked)).await? == Some(true) {
         let message = format!("template `{name}` is the operator's, a file of the server; take another name");

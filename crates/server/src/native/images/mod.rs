@@ -76,7 +76,11 @@ pub(crate) async fn delete(Caller(app): Caller, mut params: Params) -> ApiResult
     let store = own(&app)?;
     // Whoever uses an image holds a lease of the store's, so there is nobody to be named.
     let nobody = HashSet::new();
-    let done = app.owned(async move { if force { store.remove(&name, nobody).await } else { store.remove_unused(&name, nobody).await } });
+    let engine = app.engine.clone();
+    let done = app.owned(async move {
+        engine.let_go_of_image(&name.to_string()).await;
+        if force { store.remove(&name, nobody).await } else { store.remove_unused(&name, nobody).await }
+    });
     Ok(Reply(CollectedBody::from(&done.await?.map_err(|error| refused(&error))?)))
 }
 

@@ -45,7 +45,7 @@ pub use result::{ResultBody, RunResultBody, Truncated};
 pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
 pub use search::{GrepBody, GrepLineBody, GrepMatchBody};
 pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_output, encode_output};
-pub use template::{RecipeBody, SetupBody, SetupStepBody, TemplateBody};
+pub use template::{MOST_WARM, PoolBody, RecipeBody, SetupBody, SetupStepBody, TemplateBody};
 pub use tenant::{CallerBody, HoldingsBody, QuotasBody, TenantBody, UpdateQuotasBody};
 pub use watch::FileEventBody;
 pub use webhook::{CreateWebhookBody, WebhookBody, WebhookFailureBody};

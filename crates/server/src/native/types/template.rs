@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, SetupStep};
+use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, SetupStep, Tenant, Warmth};
 use caisson_engine::{CreateRequest, RunRequest, bounds::NOTE_LENGTH, known_language};
 use caisson_image::Reference;
 use serde::{
@@ -19,6 +19,10 @@ use crate::templates::{LARGEST, Read, Template};
 
 /// How long a set-up command may take when nothing is said.
 const SETUP_WITHIN: Duration = Duration::from_secs(300);
+/// As many as can be asked to be kept ready.
+pub const MOST_WARM: u32 = 1000;
+/// How many are kept ready at most where a template says only how many at least.
+const WARM_WHERE_NOTHING_IS_SAID: u32 = 8;
 /// So much of a name is told, in characters.
 const SHOWN_NAME: usize = 300;
 
@@ -74,16 +78,13 @@ pub struct RecipeBody {
     /// What runs code, by language: a program and what it is called with; the code's file comes behind, or stands where a word is `{file}`.
     #[serde(deserialize_with = "unique_lists", skip_serializing_if = "BTreeMap::is_empty")]
     pub interpreters: BTreeMap<String, Vec<String>>,
-    #[serde(deserialize_with = "no_pool", skip_serializing)]
-    #[schema(ignore)]
-    min_warm: (),
-    #[serde(deserialize_with = "no_pool", skip_serializing)]
-    #[schema(ignore)]
-    max_warm: (),
-}
-
-fn no_pool<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
-    Err(serde::de::Error::custom("there is no warm pool yet; leave it out"))
+    /// Sandboxes that are kept ready at all times, 0 to 1000. For templates of the operator alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_warm: Option<u32>,
+    /// Sandboxes that are kept ready at most, when many are asked for, 0 to 1000; 8, or `min_warm` where that is more, when only that is given.
+    /// None are kept where neither is given, or this is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_warm: Option<u32>,
 }
 
 /// A set-up command: a command line for the sandbox's shell, a program with its arguments, or either with a time limit.
@@ -164,12 +165,13 @@ impl RecipeBody {
             let message = format!("field `description` has at most {NOTE_LENGTH} characters, and no NUL");
             return Err(Error::invalid("invalid_description", message));
         }
+        self.warmth(None)?;
         let image: Option<Image> = self.image.as_ref().map(|text| text.parse()).transpose().map_err(|_| self.bad_image("it is no name"))?;
         if let Some(Image::Named { name, .. }) = image {
             name.parse::<Reference>().map_err(|error| self.bad_image(&error.to_string()))?;
         }
-        caisson_engine::check_create(&self.create("check", CreateBody::default())?)?;
-        caisson_engine::check_run(&self.run("check", RunBody { shell: Some("true".to_owned()), ..RunBody::default() })?)?;
+        caisson_engine::check_create(&self.create("check", None, CreateBody::default())?)?;
+        caisson_engine::check_run(&self.run("check", None, RunBody { shell: Some("true".to_owned()), ..RunBody::default() })?)?;
         match serde_json::to_vec(self).map_or(0, |text| text.len()) {
             length if length > LARGEST => {
                 Err(Error::TooLarge { message: format!("a template has {} KiB at most; put files into its image", LARGEST >> 10) })
@@ -183,7 +185,26 @@ impl RecipeBody {
         Error::invalid("invalid_image_name", format!("field `image` is `{}`: {why}", shown.escape_debug()))
     }
 
-    fn create(&self, name: &str, body: CreateBody) -> Result<CreateRequest> {
+    /// How many are kept ready.
+    fn warmth(&self, owner: Option<&Tenant>) -> Result<Option<Warmth>> {
+        for (name, value) in [("min_warm", self.min_warm), ("max_warm", self.max_warm)] {
+            if let Some(value) = value.filter(|value| *value > MOST_WARM) {
+                let message = format!("field `{name}` is {value}, allowed is 0 to {MOST_WARM}");
+                return Err(Error::invalid("limit_out_of_range", message));
+            }
+        }
+        let (min, max) = match (self.min_warm, self.max_warm) {
+            (None, None) => return Ok(None),
+            (min, max) => (min.unwrap_or(0), max.unwrap_or_else(|| min.unwrap_or(0).max(WARM_WHERE_NOTHING_IS_SAID))),
+        };
+        if min > max {
+            let message = format!("field `min_warm` is {min}, more than the {max} of `max_warm`");
+            return Err(Error::invalid("limit_out_of_range", message));
+        }
+        Ok(Some(Warmth { min, max, env: self.env.clone(), owner: owner.cloned() }))
+    }
+
+    fn create(&self, name: &str, owner: Option<&Tenant>, body: CreateBody) -> Result<CreateRequest> {
         let mut request = CreateBody {
             image: body.image.or_else(|| self.image.clone()),
             limits: self.limits_under(body.limits),
@@ -200,11 +221,11 @@ impl RecipeBody {
             pull: body.pull,
         }
         .into_request()?;
-        self.furnish(name, &mut request.spec)?;
+        self.furnish(name, owner, &mut request.spec)?;
         Ok(request)
     }
 
-    fn run(&self, name: &str, body: RunBody) -> Result<RunRequest> {
+    fn run(&self, name: &str, owner: Option<&Tenant>, body: RunBody) -> Result<RunRequest> {
         let mut request = RunBody {
             image: body.image.or_else(|| self.image.clone()),
             limits: self.limits_under(body.limits),
@@ -222,12 +243,12 @@ impl RecipeBody {
         if let Some(hostname) = &self.hostname {
             request.spec.hostname.clone_from(hostname);
         }
-        self.furnish(name, &mut request.spec)?;
+        self.furnish(name, owner, &mut request.spec)?;
         Ok(request)
     }
 
     /// What no request can say.
-    fn furnish(&self, name: &str, spec: &mut SandboxSpec) -> Result<()> {
+    fn furnish(&self, name: &str, owner: Option<&Tenant>, spec: &mut SandboxSpec) -> Result<()> {
         if let Some(work_dir) = &self.work_dir {
             spec.work_dir.clone_from(work_dir);
             spec.left_to_image.work_dir = false;
@@ -242,7 +263,7 @@ impl RecipeBody {
             }
         }
         let setup = self.setup.iter().enumerate().map(|(index, step)| step.to_core(index)).collect::<Result<_>>()?;
-        spec.recipe = Recipe { template: Some(name.to_owned()), setup, interpreters };
+        spec.recipe = Recipe { template: Some(name.to_owned()), setup, interpreters, warm: self.warmth(owner)? };
         Ok(())
     }
 
@@ -263,7 +284,7 @@ fn over(ours: &BTreeMap<String, String>, given: BTreeMap<String, String>) -> BTr
 impl Template {
     /// The sandbox that a request asks for, made from this template.
     pub fn create(&self, body: CreateBody) -> Result<CreateRequest> {
-        self.recipe.create(self.name.as_str(), body)
+        self.recipe.create(self.name.as_str(), self.owner.as_ref(), body)
     }
 
     /// A sandbox that somebody else says the rest of: what the template says holds over that.
@@ -289,13 +310,13 @@ impl Template {
             spec.hostname.clone_from(hostname);
         }
         spec.env.extend(recipe.env.clone());
-        recipe.furnish(self.name.as_str(), &mut spec)?;
+        recipe.furnish(self.name.as_str(), self.owner.as_ref(), &mut spec)?;
         Ok(spec)
     }
 
     /// The same for a one-shot.
     pub fn run(&self, body: RunBody) -> Result<RunRequest> {
-        self.recipe.run(self.name.as_str(), body)
+        self.recipe.run(self.name.as_str(), self.owner.as_ref(), body)
     }
 }
 
@@ -311,11 +332,24 @@ pub struct TemplateBody {
     /// Why it cannot be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What is kept warm of it; absent in lists, and where it does not say how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolBody>,
+}
+
+/// Sandboxes of a template that are kept ready.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = TemplatePool)]
+pub struct PoolBody {
+    /// Those that wait now.
+    pub warm: u64,
+    /// As many as what was asked for lately needs, within the template's bounds.
+    pub target: u64,
 }
 
 impl TemplateBody {
     pub(crate) fn own(name: String, recipe: RecipeBody) -> Self {
-        Self { name, whose: "own".to_owned(), recipe: Some(recipe), problem: None }
+        Self { name, whose: "own".to_owned(), recipe: Some(recipe), problem: None, pool: None }
     }
 
     /// One of the operator's files.
@@ -325,7 +359,7 @@ impl TemplateBody {
             Ok(recipe) => (Some((*recipe).clone()), None),
             Err(why) => (None, Some(why)),
         };
-        Self { name, whose: "everybody".to_owned(), recipe, problem }
+        Self { name, whose: "everybody".to_owned(), recipe, problem, pool: None }
     }
 }
 
@@ -338,7 +372,7 @@ mod tests {
     use super::*;
 
     fn template(recipe: Value) -> Template {
-        Template { name: "t".parse().unwrap(), recipe: Arc::new(serde_json::from_value(recipe).unwrap()) }
+        Template { name: "t".parse().unwrap(), owner: None, recipe: Arc::new(serde_json::from_value(recipe).unwrap()) }
     }
 
     fn whole() -> Template {
