@@ -92,6 +92,10 @@ impl Store for Records {
         Ok(Vec::new())
     }
 
+    async fn purge_beyond(&self, _: u64) -> Result<Vec<ExecutionId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::{
     clock::{allowed, eventually},
     descriptors::Descriptors,
     home::Home,
+    postgres,
     process::{self, Process},
     sandbox::Sandbox,
 };
@@ -31,6 +32,9 @@ const LOG_SHOWN: usize = 30_000;
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 /// Connections to the database that are made as they are needed.
 const READERS: usize = 4;
+
+/// Where records are kept in all suites: `sqlite`, or `postgres` for a database of each server's own.
+const DATABASES: &str = "CAISSON_TEST_DATABASE";
 
 /// How a server is to be started.
 #[derive(Debug, Clone)]
@@ -60,14 +64,27 @@ impl Setup {
         self
     }
 
+    /// A database of its own where the suites run on PostgreSQL, unless the test names one.
+    fn database(&self) -> Option<Database> {
+        let wanted = std::env::var(DATABASES).unwrap_or_default();
+        let named = self.environment.iter().any(|(name, _)| name.ends_with("DATABASE_URL"));
+        match wanted.as_str() {
+            "" | "sqlite" => None,
+            "postgres" => (!named).then(|| Database(postgres::new_database())),
+            other => panic!("{DATABASES} is `{other}`; it is `sqlite` or `postgres`"),
+        }
+    }
+
     /// Starts it and waits until it is ready.
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Server {
+        // Before the host is looked at.
+        let database = self.database();
         let home = Home::new();
         let address = free_address();
         let client = Client { address, key: self.key.clone() };
-        let mut server = Server { client, home: Some(home), setup: self, child: None, open_at_start: Descriptors::default() };
+        let mut server = Server { client, home: Some(home), setup: self, child: None, open_at_start: Descriptors::default(), database };
         server.start_again();
         server
     }
@@ -81,6 +98,18 @@ pub struct Server {
     setup: Setup,
     child: Option<Child>,
     open_at_start: Descriptors,
+    /// It goes after everything else.
+    database: Option<Database>,
+}
+
+/// A database of the shared cluster, which goes with this.
+#[derive(Debug)]
+struct Database(String);
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        postgres::drop_database(&self.0);
+    }
 }
 
 /// An address where nobody listens.
@@ -110,6 +139,9 @@ impl Server {
         command.env("CAISSON_POOL", "off");
         if let Some(key) = &self.setup.key {
             command.env("CAISSON_API_KEY", key);
+        }
+        if let Some(database) = &self.database {
+            command.env("CAISSON_DATABASE_URL", &database.0);
         }
         command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdout(Stdio::from(log)).stderr(Stdio::from(errors)).spawn().expect("the server can be started"));
@@ -154,6 +186,33 @@ impl Server {
     pub fn log(&self) -> String {
         let text = fs::read(self.home().path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_SHOWN)..]).into_owned()
+    }
+
+    /// What a statement on its database answers: one row a line, with `|` between columns.
+    #[track_caller]
+    #[must_use]
+    pub fn sql(&self, statement: &str) -> String {
+        if let Some(database) = &self.database {
+            return postgres::of_shared(&database.0, statement);
+        }
+        let code = "import sqlite3, sys\n\
+                    database = sqlite3.connect(sys.argv[1], timeout=10)\n\
+                    for row in database.execute(sys.argv[2]): print(*row, sep='|')\n\
+                    database.commit()";
+        let database = self.data().join("caisson.db");
+        let ran = self.home().clean("python3").args(["-c", code]).arg(database).arg(statement).output().expect("there is Python");
+        assert!(ran.status.success(), "{statement}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    }
+
+    /// Everything that its database has, as it lies there.
+    #[must_use]
+    pub fn records(&self) -> Vec<u8> {
+        if let Some(database) = &self.database {
+            return postgres::dump_of_shared(&database.0);
+        }
+        let read = |name| fs::read(self.data().join(name)).unwrap_or_default();
+        [read("caisson.db"), read("caisson.db-wal")].concat()
     }
 
     #[must_use]

@@ -314,22 +314,11 @@ fn what_is_not_kept_any_more_is_counted() {
     let known = eventually("a failure", SOON, || Some(state(&server, &dead)).filter(|known| known["failures"] != 0));
     assert_eq!(known["missed"], 0);
     // What nobody asked for is soon known to be passed over, also to the next server.
-    let database = server.home().data().join("caisson.db");
-    let place = Home::new();
-    let ask = |statement: &str| {
-        let code = "import sqlite3, sys\n\
-                    database = sqlite3.connect(sys.argv[1], timeout=10)\n\
-                    print(database.execute(sys.argv[2]).fetchall())\n\
-                    database.commit()";
-        let ran = place.clean("python3").args(["-c", code]).arg(&database).arg(statement).output().unwrap();
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
-    };
     let passed_over = format!("select told_until from webhooks where id = '{}'", some["id"].as_str().unwrap());
-    eventually("a record of it", SOON, || (ask(&passed_over) == "[(4,)]").then_some(()));
+    eventually("a record of it", SOON, || (server.sql(&passed_over) == "4").then_some(()));
     assert!(server.stop().success());
     // As it is after a week.
-    ask("delete from events");
+    let _nothing = server.sql("delete from events");
     server.start_again();
     let known = eventually("the count", SOON, || Some(state(&server, &dead)).filter(|known| known["missed"] != 0));
     assert_eq!(known["missed"], 4);
@@ -340,7 +329,6 @@ fn what_is_not_kept_any_more_is_counted() {
     for webhook in server.get("/v1/webhooks").expect(200).json()["data"].as_array().unwrap() {
         remove(&server, webhook);
     }
-    place.finish();
     server.finish();
 }
 

@@ -50,6 +50,32 @@ impl Surroundings {
     }
 }
 
+/// Takes a lock that the kernel gives back when the file is closed. `taken` says what to do about whoever has it.
+pub(crate) fn take_lock(path: &Path, taken: impl FnOnce(&str) -> String) -> Result<fs::File> {
+    let shown = path.display();
+    let mut lock = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot open {shown}"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            // The number is a courtesy.
+            (&lock).take(20).read_to_string(&mut owner).ok();
+            let owner = owner.trim().parse::<u32>().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            bail!(taken(&owner));
+        }
+        Err(fs::TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {shown}")),
+    }
+    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).with_context(|| format!("cannot write to {shown}"))?;
+    Ok(lock)
+}
+
 /// A data directory that is ours as long as this lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -71,32 +97,12 @@ impl DataDir {
         if mode & 0o002 != 0 {
             bail!("everybody can write to the data directory {shown}; run `chmod o-w {shown}`, or choose another with --data-dir");
         }
-        let lock_path = path.join(LOCK);
-        let mut lock = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .with_context(|| format!("cannot open {}", lock_path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                // The number is a courtesy.
-                (&lock).take(20).read_to_string(&mut owner).ok();
-                let owner = owner.trim().parse::<u32>().map(|pid| format!(" (process {pid})")).unwrap_or_default();
-                bail!(
-                    "another `caisson serve`{owner} uses the data directory {shown}; stop it, or choose another directory with --data-dir \
-                     or CAISSON_DATA_DIR"
-                );
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", lock_path.display())),
-        }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .with_context(|| format!("cannot write to the data directory {shown}"))?;
+        let lock = take_lock(&path.join(LOCK), |owner| {
+            format!(
+                "another `caisson serve`{owner} uses the data directory {shown}; stop it, or choose another directory with --data-dir \
+                 or CAISSON_DATA_DIR"
+            )
+        })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

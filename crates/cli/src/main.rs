@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod config;
 mod data_dir;
+mod database;
 mod embedded;
 mod images;
 mod key;

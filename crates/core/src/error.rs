@@ -52,6 +52,12 @@ pub enum Error {
         #[source]
         cause: Option<Source>,
     },
+    /// It has been done, and the database does not take the record yet.
+    #[error(
+        "execution `{execution}` has ended and the database does not take its record yet; it is recorded as soon as the database is back: \
+         look at it then, instead of running it again"
+    )]
+    Unrecorded { execution: String },
     /// Our bug, or the machine's.
     #[error("{message}")]
     Internal {
@@ -104,6 +110,7 @@ impl Error {
             Self::QuotaExceeded { .. } | Self::OverQuota(_) => "quota_exceeded",
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable { .. } => "unavailable",
+            Self::Unrecorded { .. } => "unrecorded",
             Self::Internal { .. } => "internal",
         }
     }

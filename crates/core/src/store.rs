@@ -9,13 +9,14 @@ use crate::{
     Sandbox, SandboxId, State, Tenant, Tombstone, Webhook, WebhookId,
 };
 
-/// The store did not do it. Nothing was written unless said otherwise.
+/// The store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A living sandbox has this name already.
     #[error("the name is taken by sandbox {0}")]
     NameTaken(SandboxId),
-    /// The database is not there or did not answer.
+    /// The database is not there or did not answer. Whether it has written what it was asked to write is not known: whoever has to know asks
+    /// again, as every write may be made a second time.
     #[error("the database did not answer")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A record cannot be read; it was written by another version or damaged.
@@ -52,7 +53,7 @@ pub struct ExecutionFilter {
 /// nothing of any other.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes a new sandbox. Fails with [`StoreError::NameTaken`] when a living one of its tenant has its name.
+    /// Writes a new sandbox; written again, it is the same one. Fails with [`StoreError::NameTaken`] when a living one of its tenant has its name.
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
     /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox. An ended one stays as it is: the first end
     /// counts, whoever comes later.
@@ -60,6 +61,7 @@ pub trait Store: Send + Sync + 'static {
     async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
     async fn sandboxes(&self, tenant: &Tenant, filter: &SandboxFilter) -> Result<Page<Sandbox>, StoreError>;
 
+    /// Likewise.
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError>;
     /// Writes how it ended. One that has ended stays as it is, likewise.
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError>;
@@ -71,6 +73,8 @@ pub trait Store: Send + Sync + 'static {
     async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError>;
     /// Removes ended sandboxes that ended before `before`, with their executions; returns the ids of the removed executions (their logs can go).
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError>;
+    /// Removes likewise what a tenant has of ended sandboxes beyond this many; those that ended last are kept.
+    async fn purge_beyond(&self, kept: u64) -> Result<Vec<ExecutionId>, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -84,7 +88,7 @@ pub trait Store: Send + Sync + 'static {
 /// What a server keeps beside the records: who may ask, and what they were told. Survives likewise.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Writes a new key. Its tenant comes into being with its first key.
+    /// Writes a new key; written again, it is the same one. Its tenant comes into being with its first key.
     async fn insert_key(&self, key: &Key) -> Result<(), StoreError>;
     /// Whether there was one.
     async fn remove_key(&self, id: KeyId) -> Result<bool, StoreError>;
@@ -120,7 +124,7 @@ pub trait Ledger: Send + Sync {
     /// Whose a sandbox is, living or ended, for whoever was let in to it by other means than a key.
     async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError>;
 
-    /// Writes a new webhook. Its tenant comes into being when it was not there.
+    /// Writes a new webhook; written again, it is the same one, as far as it has come. Its tenant comes into being when it was not there.
     async fn insert_webhook(&self, webhook: &Webhook) -> Result<(), StoreError>;
     /// Writes how far a known webhook has come.
     async fn save_delivery(&self, id: WebhookId, delivery: &Delivery) -> Result<(), StoreError>;

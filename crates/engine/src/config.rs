@@ -22,6 +22,8 @@ pub struct EngineConfig {
     pub pool: bool,
     /// How long records and logs of ended sandboxes are kept.
     pub retention: Duration,
+    /// How many ended sandboxes of each tenant are kept, with records and logs; those that ended first go. `None`: as many as there are.
+    pub retention_sandboxes: Option<u64>,
 }
 
 impl EngineConfig {
@@ -37,6 +39,7 @@ impl EngineConfig {
             queue_wait: Duration::from_secs(30),
             pool: false,
             retention: Duration::from_secs(7 * 24 * 3600),
+            retention_sandboxes: None,
         }
     }
 }

@@ -19,6 +19,7 @@ mod core;
 mod create;
 pub mod doctor;
 mod documents;
+mod endings;
 mod engine;
 mod events;
 mod execution;

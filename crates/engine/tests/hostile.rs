@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -136,14 +136,21 @@ impl Backend for Scripted {
     async fn shutdown(&self) {}
 }
 
-/// A database that takes its time over new sandboxes.
-struct Slow(Sqlite, Duration);
+/// A database that takes its time over new sandboxes, and sometimes writes and does not say so, as one does whose connection breaks.
+struct Slow(Sqlite, Duration, Arc<AtomicBool>);
+
+impl Slow {
+    fn said<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.2.load(Ordering::Acquire) { Err(StoreError::Unavailable("the connection broke".into())) } else { done }
+    }
+}
 
 #[async_trait]
 impl Store for Slow {
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         tokio::time::sleep(self.1).await;
-        self.0.insert_sandbox(sandbox).await
+        let done = self.0.insert_sandbox(sandbox).await;
+        self.said(done)
     }
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         self.0.update_sandbox(sandbox).await
@@ -155,7 +162,8 @@ impl Store for Slow {
         self.0.sandboxes(tenant, filter).await
     }
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
-        self.0.insert_execution(execution).await
+        let done = self.0.insert_execution(execution).await;
+        self.said(done)
     }
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError> {
         self.0.finish_execution(id, outcome).await
@@ -172,6 +180,9 @@ impl Store for Slow {
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
         self.0.purge(before).await
     }
+    async fn purge_beyond(&self, kept: u64) -> Result<Vec<ExecutionId>, StoreError> {
+        self.0.purge_beyond(kept).await
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         self.0.ping().await
     }
@@ -180,6 +191,7 @@ impl Store for Slow {
 struct World {
     engine: Engine,
     backend: Arc<Scripted>,
+    unsure: Arc<AtomicBool>,
     _dir: tempfile::TempDir,
 }
 
@@ -196,10 +208,11 @@ impl World {
             alive: Mutex::default(),
             launched: AtomicUsize::new(0),
         });
-        let store = Slow(Sqlite::open(&dir.path().join("caisson.db")).await.unwrap(), insert);
+        let unsure = Arc::new(AtomicBool::new(false));
+        let store = Slow(Sqlite::open(&dir.path().join("caisson.db")).await.unwrap(), insert, Arc::clone(&unsure));
         let config = EngineConfig::new(dir.path().to_owned());
         let engine = Engine::open(config, Arc::clone(&backend) as Arc<dyn Backend>, Arc::new(store)).await.unwrap();
-        Self { engine, backend, _dir: dir }
+        Self { engine, backend, unsure, _dir: dir }
     }
 
     fn play(&self, play: Play) {
@@ -778,5 +791,31 @@ async fn r5_4_a_run_ends_whatever_its_context_says_or_keeps_to_itself() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(world.engine.run_code(id, context, code()).await.unwrap_err().code(), "context_ended");
+    world.engine.shutdown().await;
+}
+
+/// A record that was written although nobody said so is not left to say for ever that something runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_have_been_recorded_is_ended_in_its_record() {
+    let world = World::new(|request| (request.uri().path() == "/exec").then(|| bytes(vec![started()], true))).await;
+    let id = world.sandbox().await;
+    world.unsure.store(true, Ordering::Release);
+    assert_eq!(code(world.engine.exec(id, request(None)).await), "unavailable");
+    let named = || CreateRequest { name: Some("box".to_owned()), ..CreateRequest::default() };
+    assert_eq!(code(world.engine.create(named()).await), "unavailable");
+    world.unsure.store(false, Ordering::Release);
+
+    let limit = Instant::now() + Duration::from_secs(10);
+    let filter = ExecutionFilter { sandbox: id, statuses: Vec::new(), limit: 10, cursor: None };
+    loop {
+        let all = world.engine.executions(&filter).await.unwrap().data;
+        let lost = all.iter().filter(|execution| execution.status() == ExecutionStatus::Lost).count();
+        let free = world.engine.create(named()).await.is_ok();
+        if (all.len(), lost, free) == (1, 1, true) {
+            break;
+        }
+        assert!(Instant::now() < limit, "{all:?}, {free}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.engine.shutdown().await;
 }

@@ -83,6 +83,11 @@ impl ApiError {
         self.details.as_ref()
     }
 
+    /// Whether what was asked has been done, and only its record is missing yet.
+    pub(crate) fn is_about_a_record(&self) -> bool {
+        self.code == "unrecorded"
+    }
+
     /// Status, code and message.
     pub(crate) fn parts(&self) -> (u16, &str, &str) {
         (self.status.as_u16(), self.code, &self.message)
@@ -105,7 +110,7 @@ impl From<Error> for ApiError {
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::QuotaExceeded { .. } | Error::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable { .. } | Error::Unrecorded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match status {
@@ -201,6 +206,7 @@ mod tests {
             (Error::QuotaExceeded { message: "m".into() }, 429, "quota_exceeded"),
             (Error::OverQuota(rate), 429, "quota_exceeded"),
             (Error::TooLarge { message: "m".into() }, 413, "too_large"),
+            (Error::Unrecorded { execution: "x".into() }, 503, "unrecorded"),
             (Error::Unavailable { message: "m".into(), retry_after: Duration::from_secs(3), cause: None }, 503, "unavailable"),
             (Error::internal("m", "secret cause"), 500, "internal"),
         ];

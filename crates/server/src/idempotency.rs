@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use crate::{
     caller::View,
@@ -40,6 +40,8 @@ pub(crate) const MAX_KEY: usize = 255;
 const MAX_KEPT: usize = 4 << 20;
 /// Requests with one key at one time.
 const MAX_AT_ONCE: usize = 32;
+/// How long an answer is held that the database does not take.
+const KEPT_WITHIN: Duration = Duration::from_secs(600);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a request was: SHA-256.
@@ -139,11 +141,7 @@ async fn answer(caller: &Arc<View>, request: Request, next: Next) -> ApiResult<R
         return replay(kept, fingerprint);
     }
     let request = Request::from_parts(head, Body::from(body));
-    let work = async move {
-        let response = keep(&place, fingerprint, next.run(request).await).await;
-        drop(turn);
-        response
-    };
+    let work = async move { keep(place, turn, fingerprint, next.run(request).await).await };
     caller.owned(work).await?
 }
 
@@ -158,7 +156,13 @@ fn key(request: &Request) -> ApiResult<String> {
     Ok(value.to_owned())
 }
 
-async fn keep(place: &Place, fingerprint: Fingerprint, response: Response) -> ApiResult<Response> {
+/// Whoever repeats the request meanwhile waits for their turn.
+async fn keep(place: Place, turn: OwnedMutexGuard<()>, fingerprint: Fingerprint, response: Response) -> ApiResult<Response> {
+    if let Some(unrecorded) = response.extensions().get::<ApiError>().filter(|error| error.is_about_a_record()) {
+        let kept = carried_out(fingerprint, unrecorded);
+        tokio::spawn(keep_later(place, turn, kept));
+        return Ok(response);
+    }
     if !response.status().is_success() {
         return Ok(response);
     }
@@ -175,9 +179,30 @@ async fn keep(place: &Place, fingerprint: Fingerprint, response: Response) -> Ap
     };
     if let Err(error) = place.caller.engine.keep_answer(&place.name.1, &kept).await {
         // It has been done, and that is the more important message.
-        tracing::warn!(error = %error, "An answer is not kept: if the request is repeated, it is carried out again");
+        tracing::warn!(error = %error, "An answer cannot be kept yet: until it is, whoever repeats the request waits");
+        tokio::spawn(keep_later(place, turn, kept));
     }
     Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// What was done is not done again because the database was away when it was to be told of.
+async fn keep_later(place: Place, turn: OwnedMutexGuard<()>, kept: KeptAnswer) {
+    let begun = Instant::now();
+    while begun.elapsed() < KEPT_WITHIN {
+        tokio::time::sleep(RETRY_AFTER).await;
+        if place.caller.engine.keep_answer(&place.name.1, &kept).await.is_ok() {
+            drop(turn);
+            return;
+        }
+    }
+    tracing::error!("An answer could not be kept: if the request is repeated, it is carried out again");
+}
+
+/// What is kept in place of an answer that could not be given.
+fn carried_out(fingerprint: Fingerprint, unrecorded: &ApiError) -> KeptAnswer {
+    let (_, _, what) = unrecorded.parts();
+    let message = format!("this request was carried out, and its answer is not kept: {what}; a new key runs it again");
+    refusal(fingerprint, message)
 }
 
 /// What is kept in place of an answer that is too long.
@@ -192,6 +217,10 @@ fn not_kept(fingerprint: Fingerprint, body: &[u8]) -> KeptAnswer {
         "this request was carried out, and its answer of {bytes} bytes is more than the {most} MiB that are kept; look at the record and \
          output{whose}, or take a new key to run it again"
     );
+    refusal(fingerprint, message)
+}
+
+fn refusal(fingerprint: Fingerprint, message: String) -> KeptAnswer {
     let told = ApiError::new(StatusCode::CONFLICT, "answer_not_kept", message);
     let body = serde_json::to_vec(&told.body()).expect("an error has text keys");
     KeptAnswer { fingerprint, status: StatusCode::CONFLICT.as_u16(), body }

@@ -1,5 +1,6 @@
 //! The suite of every store over SQLite, and what is SQLite's own.
 
+#[macro_use]
 mod suite;
 
 use std::os::unix::fs::PermissionsExt;
@@ -20,27 +21,7 @@ macro_rules! suite {
     };
 }
 
-suite!(
-    every_field_comes_back,
-    an_image_is_recorded_by_its_name_and_id,
-    every_status_state_and_reason_comes_back,
-    a_name_is_unique_among_the_living,
-    one_refusal_in_a_burst_fails_no_other,
-    pages_are_stable_while_rows_come,
-    filters_hold_together,
-    the_living_are_buried,
-    an_end_is_final,
-    what_is_old_is_purged,
-    tenants_see_their_own_alone,
-    names_are_unique_per_tenant,
-    keys_and_quotas_come_back,
-    answers_are_kept_for_their_tenant,
-    every_change_has_its_event,
-    events_come_in_pieces_and_go,
-    webhooks_come_back_as_far_as_they_came,
-    documents_are_found_by_kind_and_owner,
-    what_is_kept_about_a_sandbox_goes_with_it,
-);
+every_test!(suite);
 
 #[tokio::test]
 async fn files_are_for_the_owner_only() {

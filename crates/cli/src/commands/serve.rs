@@ -7,13 +7,13 @@ use caisson_engine::{Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
 use caisson_server::{Auth, BindError, Server, templates::TemplateFolder};
-use caisson_store::Sqlite;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     config::{Access, Config, Environment, Setting, Sources},
     data_dir::{DataDir, Surroundings},
+    database::Database,
     key::{self, Stored},
     logging,
     signals::Signals,
@@ -31,6 +31,9 @@ when it is there. Names that are not known are refused.
 
 The key is CAISSON_API_KEY (or `api_key` in a file that nobody else can read). A server on 127.0.0.1 without one makes a random key, \
 shows it once, and keeps it in the data directory, where the other commands find it.
+
+Records are in a file of the data directory; CAISSON_DATABASE_URL (or `database_url`) names a PostgreSQL database or another file instead. DATABASE_URL \
+means the same.
 
 SIGTERM and Ctrl-C stop the server in order: requests in flight may finish, then every sandbox ends. A second signal stops it at once.
 
@@ -73,6 +76,9 @@ pub(crate) struct ServeArgs {
     /// How long ended sandboxes and their output are kept [default: 7d]
     #[arg(long, value_name = "TIME")]
     retention: Option<String>,
+    /// How many ended sandboxes of each tenant are kept, the latest [default: all, as long as --retention says]
+    #[arg(long, value_name = "N")]
+    retention_sandboxes: Option<String>,
     /// Bytes of each output stream of an execution that are kept, head and tail [default: 64M]
     #[arg(long, value_name = "SIZE")]
     output_log: Option<String>,
@@ -102,6 +108,7 @@ impl ServeArgs {
             (Setting::QueueWait, "--queue-wait", self.queue_wait),
             (Setting::Pool, "--pool", self.pool),
             (Setting::Retention, "--retention", self.retention),
+            (Setting::RetentionSandboxes, "--retention-sandboxes", self.retention_sandboxes),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
             (Setting::PublicUrl, "--public-url", self.public_url),
@@ -190,10 +197,7 @@ fn auth(config: &Config, data_dir: &DataDir) -> Result<Auth> {
 
 async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let database = data_dir.database();
-    let store = Sqlite::open(&database)
-        .await
-        .map_err(|error| anyhow!(error).context(format!("cannot open the database {}", database.display())))?;
+    let database = Database::open(config, data_dir).await?;
     let mut engine_config = EngineConfig::new(data_dir.path().to_owned());
     engine_config.inline_output_bytes = config.inline_output;
     engine_config.log_bytes = config.output_log;
@@ -201,8 +205,10 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.queue_wait = config.queue_wait;
     engine_config.pool = config.pool;
     engine_config.retention = config.retention;
+    engine_config.retention_sandboxes = config.retention_sandboxes;
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
-    let engine = Engine::open_with_images(engine_config, Arc::new(backend), Arc::new(store), Some(Arc::new(images.clone()))).await?;
+    let engine =
+        Engine::open_with_images(engine_config, Arc::new(backend), Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
     let mut server_config =
         caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));

@@ -21,6 +21,7 @@ pub(crate) use self::{
 };
 use self::{layers::Layers, values::Reader};
 use caisson_server::Public;
+use caisson_store::Location;
 
 use crate::{data_dir::Surroundings, key, logging};
 
@@ -52,8 +53,12 @@ pub(crate) struct Config {
     pub(crate) queue_wait: Duration,
     /// Whether sandboxes are kept warm.
     pub(crate) pool: bool,
+    /// Where records are kept; `None` is a file in the data directory.
+    pub(crate) database: Option<Location>,
     /// How long ended sandboxes are remembered.
     pub(crate) retention: Duration,
+    /// How many of each tenant, if they are counted.
+    pub(crate) retention_sandboxes: Option<u64>,
     /// Bytes of each output stream that are kept.
     pub(crate) output_log: u64,
     /// Bytes of each output stream that a result carries itself.
@@ -106,7 +111,9 @@ impl Config {
         let log_format = reader.get(Setting::LogFormat, values::log_format).unwrap_or_default();
         let max_sandboxes = reader.get(Setting::MaxSandboxes, values::max_sandboxes);
         let queue_wait = reader.get(Setting::QueueWait, values::queue_wait);
+        let database = reader.get(Setting::DatabaseUrl, values::database);
         let retention = reader.get(Setting::Retention, values::retention);
+        let retention_sandboxes = reader.get(Setting::RetentionSandboxes, values::retention_sandboxes);
         let output_log = reader.get(Setting::OutputLog, values::output_log);
         let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
         let pool = reader.get(Setting::Pool, values::pool).unwrap_or(true);
@@ -159,7 +166,9 @@ impl Config {
                 max_sandboxes: max_sandboxes.unwrap_or(engine.max_sandboxes),
                 queue_wait: queue_wait.unwrap_or(engine.queue_wait),
                 pool,
+                database,
                 retention: retention.unwrap_or(engine.retention),
+                retention_sandboxes: retention_sandboxes.or(engine.retention_sandboxes),
                 output_log,
                 inline_output,
                 accept_weaker_limits,

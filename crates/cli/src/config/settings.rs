@@ -11,7 +11,9 @@ pub(crate) enum Setting {
     LogFormat,
     MaxSandboxes,
     QueueWait,
+    DatabaseUrl,
     Retention,
+    RetentionSandboxes,
     OutputLog,
     InlineOutput,
     Pool,
@@ -33,16 +35,17 @@ pub(crate) enum Setting {
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names that are reserved for what this version cannot do yet.
-const NOT_YET: [&str; 3] = ["database_url", "blob_url", "redis_url"];
+const NOT_YET: [&str; 2] = ["blob_url", "redis_url"];
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 2] = [("BOXED_API_KEY", Setting::BoxedApiKey), ("SANDBOX_API_KEY", Setting::SandboxApiKey)];
+pub(super) const ALIASES: [(&str, Setting); 3] =
+    [("BOXED_API_KEY", Setting::BoxedApiKey), ("SANDBOX_API_KEY", Setting::SandboxApiKey), ("DATABASE_URL", Setting::DatabaseUrl)];
 
 /// Names in the environment that mean something to other commands.
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -51,7 +54,9 @@ impl Setting {
         Self::LogFormat,
         Self::MaxSandboxes,
         Self::QueueWait,
+        Self::DatabaseUrl,
         Self::Retention,
+        Self::RetentionSandboxes,
         Self::OutputLog,
         Self::InlineOutput,
         Self::Pool,
@@ -91,7 +96,9 @@ impl Setting {
             Self::LogFormat => "log_format",
             Self::MaxSandboxes => "max_sandboxes",
             Self::QueueWait => "queue_wait",
+            Self::DatabaseUrl => "database_url",
             Self::Retention => "retention",
+            Self::RetentionSandboxes => "retention_sandboxes",
             Self::OutputLog => "output_log",
             Self::InlineOutput => "inline_output",
             Self::Pool => "pool",
@@ -112,7 +119,7 @@ impl Setting {
 
     /// Whether it is shown to nobody.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::ApiKey | Self::BoxedApiKey | Self::SandboxApiKey)
+        matches!(self, Self::ApiKey | Self::BoxedApiKey | Self::SandboxApiKey | Self::DatabaseUrl)
     }
 }
 

@@ -57,7 +57,7 @@ fn later_layers_win() {
 fn all_problems_are_told_together() {
     let file = "listn = 'x'\nlog_format = 'xml'\npool = 'always'\nretention = true\n";
     let variables = [
-        ("CAISSON_DATABASE_URL", "postgres://x"),
+        ("CAISSON_DATABASE_URL", "mysql://two words"),
         ("CAISSON_LISTEN", "8080"),
         ("CAISSON_API_KEY", "two words"),
         ("CAISSON_NONSENSE", "1"),
@@ -69,7 +69,7 @@ fn all_problems_are_told_together() {
         "`xml`",
         "expected `auto` or `off`",
         "is a boolean",
-        "CAISSON_DATABASE_URL is not supported by this version yet",
+        "CAISSON_DATABASE_URL expected postgres://",
         "CAISSON_LISTEN is `8080`: expected ADDRESS:PORT",
         "CAISSON_API_KEY has characters",
         "CAISSON_NONSENSE is not known; known are CAISSON_LISTEN",
@@ -85,7 +85,7 @@ fn all_problems_are_told_together() {
 
 #[test]
 fn what_is_not_built_yet_is_not_ignored() {
-    for name in ["DATABASE_URL", "BLOB_URL", "REDIS_URL"] {
+    for name in ["BLOB_URL", "REDIS_URL"] {
         refused(&[(&format!("CAISSON_{name}"), "x")], &[name, "not supported by this version yet"]);
         let problems = given(&format!("{} = 'x'", name.to_lowercase()), &[], &[]).problems();
         assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
@@ -172,6 +172,33 @@ fn names_of_other_systems_are_taken_and_must_agree() {
     refused(&[("BOXED_API_KEY", "")], &["BOXED_API_KEY", "empty"]);
     let problems = given("", &[("BOXED_API_KEY", "se cret")], &[]).problems();
     assert!(!problems[0].contains("se cret"), "{problems:?}");
+}
+
+#[test]
+fn records_may_be_kept_elsewhere() {
+    let url = "postgres://me:secret@db.lan/records";
+    let config = given("", &[("DATABASE_URL", url)], &[]).read().unwrap();
+    assert_eq!((config.database.clone(), &config.aliases[..]), (url.parse().ok(), &["DATABASE_URL"][..]));
+    assert!(!format!("{config:?}").contains("secret"), "a password is shown to nobody");
+    let config = given("retention_sandboxes = 100\n", &[("CAISSON_DATABASE_URL", url), ("DATABASE_URL", url)], &[]).read().unwrap();
+    assert_eq!((config.database, config.retention_sandboxes), (url.parse().ok(), Some(100)));
+    let config = given("", &[("CAISSON_DATABASE_URL", "sqlite:///srv/records.db")], &[]).read().unwrap();
+    assert_eq!(config.database, Some(Location::Sqlite("/srv/records.db".into())));
+    let none = given("", &[], &[]).read().unwrap();
+    assert_eq!((none.database, none.retention_sandboxes), (None, None));
+
+    let disagreeing = [("CAISSON_DATABASE_URL", "sqlite:///secret"), ("DATABASE_URL", url)];
+    refused(&disagreeing, &["CAISSON_DATABASE_URL", " DATABASE_URL", "disagree"]);
+    for (name, value, word) in [
+        ("CAISSON_DATABASE_URL", "mysql://u:secret@h/d", "expected postgres://"),
+        ("DATABASE_URL", "postgres://u:secret@h/d?schema=public", "`schema`"),
+        ("CAISSON_DATABASE_URL", "", "is empty"),
+        ("CAISSON_RETENTION_SANDBOXES", "0", "from 1"),
+    ] {
+        refused(&[(name, value)], &[name, word]);
+        let problems = given("", &[(name, value)], &[]).problems();
+        assert!(!problems[0].contains("secret"), "{problems:?}");
+    }
 }
 
 #[test]

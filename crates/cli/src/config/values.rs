@@ -9,6 +9,7 @@ use std::{
 };
 
 use caisson_core::Image;
+use caisson_store::{BadUrl, Location};
 
 use super::{layers::Layers, settings::Setting};
 use crate::{
@@ -132,6 +133,16 @@ pub(super) fn queue_wait(text: &str) -> Result<Duration, String> {
 pub(super) fn retention(text: &str) -> Result<Duration, String> {
     let range = Duration::from_secs(60)..=Duration::from_secs(3660 * 86_400);
     within(duration(text)?, &range, "allowed is 1m to 3660d")
+}
+
+pub(super) fn retention_sandboxes(text: &str) -> Result<u64, String> {
+    let what = "expected a number from 1 to 1000000000; leave it out to count none";
+    text.parse().ok().filter(|number| (1..=1_000_000_000).contains(number)).ok_or_else(|| what.to_owned())
+}
+
+/// Where records are kept.
+pub(super) fn database(text: &str) -> Result<Location, String> {
+    text.parse().map_err(|error: BadUrl| error.to_string())
 }
 
 pub(super) fn output_log(text: &str) -> Result<u64, String> {

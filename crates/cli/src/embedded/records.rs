@@ -103,6 +103,15 @@ impl Store for Records {
         Ok(executions.extract_if(|_, execution| orphaned(execution)).map(|(id, _)| id).collect())
     }
 
+    async fn purge_beyond(&self, kept: u64) -> Result<Vec<ExecutionId>, StoreError> {
+        let mut ends: Vec<Timestamp> = self.tables().sandboxes.values().filter_map(|s| Some(s.tombstone.as_ref()?.at)).collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        match usize::try_from(kept).ok().and_then(|kept| ends.get(kept.checked_sub(1)?)) {
+            Some(last_kept) => self.purge(*last_kept).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }

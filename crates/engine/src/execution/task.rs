@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use caisson_core::{Execution, ExecutionId, FileStat, Outcome, Result, State, Stream, TombstoneReason};
+use caisson_core::{Error, Execution, ExecutionId, FileStat, Outcome, Result, State, Stream, TombstoneReason};
 use caisson_wire::ExecExit;
 use futures::{
     FutureExt,
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     agent_client::{AgentClient, AgentError, ExecFrame, ExecStream},
     core::{Core, now, store_error},
+    endings::{self, Ending},
     figures,
     output_log::{Lead, OutputLog},
     request::{ExecutionResult, Stdin},
@@ -46,8 +47,6 @@ const GRACE: Duration = Duration::from_millis(700);
 const WRITE_AFTER: Duration = Duration::from_millis(500);
 /// How far a program that waits for its readers is ahead of them at most: what a terminal shows within a moment.
 const READERS_MAY_BE_BEHIND: u64 = 128 << 10;
-/// Attempts to write how an execution ended.
-const RECORD_ATTEMPTS: u32 = 4;
 type Recording = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// An execution that the agent has started and nobody has recorded yet.
@@ -308,20 +307,12 @@ impl Started {
         })
     }
 
-    /// Writes the outcome; gives up after a few attempts, and then the next start calls the execution lost.
+    /// Writes the outcome. Where that takes longer than whoever asked should wait, it is written all the same.
     async fn save(&self, id: ExecutionId, outcome: &Outcome) -> Result<()> {
-        let mut attempt = 1;
-        loop {
-            match self.core.store.finish_execution(id, outcome).await {
-                Ok(()) => return Ok(()),
-                Err(error) if attempt == RECORD_ATTEMPTS => return Err(store_error(error)),
-                Err(error) => {
-                    tracing::warn!(execution.id = %id, attempt, error = %error, "Cannot record the end of execution {id} yet");
-                    tokio::time::sleep(Duration::from_millis(50) * attempt).await;
-                    attempt += 1;
-                }
-            }
+        if endings::record(&self.core, Ending::Execution(id, outcome.clone())).await {
+            return Ok(());
         }
+        Err(Error::Unrecorded { execution: id.to_string() })
     }
 
     /// Writes the record once the sandbox's own is there.
@@ -329,7 +320,11 @@ impl Started {
         let (core, living, execution) = (Arc::clone(&self.core), Arc::clone(&self.living), self.handle.started.clone());
         Box::pin(async move {
             living.recorded().await.map_err(not_recorded)?;
-            core.store.insert_execution(&execution).await.map_err(store_error)
+            core.store.insert_execution(&execution).await.map_err(|error| {
+                // It may be there, and will not run.
+                drop(endings::spawn(&core, Ending::unrecorded(execution.id)));
+                store_error(error)
+            })
         })
     }
 

@@ -26,6 +26,7 @@ use crate::{
     activity::Activity,
     agent_client::{self, AgentClient, AgentError},
     core::{Core, now, store_error, to_microsecond},
+    endings::{self, Ending},
     figures,
     pool::{Foreground, Warm},
     request::SandboxUpdate,
@@ -40,8 +41,8 @@ const EXECUTIONS_END_WITHIN: Duration = Duration::from_secs(10);
 /// Between two attempts to destroy what does not go; grows up to the longest.
 const RETRY_DESTROY: Duration = Duration::from_millis(200);
 const RETRY_DESTROY_MAX: Duration = Duration::from_secs(30);
-/// Attempts to write the tombstone before only the log has it.
-const RECORD_ATTEMPTS: u32 = 5;
+
+const NOT_RECORDED: &str = "it could not be recorded";
 
 type Connecting = Pin<Box<dyn Future<Output = Result<(AgentClient, oneshot::Receiver<String>), NotConnected>> + Send>>;
 type Recording<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
@@ -80,9 +81,14 @@ impl Life {
         if sandbox.name.is_some()
             && let Err(error) = (&mut recording).await
         {
+            let may_be_recorded = !matches!(error, StoreError::NameTaken(_));
             self.recorded.send_replace(Recorded::Failed(Arc::new(error)));
             self.activity.close();
             self.core.registry.forget_sandbox(sandbox.id);
+            if may_be_recorded {
+                // It would keep its name for ever.
+                drop(endings::spawn(&self.core, Ending::Sandbox(Box::new(never_made(sandbox.clone())))));
+            }
             return;
         }
         if sandbox.name.is_some() {
@@ -107,7 +113,7 @@ impl Life {
                     }
                     Err(error) => {
                         self.recorded.send_replace(Recorded::Failed(Arc::new(error)));
-                        return End::new(TombstoneReason::LaunchFailed, "it could not be recorded");
+                        return End::new(TombstoneReason::LaunchFailed, NOT_RECORDED);
                     }
                 },
                 // Kept between rounds; dropped only when we leave, and then `take_down` destroys whatever came of it.
@@ -271,7 +277,7 @@ impl Life {
             self.core.metrics.launch_failed();
         }
         // Its executions wait for its record, and below they are waited for.
-        let ((), was_recorded) = tokio::join!(destroy(&self.core, id), self.settle(recording));
+        let ((), may_be_recorded) = tokio::join!(destroy(&self.core, id), self.settle(recording));
         self.agent.send_replace(None);
         self.executions.close();
         if tokio::time::timeout(EXECUTIONS_END_WITHIN, self.executions.wait()).await.is_err() {
@@ -286,8 +292,8 @@ impl Life {
             ended
         };
         // A record that was never written needs no tombstone.
-        if was_recorded {
-            save_tombstone(&self.core, &ended).await;
+        if may_be_recorded {
+            endings::record(&self.core, Ending::Sandbox(Box::new(ended.clone()))).await;
         }
         self.core.metrics.sandbox_ended(end.reason);
         self.core.registry.forget_sandbox(id);
@@ -301,7 +307,7 @@ impl Life {
         }
     }
 
-    /// Whether it has come to be recorded.
+    /// Whether it may have come to be recorded: a database that breaks off does not say.
     async fn settle(&self, recording: Fuse<Recording<'_>>) -> bool {
         if matches!(*self.recorded.borrow(), Recorded::Pending) {
             self.recorded.send_replace(match recording.await {
@@ -309,11 +315,14 @@ impl Life {
                 Err(error) => Recorded::Failed(Arc::new(error)),
             });
         }
-        matches!(*self.recorded.borrow(), Recorded::Done)
+        match &*self.recorded.borrow() {
+            Recorded::Failed(error) => !matches!(**error, StoreError::NameTaken(_)),
+            Recorded::Pending | Recorded::Done => true,
+        }
     }
 
     /// After a bug of ours that ended its task: what the task would have done in the end.
-    pub(super) async fn after_panic(core: &Core, living: &Living) {
+    pub(super) async fn after_panic(core: &Arc<Core>, living: &Living) {
         let mut sandbox = living.now();
         let id = sandbox.id;
         tracing::error!(sandbox.id = %id, "The task of sandbox {id} panicked; destroying the sandbox");
@@ -322,7 +331,7 @@ impl Life {
         sandbox.state = State::Ended;
         let tombstone = || Tombstone { reason: TombstoneReason::Crashed, message: "the server failed; see its log".to_owned(), at: now() };
         sandbox.tombstone.get_or_insert_with(tombstone);
-        save_tombstone(core, &sandbox).await;
+        endings::record(core, Ending::Sandbox(Box::new(sandbox))).await;
         core.registry.forget_sandbox(id);
     }
 
@@ -346,19 +355,6 @@ pub(crate) async fn destroy(core: &Core, id: SandboxId) {
     }
 }
 
-async fn save_tombstone(core: &Core, sandbox: &Sandbox) {
-    let id = sandbox.id;
-    for attempt in 1..=RECORD_ATTEMPTS {
-        match core.store.update_sandbox(sandbox).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::error!(sandbox.id = %id, attempt, error = %error, "Cannot record the end of sandbox {id}; the next start will");
-                tokio::time::sleep(Duration::from_millis(100) * attempt).await;
-            }
-        }
-    }
-}
-
 /// What those hear who wait for a sandbox that ends before it ran; `None` when its tombstone says it all.
 fn told_to_the_waiting(end: &End) -> Option<BackendError> {
     match end.reason {
@@ -366,6 +362,14 @@ fn told_to_the_waiting(end: &End) -> Option<BackendError> {
         TombstoneReason::ServerStopped => Some(BackendError::Exhausted(end.message.clone())),
         _ => None,
     }
+}
+
+/// The record of a sandbox that ended before anything was launched.
+fn never_made(mut sandbox: Sandbox) -> Sandbox {
+    sandbox.tombstone = Some(Tombstone { reason: TombstoneReason::LaunchFailed, message: NOT_RECORDED.to_owned(), at: now() });
+    step(&mut sandbox, Event::LaunchFailed);
+    step(&mut sandbox, Event::TornDown);
+    sandbox
 }
 
 fn step(sandbox: &mut Sandbox, event: Event) {

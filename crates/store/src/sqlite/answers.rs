@@ -1,9 +1,10 @@
 //! Answers that are kept for requests that come again.
 
 use caisson_core::{KeptAnswer, StoreError, Tenant};
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, SqlitePool};
 
-use super::{statements::Failure, unavailable};
+use super::statements::Failure;
+use crate::{rows, unavailable};
 
 /// An answer with where it belongs.
 #[derive(Debug)]
@@ -44,11 +45,5 @@ pub(super) async fn kept(pool: &SqlitePool, tenant: &Tenant, key: &str) -> Resul
         .fetch_optional(pool)
         .await
         .map_err(unavailable)?;
-    found.map(|row| read(&row).ok_or_else(|| StoreError::Corrupt(format!("answer {key}")))).transpose()
-}
-
-fn read(row: &SqliteRow) -> Option<KeptAnswer> {
-    let fingerprint: Vec<u8> = row.try_get("fingerprint").ok()?;
-    let status: i64 = row.try_get("status").ok()?;
-    Some(KeptAnswer { fingerprint: fingerprint.try_into().ok()?, status: u16::try_from(status).ok()?, body: row.try_get("body").ok()? })
+    found.map(|row| rows::answer(&row, key)).transpose()
 }

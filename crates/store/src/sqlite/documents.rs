@@ -1,11 +1,11 @@
 //! What dialects keep, and whose a sandbox is.
 
 use caisson_core::{Document, SandboxId, StoreError, Tenant};
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, SqlitePool};
 
-use super::{
-    rows::{parsed, text},
-    statements::Failure,
+use super::statements::Failure;
+use crate::{
+    rows::{self, Columns},
     unavailable,
 };
 
@@ -50,7 +50,7 @@ pub(super) async fn one(pool: &SqlitePool, kind: &str, owner: &str, id: &str) ->
         .fetch_optional(pool)
         .await
         .map_err(unavailable)?;
-    found.as_ref().map(document).transpose()
+    found.as_ref().map(rows::document).transpose()
 }
 
 pub(super) async fn of(pool: &SqlitePool, kind: &str, owner: &str) -> Result<Vec<Document>, StoreError> {
@@ -60,17 +60,11 @@ pub(super) async fn of(pool: &SqlitePool, kind: &str, owner: &str) -> Result<Vec
         .fetch_all(pool)
         .await
         .map_err(unavailable)?;
-    found.iter().map(document).collect()
+    found.iter().map(rows::document).collect()
 }
 
 pub(super) async fn owner(pool: &SqlitePool, id: SandboxId) -> Result<Option<Tenant>, StoreError> {
     let found = sqlx::query("select tenant from sandboxes where id = ?").bind(id.to_string()).fetch_optional(pool).await;
     let Some(row) = found.map_err(unavailable)? else { return Ok(None) };
-    parsed(&row, "tenant").map(Some).ok_or_else(|| StoreError::Corrupt(id.to_string()))
-}
-
-fn document(row: &SqliteRow) -> Result<Document, StoreError> {
-    let column = |name| text(row, name).flatten();
-    let read = || Some(Document { kind: column("kind")?, owner: column("owner")?, id: column("id")?, body: column("body")? });
-    read().ok_or_else(|| StoreError::Corrupt(format!("document {}", row.try_get::<i64, _>("number").unwrap_or_default())))
+    row.parsed("tenant").map(Some).ok_or_else(|| StoreError::Corrupt(id.to_string()))
 }

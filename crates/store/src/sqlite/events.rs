@@ -1,12 +1,11 @@
 //! What has happened, as the triggers of the schema have written it.
 
-use caisson_core::{EventFilter, EventKind, Events, Happened, LifecycleEvent, StoreError, Tenant};
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use caisson_core::{EventFilter, Events, StoreError, Tenant};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{
-    read::one_of,
-    rows::{clamp, integer, parsed, text, timestamp},
-    statements::Failure,
+use super::{read::one_of, statements::Failure};
+use crate::{
+    rows::{self, clamp},
     unavailable,
 };
 
@@ -25,7 +24,7 @@ pub(super) async fn events(pool: &SqlitePool, tenant: &Tenant, filter: &EventFil
     }
     query.push(" order by number limit ").push_bind(i64::from(filter.limit));
     let found = query.build().fetch_all(&mut *view).await.map_err(unavailable)?;
-    let data: Vec<_> = found.iter().map(|row| read(row).ok_or_else(|| corrupt(tenant, row))).collect::<Result<_, _>>()?;
+    let data: Vec<_> = found.iter().map(|row| rows::event(row, tenant)).collect::<Result<_, _>>()?;
     let until = match data.last() {
         Some(event) if data.len() == filter.limit as usize => event.number,
         _ => last,
@@ -53,34 +52,5 @@ async fn range(db: &mut SqliteConnection, tenant: &Tenant) -> Result<(u64, u64),
     .fetch_optional(db)
     .await
     .map_err(unavailable)?;
-    let Some(row) = row else { return Ok((0, 1)) };
-    let figure = |column| integer(&row, column).flatten().and_then(|figure| u64::try_from(figure).ok());
-    figure("last_event").zip(figure("kept_from")).ok_or_else(|| StoreError::Corrupt(format!("tenant {tenant}")))
-}
-
-fn corrupt(tenant: &Tenant, row: &SqliteRow) -> StoreError {
-    StoreError::Corrupt(format!("event {} of {tenant}", integer(row, "number").flatten().unwrap_or_default()))
-}
-
-fn read(row: &SqliteRow) -> Option<LifecycleEvent> {
-    let small = |column| row.try_get::<Option<i32>, _>(column).ok();
-    let kind: EventKind = parsed(row, "kind")?;
-    let what = match kind {
-        EventKind::SandboxCreated => Happened::Created { name: text(row, "name")? },
-        EventKind::SandboxUpdated => Happened::Updated,
-        EventKind::SandboxEnded => Happened::Ended { reason: parsed(row, "reason")?, message: text(row, "message")?.unwrap_or_default() },
-        EventKind::ExecutionStarted => Happened::Started { execution: parsed(row, "execution")? },
-        EventKind::ExecutionEnded => Happened::Finished {
-            execution: parsed(row, "execution")?,
-            status: parsed(row, "status")?,
-            exit_code: small("exit_code")?,
-            signal: small("signal")?,
-        },
-    };
-    Some(LifecycleEvent {
-        number: u64::try_from(integer(row, "number")??).ok()?,
-        at: timestamp(integer(row, "at")??)?,
-        sandbox: parsed(row, "sandbox")?,
-        what,
-    })
+    row.map_or(Ok((0, 1)), |row| rows::range(&row, tenant))
 }

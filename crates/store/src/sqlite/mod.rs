@@ -5,7 +5,6 @@ mod documents;
 mod events;
 mod migrations;
 mod read;
-mod rows;
 mod statements;
 mod tenants;
 mod webhooks;
@@ -25,23 +24,26 @@ use caisson_core::{
 };
 use jiff::Timestamp;
 use sqlx::{
-    ConnectOptions, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    ConnectOptions, Row, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use tokio::sync::watch;
 
 use self::{
     answers::AnswerRow,
-    rows::{ExecutionRow, OutcomeRow, SandboxRow},
     writer::{Done, Operation, Writer},
+};
+use crate::{
+    PURGE_BATCH,
+    doomed::Doomed,
+    rows::{Columns, ExecutionRow, OutcomeRow, SandboxRow},
+    unavailable,
 };
 
 /// How long to wait for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers at one time; more wait.
 const READERS: u32 = 4;
-/// Sandboxes, answers or events removed in one transaction, so that a purge never keeps writers waiting for long.
-const PURGE_BATCH: u32 = 500;
 /// Pages of the write-ahead log after which the writer itself moves them, should the checkpointer not keep up.
 const BACKSTOP_PAGES: &str = "8000";
 
@@ -76,6 +78,42 @@ impl Sqlite {
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true));
         Ok(Self { writer, readers })
+    }
+
+    /// A batch at a time. What goes is in the list, also when one of them fails.
+    async fn remove(&self, doomed: Doomed, removed: &mut Vec<ExecutionId>) -> Result<(), StoreError> {
+        loop {
+            let purge = Operation::Purge { doomed: doomed.clone(), limit: PURGE_BATCH };
+            match self.writer.submit(purge).await {
+                Ok(Done::Purged { sandboxes, executions }) => {
+                    removed.extend(executions);
+                    if sandboxes < u64::from(PURGE_BATCH) {
+                        return Ok(());
+                    }
+                }
+                Ok(_) => return Ok(()),
+                // Whoever asked has logs to remove; the next purge goes on here.
+                Err(error) if !removed.is_empty() => {
+                    tracing::warn!(error = %error, "A purge broke off; the next one goes on");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Columns for SqliteRow {
+    fn text(&self, column: &str) -> Option<Option<String>> {
+        self.try_get(column).ok()
+    }
+
+    fn integer(&self, column: &str) -> Option<Option<i64>> {
+        self.try_get(column).ok()
+    }
+
+    fn bytes(&self, column: &str) -> Option<Vec<u8>> {
+        self.try_get(column).ok()
     }
 }
 
@@ -125,13 +163,15 @@ impl Store for Sqlite {
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
-        let before_us = before.as_microsecond();
         let mut removed = Vec::new();
-        while let Done::Purged { sandboxes, executions } = self.writer.submit(Operation::Purge { before_us, limit: PURGE_BATCH }).await? {
-            removed.extend(executions);
-            if sandboxes < u64::from(PURGE_BATCH) {
-                break;
-            }
+        self.remove(Doomed::Before(before.as_microsecond()), &mut removed).await?;
+        Ok(removed)
+    }
+
+    async fn purge_beyond(&self, kept: u64) -> Result<Vec<ExecutionId>, StoreError> {
+        let mut removed = Vec::new();
+        for mark in read::marks(&self.readers, kept).await? {
+            self.remove(Doomed::UpTo(mark), &mut removed).await?;
         }
         Ok(removed)
     }
@@ -255,8 +295,4 @@ fn prepare(path: &Path) -> io::Result<()> {
     }
     std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     Ok(())
-}
-
-fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
-    StoreError::Unavailable(cause.into())
 }

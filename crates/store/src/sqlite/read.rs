@@ -5,7 +5,11 @@ use std::{fmt::Display, str::FromStr};
 use caisson_core::{Cursor, Execution, ExecutionFilter, ExecutionId, Page, Sandbox, SandboxFilter, SandboxId, StoreError, Tenant};
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
-use super::{rows, unavailable};
+use crate::{
+    doomed::{MARKS, Mark},
+    rows::{self, clamp},
+    unavailable,
+};
 
 pub(super) async fn ping(pool: &SqlitePool) -> Result<(), StoreError> {
     sqlx::query("select 1").execute(pool).await.map_err(unavailable)?;
@@ -63,6 +67,14 @@ pub(super) async fn executions(pool: &SqlitePool, tenant: &Tenant, filter: &Exec
     let found = query.build().fetch_all(pool).await.map_err(unavailable)?;
     let data = found.iter().map(rows::execution).collect::<Result<_, _>>()?;
     Ok(Page::cut(data, filter.limit, |e| Cursor { at: e.started_at.as_microsecond(), id: e.id }.to_text()))
+}
+
+/// Where each tenant that has more ended sandboxes than are kept has too many.
+pub(super) async fn marks(pool: &SqlitePool, kept: u64) -> Result<Vec<Mark>, StoreError> {
+    let mut query = QueryBuilder::<Sqlite>::new(MARKS);
+    query.push_bind(clamp(kept.saturating_add(1)));
+    let found = query.build().fetch_all(pool).await.map_err(unavailable)?;
+    found.iter().map(rows::mark).collect()
 }
 
 /// Nothing in the list means everything.

@@ -1,9 +1,12 @@
 //! The statements that change something. Each runs on the writer's connection, inside its transaction.
 
 use caisson_core::{ExecutionId, StoreError, Tombstone};
-use sqlx::{Row, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{ExecutionRow, OutcomeRow, SandboxRow};
+use crate::{
+    doomed::{Doomed, Mark},
+    rows::{Columns, ExecutionRow, OutcomeRow, SandboxRow},
+};
 
 /// Why one operation of a batch did not happen.
 #[derive(Debug)]
@@ -18,14 +21,14 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         // SQLite undoes just the statement when a constraint is violated, and possibly everything on other errors.
         let own = error.as_database_error().is_some_and(|e| !matches!(e.kind(), sqlx::error::ErrorKind::Other));
-        if own { Self::Own(super::unavailable(error)) } else { Self::Batch(error) }
+        if own { Self::Own(crate::unavailable(error)) } else { Self::Batch(error) }
     }
 }
 
 pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "insert into sandboxes (id, tenant, name, state, spec, lifetime_us, idle_timeout_us, metadata, created_at, last_active_at, \
-         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
     )
     .bind(row.id.clone())
     .bind(row.tenant.clone())
@@ -49,8 +52,11 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
             .bind(row.name.clone())
             .fetch_optional(db);
         if let Some(found) = holder.await? {
-            let id: String = found.try_get("id")?;
-            return Err(Failure::Own(id.parse().map_or(StoreError::Corrupt(id), StoreError::NameTaken)));
+            // Written again, it holds its name itself.
+            if found.text("id").flatten().is_some_and(|id| id == row.id) {
+                return Ok(());
+            }
+            return Err(Failure::Own(found.parsed("id").map_or_else(|| found.corrupt("id"), StoreError::NameTaken)));
         }
     }
     Err(error.into())
@@ -77,14 +83,17 @@ pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
 }
 
 pub(super) async fn insert_execution(db: &mut SqliteConnection, row: &ExecutionRow) -> Result<(), Failure> {
-    sqlx::query("insert into executions (id, sandbox, tenant, argv, started_at, status) values (?, ?, ?, ?, ?, 'running')")
-        .bind(row.id.clone())
-        .bind(row.sandbox.clone())
-        .bind(row.tenant.clone())
-        .bind(row.argv.clone())
-        .bind(row.started_at)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "insert into executions (id, sandbox, tenant, argv, started_at, status) values (?, ?, ?, ?, ?, 'running') \
+         on conflict (id) do nothing",
+    )
+    .bind(row.id.clone())
+    .bind(row.sandbox.clone())
+    .bind(row.tenant.clone())
+    .bind(row.argv.clone())
+    .bind(row.started_at)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -132,23 +141,24 @@ pub(super) async fn bury(db: &mut SqliteConnection, tombstone: &Tombstone) -> Re
 }
 
 /// Removes up to `limit` sandboxes; returns how many it were and the ids of their executions.
-pub(super) async fn purge(db: &mut SqliteConnection, before_us: i64, limit: u32) -> Result<(u64, Vec<ExecutionId>), Failure> {
-    let found = sqlx::query(
-        "select id from executions where sandbox in \
-         (select id from sandboxes where state = 'ended' and tombstone_at < ? order by tombstone_at, id limit ?)",
-    )
-    .bind(before_us)
-    .bind(limit)
-    .fetch_all(&mut *db)
-    .await?;
-    let executions = found.iter().filter_map(|row| row.try_get::<String, _>("id").ok()?.parse().ok()).collect();
-    let removed = sqlx::query(
-        "delete from sandboxes where id in \
-         (select id from sandboxes where state = 'ended' and tombstone_at < ? order by tombstone_at, id limit ?)",
-    )
-    .bind(before_us)
-    .bind(limit)
-    .execute(db)
-    .await?;
-    Ok((removed.rows_affected(), executions))
+pub(super) async fn purge(db: &mut SqliteConnection, doomed: &Doomed, limit: u32) -> Result<(u64, Vec<ExecutionId>), Failure> {
+    let mut executions = QueryBuilder::<Sqlite>::new("select id from executions where sandbox in (");
+    choose(&mut executions, doomed, limit);
+    let found = executions.build().fetch_all(&mut *db).await?;
+    let executions = found.iter().filter_map(|row| row.parsed("id")).collect();
+    let mut sandboxes = QueryBuilder::<Sqlite>::new("delete from sandboxes where id in (");
+    choose(&mut sandboxes, doomed, limit);
+    Ok((sandboxes.build().execute(db).await?.rows_affected(), executions))
+}
+
+fn choose(query: &mut QueryBuilder<Sqlite>, doomed: &Doomed, limit: u32) {
+    query.push("select id from sandboxes where state = 'ended' and ");
+    match doomed {
+        Doomed::Before(us) => query.push("tombstone_at < ").push_bind(*us),
+        Doomed::UpTo(Mark { tenant, at, id }) => {
+            query.push("tenant = ").push_bind(tenant.clone());
+            query.push(" and (tombstone_at, id) <= (").push_bind(*at).push(", ").push_bind(id.clone()).push(")")
+        }
+    };
+    query.push(" order by tombstone_at, id limit ").push_bind(limit).push(")");
 }

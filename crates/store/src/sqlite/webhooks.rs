@@ -1,34 +1,34 @@
 //! Webhooks: few, and how far each has come.
 
-use caisson_core::{Delivery, EventKind, FailedAttempt, StoreError, Tenant, Webhook, WebhookId, WebhookSecret};
+use caisson_core::{Delivery, StoreError, Tenant, Webhook, WebhookId};
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, SqlitePool};
 
-use super::{
-    rows::{clamp, integer, parsed, text, timestamp},
-    statements::Failure,
+use super::statements::Failure;
+use crate::{
+    rows::{self, clamp},
     unavailable,
 };
 
-/// Between the names of kinds, none of which has one.
-const BETWEEN: char = ',';
-
 pub(super) async fn insert(db: &mut SqliteConnection, webhook: &Webhook) -> Result<(), Failure> {
     sqlx::query("insert into tenants (name) values (?) on conflict do nothing").bind(webhook.tenant.to_string()).execute(&mut *db).await?;
-    let kinds: Vec<&str> = webhook.kinds.iter().map(|kind| kind.as_str()).collect();
-    sqlx::query(
+    let inserted = sqlx::query(
         "insert into webhooks (id, tenant, url, secret, kinds, description, created_at, told_until, failures, missed, disabled) \
-         values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
+         values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0) on conflict (id) do nothing",
     )
     .bind(webhook.id.to_string())
     .bind(webhook.tenant.to_string())
     .bind(webhook.url.clone())
     .bind(webhook.secret.0.to_vec())
-    .bind(kinds.join(&BETWEEN.to_string()))
+    .bind(rows::kinds(&webhook.kinds))
     .bind(webhook.description.clone())
     .bind(webhook.created_at.as_microsecond())
     .execute(&mut *db)
     .await?;
+    // One that is written again may have come further meanwhile.
+    if inserted.rows_affected() == 0 {
+        return Ok(());
+    }
     save(db, webhook.id, &webhook.delivery).await
 }
 
@@ -61,51 +61,10 @@ pub(super) async fn remove(db: &mut SqliteConnection, tenant: &Tenant, id: Webho
 
 pub(super) async fn of(pool: &SqlitePool, tenant: &Tenant) -> Result<Vec<Webhook>, StoreError> {
     let found = sqlx::query("select * from webhooks where tenant = ? order by created_at, id").bind(tenant.to_string());
-    found.fetch_all(pool).await.map_err(unavailable)?.iter().map(webhook).collect()
+    found.fetch_all(pool).await.map_err(unavailable)?.iter().map(rows::webhook).collect()
 }
 
 pub(super) async fn all(pool: &SqlitePool) -> Result<Vec<Webhook>, StoreError> {
     let found = sqlx::query("select * from webhooks").fetch_all(pool).await.map_err(unavailable)?;
-    let readable = |row| webhook(row).inspect_err(|error| tracing::error!(error = %error, "A webhook is told nothing")).ok();
-    Ok(found.iter().filter_map(readable).collect())
-}
-
-fn webhook(row: &SqliteRow) -> Result<Webhook, StoreError> {
-    read(row).ok_or_else(|| StoreError::Corrupt(text(row, "id").flatten().unwrap_or_default()))
-}
-
-fn read(row: &SqliteRow) -> Option<Webhook> {
-    let number = |column| u64::try_from(integer(row, column)??).ok();
-    let moment = |column| match integer(row, column)? {
-        None => Some(None),
-        Some(us) => Some(Some(timestamp(us)?)),
-    };
-    let secret: Vec<u8> = row.try_get("secret").ok()?;
-    let kinds = text(row, "kinds")??;
-    let kinds = kinds.split(BETWEEN).filter(|name| !name.is_empty()).map(str::parse::<EventKind>);
-    Some(Webhook {
-        id: parsed(row, "id")?,
-        tenant: parsed(row, "tenant")?,
-        url: text(row, "url")??,
-        secret: WebhookSecret(secret.try_into().ok()?),
-        kinds: kinds.collect::<Result<_, _>>().ok()?,
-        description: text(row, "description")??,
-        created_at: timestamp(integer(row, "created_at")??)?,
-        delivery: Delivery {
-            until: number("told_until")?,
-            last_event: match integer(row, "last_event")? {
-                None => None,
-                Some(number) => Some(u64::try_from(number).ok()?),
-            },
-            last_success_at: moment("last_success_at")?,
-            failures: u32::try_from(integer(row, "failures")??).ok()?,
-            last_failure: match moment("failed_at")? {
-                None => None,
-                Some(at) => Some(FailedAttempt { at, reason: text(row, "failure")?? }),
-            },
-            next_attempt_at: moment("next_attempt_at")?,
-            missed: number("missed")?,
-            disabled: integer(row, "disabled")?? != 0,
-        },
-    })
+    Ok(rows::readable_webhooks(&found))
 }

@@ -10,9 +10,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::{
     answers::{self, AnswerRow},
     documents, events,
-    rows::{ExecutionRow, OutcomeRow, SandboxRow},
     statements::{self, Failure},
-    tenants, unavailable, webhooks,
+    tenants, webhooks,
+};
+use crate::{
+    doomed::Doomed,
+    rows::{ExecutionRow, OutcomeRow, SandboxRow},
+    unavailable,
 };
 
 /// Operations in one transaction.
@@ -42,7 +46,7 @@ pub(super) enum Operation {
     SaveDelivery(WebhookId, Box<Delivery>),
     RemoveWebhook(Tenant, WebhookId),
     Bury(Tombstone),
-    Purge { before_us: i64, limit: u32 },
+    Purge { doomed: Doomed, limit: u32 },
     Ping,
 }
 
@@ -218,8 +222,8 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
             let (sandboxes, executions) = statements::bury(db, tombstone).await?;
             return Ok(Done::Buried { sandboxes, executions });
         }
-        Operation::Purge { before_us, limit } => {
-            let (sandboxes, executions) = statements::purge(db, *before_us, *limit).await?;
+        Operation::Purge { doomed, limit } => {
+            let (sandboxes, executions) = statements::purge(db, doomed, *limit).await?;
             return Ok(Done::Purged { sandboxes, executions });
         }
         Operation::Ping => {

@@ -10,7 +10,7 @@ fn after(number: u64, limit: u32) -> EventFilter {
     EventFilter { after: number, limit, ..EventFilter::default() }
 }
 
-async fn all(store: &dyn Store) -> Vec<LifecycleEvent> {
+pub(super) async fn all(store: &dyn Store) -> Vec<LifecycleEvent> {
     store.ledger().unwrap().events(&mine(), &after(0, 1000)).await.unwrap().data
 }
 
@@ -83,4 +83,23 @@ pub(crate) async fn events_come_in_pieces_and_go(store: &dyn Store) {
     store.insert_sandbox(&sandbox(9)).await.unwrap();
     let next = ledger.events(&mine(), &after(5, 10)).await.unwrap();
     assert_eq!((next.data[0].number, next.kept_from), (6, 6));
+}
+
+pub(crate) async fn events_have_no_gaps_in_a_burst(store: &dyn Store) {
+    let made: Vec<Sandbox> = (0..60).map(sandbox).collect();
+    let writing = futures::future::join_all(made.iter().map(async |sandbox| {
+        store.insert_sandbox(sandbox).await.unwrap();
+        store.update_sandbox(&ended(sandbox.clone(), 1)).await.unwrap();
+    }));
+    // Whoever follows sees every number in its order: what is there later never stands before what was there.
+    let following = async {
+        let mut seen = Vec::new();
+        while seen.len() < 2 * made.len() {
+            let page = store.ledger().unwrap().events(&mine(), &after(seen.len() as u64, 1000)).await.unwrap();
+            seen.extend(page.data.iter().map(|event| event.number));
+        }
+        seen
+    };
+    let (_, seen) = tokio::join!(writing, following);
+    assert_eq!(seen, (1..=2 * made.len() as u64).collect::<Vec<_>>());
 }

@@ -1,5 +1,35 @@
 //! What every store must do, whatever is behind it. Each test gets an empty store.
 
+/// Every test of the suite, handed to a macro that makes a test of each name.
+macro_rules! every_test {
+    ($make:ident) => {
+        $make! {
+            every_field_comes_back,
+            an_image_is_recorded_by_its_name_and_id,
+            every_status_state_and_reason_comes_back,
+            a_name_is_unique_among_the_living,
+            one_refusal_in_a_burst_fails_no_other,
+            what_is_written_again_is_one,
+            pages_are_stable_while_rows_come,
+            filters_hold_together,
+            the_living_are_buried,
+            an_end_is_final,
+            what_is_old_is_purged,
+            what_is_too_much_is_purged,
+            tenants_see_their_own_alone,
+            names_are_unique_per_tenant,
+            keys_and_quotas_come_back,
+            answers_are_kept_for_their_tenant,
+            every_change_has_its_event,
+            events_come_in_pieces_and_go,
+            events_have_no_gaps_in_a_burst,
+            webhooks_come_back_as_far_as_they_came,
+            documents_are_found_by_kind_and_owner,
+            what_is_kept_about_a_sandbox_goes_with_it,
+        }
+    };
+}
+
 mod documents;
 mod events;
 mod tenants;
@@ -14,6 +44,7 @@ use caisson_core::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
+use self::events::all as all_events;
 pub(crate) use self::{documents::*, events::*, tenants::*, webhooks::*};
 
 /// A moment `seconds` after some fixed one.
@@ -26,7 +57,7 @@ fn mine() -> Tenant {
     Tenant::default()
 }
 
-fn sandbox(seconds: i64) -> Sandbox {
+pub(crate) fn sandbox(seconds: i64) -> Sandbox {
     Sandbox {
         id: SandboxId::random(),
         tenant: mine(),
@@ -45,7 +76,7 @@ fn named(name: &str, seconds: i64) -> Sandbox {
     Sandbox { name: Some(name.to_owned()), ..sandbox(seconds) }
 }
 
-fn ended(mut sandbox: Sandbox, seconds: i64) -> Sandbox {
+pub(crate) fn ended(mut sandbox: Sandbox, seconds: i64) -> Sandbox {
     sandbox.state = State::Ended;
     sandbox.tombstone = Some(Tombstone { reason: TombstoneReason::IdleTimeout, message: "idle for 15 min".to_owned(), at: at(seconds) });
     sandbox
@@ -348,6 +379,49 @@ pub(crate) async fn what_is_old_is_purged(store: &dyn Store) {
     assert!(store.execution(&mine(), kept.id).await.unwrap().is_some());
     assert!(store.execution(&mine(), kept_too.id).await.unwrap().is_some());
     assert!(store.purge(at(5000)).await.unwrap().is_empty());
+}
+
+pub(crate) async fn what_is_too_much_is_purged(store: &dyn Store) {
+    // More than one batch of ours; of theirs few enough.
+    let mut ours: Vec<Sandbox> = (0..700).map(|n| ended(sandbox(0), n / 2)).collect();
+    let theirs: Vec<Sandbox> = (0..3).map(|n| Sandbox { tenant: "other".parse().unwrap(), ..ended(sandbox(0), n) }).collect();
+    let living = sandbox(0);
+    let inserts = join_all(ours.iter().chain(&theirs).chain([&living]).map(|s| store.insert_sandbox(s))).await;
+    assert!(inserts.iter().all(Result::is_ok));
+    ours.sort_by_key(|s| std::cmp::Reverse((s.tombstone.as_ref().unwrap().at, s.id)));
+    let (last_kept, first_gone) = (execution(&ours[9], 0), execution(&ours[10], 0));
+    for run in [&last_kept, &first_gone] {
+        store.insert_execution(run).await.unwrap();
+    }
+    assert!(store.purge_beyond(703).await.unwrap().is_empty());
+    assert_eq!(ids(store, &filter(1000)).await.len(), 701);
+    assert_eq!(store.purge_beyond(10).await.unwrap(), [first_gone.id]);
+    let left: std::collections::BTreeSet<SandboxId> = ids(store, &filter(1000)).await.into_iter().collect();
+    assert_eq!(left, ours[..10].iter().chain([&living]).map(|s| s.id).collect());
+    assert!(store.execution(&mine(), last_kept.id).await.unwrap().is_some());
+    assert_eq!(store.sandboxes(&"other".parse().unwrap(), &filter(10)).await.unwrap().data.len(), 3);
+    assert!(store.purge_beyond(10).await.unwrap().is_empty());
+}
+
+/// Whoever does not know whether it was written writes it again.
+pub(crate) async fn what_is_written_again_is_one(store: &dyn Store) {
+    let made = named("box", 0);
+    for _ in 0..2 {
+        store.insert_sandbox(&made).await.unwrap();
+    }
+    let run = execution(&made, 1);
+    for _ in 0..2 {
+        store.insert_execution(&run).await.unwrap();
+    }
+    store.finish_execution(run.id, &outcome()).await.unwrap();
+    // One that comes very late does not bring it back to life.
+    store.insert_execution(&run).await.unwrap();
+    assert_eq!(store.execution(&mine(), run.id).await.unwrap().unwrap().outcome, Some(outcome()));
+    store.update_sandbox(&ended(made.clone(), 5)).await.unwrap();
+    store.insert_sandbox(&made).await.unwrap();
+    assert_eq!(store.sandbox(&mine(), made.id).await.unwrap().unwrap().state, State::Ended);
+    assert_eq!(ids(store, &filter(10)).await.len(), 1);
+    assert_eq!(all_events(store).await.len(), 4, "each has happened once");
 }
 
 /// For tests about opening again what is there.

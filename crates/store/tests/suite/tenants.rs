@@ -68,6 +68,7 @@ pub(crate) async fn keys_and_quotas_come_back(store: &dyn Store) {
     for made in [&first, &second] {
         store.insert_key(made).await.unwrap();
     }
+    store.insert_key(&first).await.unwrap();
     assert!(store.insert_key(&Key { id: KeyId::random(), ..first.clone() }).await.is_err(), "no key is there twice");
     let mut keys = store.keys().await.unwrap();
     keys.sort_by_key(|key| key.created_at);

@@ -26,7 +26,7 @@ pub(crate) async fn webhooks_come_back_as_far_as_they_came(store: &dyn Store) {
     for made in [&second, &theirs, &first] {
         ledger.insert_webhook(made).await.unwrap();
     }
-    assert!(ledger.insert_webhook(&first).await.is_err(), "no webhook is there twice");
+    ledger.insert_webhook(&Webhook { delivery: Delivery::default(), ..first.clone() }).await.unwrap();
     assert_eq!(ledger.webhooks(&mine()).await.unwrap(), [first.clone(), second.clone()]);
     assert_eq!(ledger.webhooks(&other).await.unwrap(), std::slice::from_ref(&theirs));
     assert_eq!(ledger.every_webhook().await.unwrap().len(), 3);

@@ -1,55 +1,56 @@
-//! What the columns hold, and how domain types become columns and come back.
+//! Sandboxes and executions.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
     Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Recipe, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits,
     Tombstone, UserSpec,
 };
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, sqlite::SqliteRow};
+
+use super::{Columns, clamp, duration_us, json};
+use crate::doomed::Mark;
 
 /// A row of `sandboxes`.
 #[derive(Debug, Clone)]
-pub(super) struct SandboxRow {
-    pub(super) id: String,
-    pub(super) tenant: String,
-    pub(super) name: Option<String>,
-    pub(super) state: &'static str,
-    pub(super) spec: String,
-    pub(super) lifetime_us: Option<i64>,
-    pub(super) idle_timeout_us: Option<i64>,
-    pub(super) metadata: String,
-    pub(super) created_at: i64,
-    pub(super) last_active_at: i64,
-    pub(super) tombstone_reason: Option<&'static str>,
-    pub(super) tombstone_message: Option<String>,
-    pub(super) tombstone_at: Option<i64>,
+pub(crate) struct SandboxRow {
+    pub(crate) id: String,
+    pub(crate) tenant: String,
+    pub(crate) name: Option<String>,
+    pub(crate) state: &'static str,
+    pub(crate) spec: String,
+    pub(crate) lifetime_us: Option<i64>,
+    pub(crate) idle_timeout_us: Option<i64>,
+    pub(crate) metadata: String,
+    pub(crate) created_at: i64,
+    pub(crate) last_active_at: i64,
+    pub(crate) tombstone_reason: Option<&'static str>,
+    pub(crate) tombstone_message: Option<String>,
+    pub(crate) tombstone_at: Option<i64>,
 }
 
 /// A new row of `executions`.
 #[derive(Debug, Clone)]
-pub(super) struct ExecutionRow {
-    pub(super) id: String,
-    pub(super) sandbox: String,
-    pub(super) tenant: String,
-    pub(super) argv: String,
-    pub(super) started_at: i64,
+pub(crate) struct ExecutionRow {
+    pub(crate) id: String,
+    pub(crate) sandbox: String,
+    pub(crate) tenant: String,
+    pub(crate) argv: String,
+    pub(crate) started_at: i64,
 }
 
 /// The columns of `executions` that are written when it ends.
 #[derive(Debug, Clone)]
-pub(super) struct OutcomeRow {
-    pub(super) status: &'static str,
-    pub(super) exit_code: Option<i32>,
-    pub(super) signal: Option<i32>,
-    pub(super) message: Option<String>,
-    pub(super) duration_us: i64,
-    pub(super) cpu_us: i64,
-    pub(super) peak_memory_bytes: i64,
-    pub(super) stdout: (i64, i64),
-    pub(super) stderr: (i64, i64),
+pub(crate) struct OutcomeRow {
+    pub(crate) status: &'static str,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) message: Option<String>,
+    pub(crate) duration_us: i64,
+    pub(crate) cpu_us: i64,
+    pub(crate) peak_memory_bytes: i64,
+    pub(crate) stdout: (i64, i64),
+    pub(crate) stderr: (i64, i64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,55 +197,53 @@ impl SpecColumn {
 }
 
 /// The sandbox in a whole row.
-pub(super) fn sandbox(row: &SqliteRow) -> Result<Sandbox, StoreError> {
-    let id: String = row.try_get("id").map_err(super::unavailable)?;
-    read_sandbox(row).ok_or(StoreError::Corrupt(id))
+pub(crate) fn sandbox(row: &impl Columns) -> Result<Sandbox, StoreError> {
+    read_sandbox(row).ok_or_else(|| row.corrupt("id"))
 }
 
 /// The execution in a whole row.
-pub(super) fn execution(row: &SqliteRow) -> Result<Execution, StoreError> {
-    let id: String = row.try_get("id").map_err(super::unavailable)?;
-    read_execution(row).ok_or(StoreError::Corrupt(id))
+pub(crate) fn execution(row: &impl Columns) -> Result<Execution, StoreError> {
+    read_execution(row).ok_or_else(|| row.corrupt("id"))
 }
 
-fn read_sandbox(row: &SqliteRow) -> Option<Sandbox> {
-    let tombstone = match text(row, "tombstone_reason")? {
+/// A mark in a row of those.
+pub(crate) fn mark(row: &impl Columns) -> Result<Mark, StoreError> {
+    let read = || Some(Mark { tenant: row.text("tenant")??, at: row.integer("tombstone_at")??, id: row.text("id")?? });
+    read().ok_or_else(|| row.corrupt("id"))
+}
+
+fn read_sandbox(row: &impl Columns) -> Option<Sandbox> {
+    let tombstone = match row.text("tombstone_reason")? {
         None => None,
-        Some(reason) => Some(Tombstone {
-            reason: reason.parse().ok()?,
-            message: text(row, "tombstone_message")??,
-            at: timestamp(integer(row, "tombstone_at")??)?,
-        }),
+        Some(reason) => {
+            Some(Tombstone { reason: reason.parse().ok()?, message: row.text("tombstone_message")??, at: row.moment("tombstone_at")?? })
+        }
     };
     Some(Sandbox {
-        id: parsed(row, "id")?,
-        tenant: parsed(row, "tenant")?,
-        name: text(row, "name")?,
-        state: parsed(row, "state")?,
-        spec: serde_json::from_str::<SpecColumn>(&text(row, "spec")??).ok()?.into_spec()?,
-        time_limits: TimeLimits {
-            lifetime: optional_duration(row, "lifetime_us")?,
-            idle_timeout: optional_duration(row, "idle_timeout_us")?,
-        },
-        metadata: serde_json::from_str(&text(row, "metadata")??).ok()?,
-        created_at: timestamp(integer(row, "created_at")??)?,
-        last_active_at: timestamp(integer(row, "last_active_at")??)?,
+        id: row.parsed("id")?,
+        tenant: row.parsed("tenant")?,
+        name: row.text("name")?,
+        state: row.parsed("state")?,
+        spec: serde_json::from_str::<SpecColumn>(&row.text("spec")??).ok()?.into_spec()?,
+        time_limits: TimeLimits { lifetime: row.duration("lifetime_us")?, idle_timeout: row.duration("idle_timeout_us")? },
+        metadata: serde_json::from_str(&row.text("metadata")??).ok()?,
+        created_at: row.moment("created_at")??,
+        last_active_at: row.moment("last_active_at")??,
         tombstone,
     })
 }
 
-fn read_execution(row: &SqliteRow) -> Option<Execution> {
-    let status: ExecutionStatus = parsed(row, "status")?;
-    let figure = |column| u64::try_from(integer(row, column)?.unwrap_or(0)).ok();
-    let small = |column| integer(row, column)?.map(i32::try_from).transpose().ok();
+fn read_execution(row: &impl Columns) -> Option<Execution> {
+    let status: ExecutionStatus = row.parsed("status")?;
+    let figure = |column| u64::try_from(row.integer(column)?.unwrap_or(0)).ok();
     let outcome = if status == ExecutionStatus::Running {
         None
     } else {
         Some(Outcome {
             status,
-            exit_code: small("exit_code")?,
-            signal: small("signal")?,
-            message: text(row, "message")?,
+            exit_code: row.small("exit_code")?,
+            signal: row.small("signal")?,
+            message: row.text("message")?,
             duration: Duration::from_micros(figure("duration_us")?),
             cpu: Duration::from_micros(figure("cpu_us")?),
             peak_memory_bytes: figure("peak_memory_bytes")?,
@@ -253,47 +252,11 @@ fn read_execution(row: &SqliteRow) -> Option<Execution> {
         })
     };
     Some(Execution {
-        id: parsed(row, "id")?,
-        sandbox: parsed(row, "sandbox")?,
-        tenant: parsed(row, "tenant")?,
-        argv: serde_json::from_str(&text(row, "argv")??).ok()?,
-        started_at: timestamp(integer(row, "started_at")??)?,
+        id: row.parsed("id")?,
+        sandbox: row.parsed("sandbox")?,
+        tenant: row.parsed("tenant")?,
+        argv: serde_json::from_str(&row.text("argv")??).ok()?,
+        started_at: row.moment("started_at")??,
         outcome,
     })
-}
-
-pub(super) fn text(row: &SqliteRow, column: &str) -> Option<Option<String>> {
-    row.try_get(column).ok()
-}
-
-pub(super) fn integer(row: &SqliteRow, column: &str) -> Option<Option<i64>> {
-    row.try_get(column).ok()
-}
-
-pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &str) -> Option<T> {
-    text(row, column)??.parse().ok()
-}
-
-fn optional_duration(row: &SqliteRow, column: &str) -> Option<Option<Duration>> {
-    match integer(row, column)? {
-        None => Some(None),
-        Some(us) => Some(Some(Duration::from_micros(u64::try_from(us).ok()?))),
-    }
-}
-
-pub(super) fn timestamp(us: i64) -> Option<Timestamp> {
-    Timestamp::from_microsecond(us).ok()
-}
-
-fn duration_us(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// SQLite has no unsigned 64 bits; nothing real is larger than what it has.
-pub(super) fn clamp(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("columns are plain data with text keys")
 }

@@ -1,0 +1,35 @@
+//! The schema's history. A migration that has been released is never edited; the next one changes what it made.
+
+use sqlx::{
+    SqlSafeStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+const HISTORY: &[(i64, &str, &str)] = &[
+    (1, "records", include_str!("../../migrations_postgres/0001_records.sql")),
+    (2, "ledger", include_str!("../../migrations_postgres/0002_ledger.sql")),
+    (3, "events", include_str!("../../migrations_postgres/0003_events.sql")),
+];
+
+/// Everything that brings an empty schema to the present one. Whoever runs it has the database for itself.
+pub(super) fn migrator() -> Migrator {
+    let migrations = HISTORY
+        .iter()
+        .map(|&(version, name, sql)| Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false))
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.set_locking(false);
+    migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HISTORY;
+
+    #[test]
+    fn every_migration_file_is_in_the_history() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations_postgres")).unwrap().count();
+        assert_eq!(files, HISTORY.len());
+        assert!(HISTORY.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+}
