@@ -17,6 +17,7 @@ DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --l
 help:
 	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
 	@echo "make test      all tests, on the real kernel"
+	@echo "make test-postgres  the suites again, with all records in PostgreSQL"
 	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
@@ -41,10 +42,20 @@ test:
 	@tools/setup build test fuzz
 	@tools/schemathesis
 	@tools/modbox-clients
+	@tools/ai-tool
+	@CARGO=$(CARGO) tools/s3-servers
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
 	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
+
+.PHONY: test-postgres
+test-postgres:
+	@tools/setup build test
+	@tools/schemathesis
+	@tools/modbox-clients
+	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
+	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
 
 .PHONY: test-vm
 test-vm:
@@ -68,7 +79,7 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/schemathesis tools/modbox-clients .ci/run fuzz/run fuzz/rustc tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
+	@for script in tools/setup tools/schemathesis tools/modbox-clients tools/ai-tool tools/s3-servers .ci/run fuzz/run fuzz/rustc tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py tests/modbox/*.py images/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"

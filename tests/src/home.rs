@@ -196,8 +196,19 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 9] =
-        ["api-key", "caisson.db", "caisson.db-shm", "caisson.db-wal", "executions", "images", "lock", "secret", "templates"];
+    const KNOWN: [&str; 11] = [
+        "api-key",
+        "blobs",
+        "caisson.db",
+        "caisson.db-shm",
+        "caisson.db-wal",
+        "executions",
+        "images",
+        "lock",
+        "secret",
+        "spool",
+        "templates",
+    ];
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let name = |path: &Path| path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
     let is_log = |path: &Path| {

@@ -63,7 +63,7 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     ("5.2", "the files API acts inside, or says why not", Proven),
     ("5.3", "layers and manifests are checked", Proven),
     ("5.4", "an agent's bytes end its own sandbox at most", Proven),
-    ("5.5", "names of workspaces do not reach others", Waits("workspaces")),
+    ("5.5", "names of workspaces do not reach others", Proven),
     ("5.6", "patches execute nothing of the tree", Waits("patches")),
     // The API.
     ("6.1", "every route but the public ones needs a key", Proven),
@@ -79,7 +79,7 @@ const PROMISES: [(&str, &str, Standing); 53] = [
     ("7.2", "after a restart the records tell the truth", Proven),
     ("7.3", "deadlines hold while the server is down", Proven),
     ("7.4", "what has ended is free, and unreadable", Proven),
-    ("7.5", "pooled sandboxes have one owner once", ProvenBut("interpreters that are started already")),
+    ("7.5", "pooled sandboxes have one owner once", Proven),
     ("7.6", "ten thousand cycles leave the server as it was", Proven),
     ("7.7", "dependencies are known and few", Proven),
     ("7.8", "`caisson run` leaves nothing, however it is ended", Proven),

@@ -81,6 +81,9 @@ fn attempt(tenant: &Tenant, method: &str, path: &str, id: &str) -> Answer {
         .replace("{filename}", "x")
         .replace("{port}", "80")
         .replace("{rest}", "x")
+        .replace("{name}", "x")
+        .replace("{tenant}", "x")
+        .replace("{path}", "x")
         .replace("{context_id}", "ctx0123456789abcdefghjkmnpqr");
     let target = if path.contains("/files") && !path.starts_with("/modbox/") { format!("{target}?path=/workspace/x") } else { target };
     // Dialects have their own way to show a key, and of their programs.

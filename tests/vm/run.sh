@@ -8,7 +8,7 @@ cache=$top/target/vm
 limit_s=3600
 boot_within_s=120
 # What another kernel and other control groups can change. The rest is about the API, the command line and load, on the same sandboxes.
-suites=(afterwards attacks crash disk doctor exec exhausted faults guarantees image_roots isolation limits machine root_inside rootless shared weakened)
+suites=(attacks faults guarantees image_roots isolation limits machine rootless weakened)
 [ "$#" -eq 0 ] || suites=("$@")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use caisson_wire::FileStat;
+use caisson_wire::{FileStat, Reported};
 
 use crate::files::describe_path;
 
@@ -43,32 +43,46 @@ pub(crate) fn is_empty(directory: &str) -> bool {
 }
 
 impl Snapshot {
-    pub(crate) fn take(directory: &str) -> Self {
+    pub(crate) fn take(directory: &Reported) -> Self {
         let mut files = HashMap::new();
-        let truncated = walk(Path::new(directory), |path, metadata| {
+        let truncated = walk(directory, |path, metadata| {
             files.insert(path.to_owned(), look(metadata));
         });
         Self { files, truncated }
     }
 
     /// What is different now, `except` left out.
-    pub(crate) fn compare(&self, directory: &str, except: Option<&str>) -> Changes {
+    pub(crate) fn compare(&self, directory: &Reported, except: Option<&str>) -> Changes {
         let mut changes = Changes { files: Vec::new(), truncated: self.truncated };
-        let walked = walk(Path::new(directory), |path, metadata| {
+        let walked = walk(directory, |path, metadata| {
             if self.files.get(path) != Some(&look(metadata)) && except.is_none_or(|except| path != Path::new(except)) {
                 // What has gone meanwhile is not there.
                 changes.files.extend(describe_path(path.as_os_str().as_bytes()).ok());
             }
         });
-        changes.files.sort_by(|a, b| a.path.cmp(&b.path));
-        let (found, mut bytes) = (changes.files.len(), 0);
-        changes.files.truncate(MAX_CHANGES);
-        changes.files.retain(|file| {
+        changes.truncated |= walked;
+        changes
+    }
+}
+
+impl Changes {
+    /// Those of another directory as well.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.truncated |= other.truncated;
+    }
+
+    /// Puts them in order, each once, and keeps as many as a frame takes.
+    pub(crate) fn bound(&mut self) {
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.files.dedup_by(|a, b| a.path == b.path);
+        let (found, mut bytes) = (self.files.len(), 0);
+        self.files.truncate(MAX_CHANGES);
+        self.files.retain(|file| {
             bytes += FILE + file.path.len() + file.target.as_ref().map_or(0, String::len);
             bytes <= MAX_NAMES
         });
-        changes.truncated |= walked || changes.files.len() < found;
-        changes
+        self.truncated |= self.files.len() < found;
     }
 }
 
@@ -83,10 +97,10 @@ fn look(metadata: &fs::Metadata) -> Look {
 }
 
 /// Calls `see` for every regular file; follows no link. Says whether it stopped early.
-fn walk(root: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
+fn walk(root: &Reported, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
     let mut seen = 0;
     let mut truncated = false;
-    let mut directories = vec![(root.to_owned(), 0)];
+    let mut directories = vec![(PathBuf::from(&root.path), 0)];
     while let Some((directory, depth)) = directories.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             seen += 1;
@@ -96,7 +110,7 @@ fn walk(root: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
                 see(&entry.path(), &metadata);
-            } else if metadata.is_dir() {
+            } else if metadata.is_dir() && root.deep {
                 if depth < MAX_DEPTH {
                     directories.push((entry.path(), depth + 1));
                 } else {
@@ -112,6 +126,10 @@ fn walk(root: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) -> bool {
 mod tests {
     use super::*;
 
+    fn whole(directory: &Path) -> Reported {
+        Reported { path: directory.to_str().unwrap().to_owned(), deep: true }
+    }
+
     fn names(changes: &Changes) -> Vec<String> {
         changes.files.iter().map(|file| format!("{:?}", file.path)).collect()
     }
@@ -124,7 +142,7 @@ mod tests {
         for name in ["same", "grown", "gone", "deep/same"] {
             fs::write(at(name), "before").unwrap();
         }
-        let root = directory.path().to_str().unwrap();
+        let root = &whole(directory.path());
         let before = Snapshot::take(root);
         assert!(before.compare(root, None).files.is_empty());
         fs::write(at("grown"), "before and after").unwrap();
@@ -132,9 +150,15 @@ mod tests {
         fs::write(at("code.py"), "").unwrap();
         fs::remove_file(at("gone")).unwrap();
         std::os::unix::fs::symlink("/etc", at("link")).unwrap();
-        let changes = before.compare(root, at("code.py").to_str());
+        let mut changes = before.compare(root, at("code.py").to_str());
         assert_eq!(changes.files.len(), 2, "{:?}", names(&changes));
         assert!(!changes.truncated);
+        let flat = Reported { deep: false, ..root.clone() };
+        let own = before.compare(&flat, at("code.py").to_str());
+        assert_eq!(own.files.len(), 1, "{:?}", names(&own));
+        changes.add(own);
+        changes.bound();
+        assert_eq!(changes.files.len(), 2, "each once: {:?}", names(&changes));
     }
 
     #[test]
@@ -146,7 +170,8 @@ mod tests {
         for index in 0..1000 {
             fs::write(deep.join(format!("{index:0>4}{}", "\u{e4}".repeat(120))), "").unwrap();
         }
-        let changes = Snapshot::default().compare(directory.path().to_str().unwrap(), None);
+        let mut changes = Snapshot::default().compare(&whole(directory.path()), None);
+        changes.bound();
         let told = serde_json::to_vec(&changes.files).unwrap().len();
         assert!(told > MAX_NAMES / 2 && told < MAX_NAMES + MAX_NAMES / 4, "{told}");
         assert!(changes.truncated);
@@ -162,10 +187,10 @@ mod tests {
         }
         fs::create_dir_all(&deep).unwrap();
         fs::write(deep.join("unseen"), "").unwrap();
-        let root = directory.path().to_str().unwrap();
-        let changes = Snapshot::default().compare(root, None);
+        let root = whole(directory.path());
+        let changes = Snapshot::default().compare(&root, None);
         assert!(changes.files.is_empty() && changes.truncated);
-        assert!(!is_empty(root));
+        assert!(!is_empty(&root.path));
         assert!(is_empty(tempfile::tempdir().unwrap().path().to_str().unwrap()));
     }
 }

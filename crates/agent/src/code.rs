@@ -26,21 +26,50 @@ impl Drop for Written {
     }
 }
 
-/// Writes the file into `directory`, or into `/tmp` where the user may not write there. Never touches one that exists.
-pub(crate) fn write(code: &CodeFile, directory: &str, user: Identity) -> Result<Written, Refusal> {
+/// Where the file is when nothing is in its way.
+pub(crate) fn place(code: &CodeFile, directory: &str) -> Result<String, Refusal> {
+    check_name(code)?;
+    Ok(format!("{}/{}.{}", directory.trim_end_matches('/'), code.stem, code.extension))
+}
+
+fn check_name(code: &CodeFile) -> Result<(), Refusal> {
     let plain =
         |part: &str| !part.is_empty() && part.len() <= 64 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    if !plain(&code.stem) || !plain(&code.extension) {
-        return Err(refuse(RefusalCode::Invalid, "the name of the code file may have letters, digits, `_` and `-`"));
+    if plain(&code.stem) && plain(&code.extension) {
+        return Ok(());
     }
+    Err(refuse(RefusalCode::Invalid, "the name of the code file may have letters, digits, `_` and `-`"))
+}
+
+/// Writes the file at exactly this path, where there must not be any.
+pub(crate) fn write_at(path: String, text: &str, user: Identity) -> Result<Written, Refusal> {
+    let written = as_file_owner(user, || match create(&path) {
+        Ok(file) => fill(file, text, path.clone()),
+        Err(error) => Err(of_path(&error.into(), path.as_bytes())),
+    });
+    let path = written.map_err(not_the_user)??;
+    Ok(Written { path, user })
+}
+
+fn create(path: &str) -> Result<rustix::fd::OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::from_raw_mode(0o644))
+}
+
+pub(crate) fn not_the_user(error: std::io::Error) -> Refusal {
+    refuse(RefusalCode::Failed, format!("cannot become the sandbox's user: {error}"))
+}
+
+/// Writes the file into `directory`, or into `/tmp` where the user may not write there. Never touches one that exists.
+pub(crate) fn write(code: &CodeFile, directory: &str, user: Identity) -> Result<Written, Refusal> {
+    check_name(code)?;
     let written = as_file_owner(user, || {
         let mut last = Errno::EXIST;
         for place in [directory, "/tmp"] {
             for attempt in 0..8 {
                 let suffix = if attempt == 0 { String::new() } else { format!("-{}", random_letters()) };
                 let path = format!("{}/{}{suffix}.{}", place.trim_end_matches('/'), code.stem, code.extension);
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match openat(CWD, path.as_str(), flags, Mode::from_raw_mode(0o644)) {
+                match create(&path) {
                     Ok(file) => return fill(file, &code.text, path),
                     Err(Errno::EXIST) => {}
                     Err(error) => {
@@ -52,7 +81,7 @@ pub(crate) fn write(code: &CodeFile, directory: &str, user: Identity) -> Result<
         }
         Err(of_path(&last.into(), directory.as_bytes()))
     });
-    let path = written.map_err(|error| refuse(RefusalCode::Failed, format!("cannot become the sandbox's user: {error}")))??;
+    let path = written.map_err(not_the_user)??;
     Ok(Written { path, user })
 }
 

@@ -6,6 +6,7 @@
 //!                 time-out, output limit, stream reset: the whole tree is killed
 //! ```
 
+mod held;
 mod streams;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use caisson_sys::process::{self, DATA, Exit, Mark, OPEN_FILES, PROCESSES, Program, Step};
 use caisson_wire::{
-    CODE_FILE, Ended, ExecExit, ExecStart, LOGIN_SHELL, Refusal, RefusalCode, Started, WindowSize,
+    CODE_FILE, Ended, ExecExit, ExecStart, LOGIN_SHELL, Refusal, RefusalCode, Reported, Started, WindowSize,
     frame::{Decoder, Frame, Kind},
 };
 use http_body_util::BodyExt;
@@ -34,7 +35,8 @@ use tokio::{
 use self::streams::{Input, News, Output, Streams};
 use crate::{
     changes::{self, Changes, Snapshot},
-    code, lookup,
+    code::{self, Written},
+    lookup,
     refusal::{of_path, refuse},
     setup::Agent,
     terminal, tree,
@@ -54,7 +56,7 @@ pub(crate) fn begin(agent: Arc<Agent>, body: Incoming) -> mpsc::Receiver<Bytes> 
     tokio::spawn(async move {
         let mut requests = Requests { body, decoder: Decoder::default() };
         let result = match requests.start().await {
-            Ok(start) => run(&agent, &start, requests, &sender).await,
+            Ok(start) => run(&agent, start, requests, &sender).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = result {
@@ -100,7 +102,7 @@ impl Requests {
     }
 }
 
-async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
+async fn run(agent: &Agent, mut start: ExecStart, mut requests: Requests, answers: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
     if let Some(unfit) = &agent.unfit {
         return Err(unfit.clone());
     }
@@ -110,61 +112,96 @@ async fn run(agent: &Agent, start: &ExecStart, requests: Requests, answers: &mps
         Some(cwd) => format!("{}/{cwd}", config.work_dir),
         None => config.work_dir.clone(),
     };
-    let mut environment = agent.environment().to_vec();
-    environment.retain(|(key, _)| start.env.iter().all(|(other, _)| other != key));
-    environment.extend(start.env.iter().cloned());
+    let mut environment = environment(agent, &start.env);
     if start.terminal.is_some() && lookup::variable(&environment, "TERM").is_none() {
         environment.push(("TERM".to_owned(), terminal::TERM.to_owned()));
     }
 
     let name = match start.argv.first().map(String::as_str) {
-        Some(LOGIN_SHELL) => lookup::variable(&environment, "SHELL").unwrap_or_default(),
-        Some(name) => name,
+        Some(LOGIN_SHELL) => lookup::variable(&environment, "SHELL").unwrap_or_default().to_owned(),
+        Some(name) => name.to_owned(),
         None => return Err(refuse(RefusalCode::Invalid, "argv is empty")),
     };
-    let names = std::iter::once(name).chain(start.alternatives.iter().map(String::as_str));
-    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    let names: Vec<String> = std::iter::once(name).chain(start.alternatives.iter().cloned()).filter(|name| !name.is_empty()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let path = lookup::find(&names, &environment, &directory, agent.user())
         .ok_or_else(|| refuse(RefusalCode::ProgramNotFound, format!("no program {} in this sandbox", quoted(&names))))?;
 
-    let before = match &start.report_changes {
-        Some(watched) => Some(snapshot(agent, watched).await?),
-        None => None,
+    let place = Place { names: &names, path: &path, environment: &environment, directory: &directory };
+    let begun = match start.hold.take() {
+        Some(hold) => held::begin(agent, &mut start, &hold, &place, &mut requests, answers).await?,
+        None => Some(begin_now(agent, &start, &place).await?),
     };
-    let code = start.code.as_ref().map(|code| code::write(code, &directory, agent.user())).transpose()?;
+    let Some(Begun { mut running, before, code }) = begun else { return Ok(()) };
     let code_path = code.as_ref().map(|written| written.path.as_str());
-    let mut argv: Vec<String> =
-        start.argv.iter().map(|arg| if arg == CODE_FILE { code_path.unwrap_or(arg).to_owned() } else { arg.clone() }).collect();
-    // The program sees the name it was found by.
-    if let Some(found) = names.iter().find(|name| path.ends_with(**name)) {
-        argv[0] = (*found).to_owned();
-    }
-
-    let mut running = Running::start(agent, start, &path, &argv, &environment, &directory)?;
     running.tell(Frame::json(Kind::Started, &Started { pid: running.pid.unsigned_abs(), program: path }));
-    let Some((exit, ended)) = running.watch(start, requests, answers).await else {
+    let Some((exit, ended)) = running.watch(&start, requests, answers).await else {
         return Ok(());
     };
     let duration = running.begun.elapsed();
     // Before the answer, so that it is neither seen nor named.
     let excepted = code_path.map(str::to_owned);
     drop(code);
-    let changes = match (&start.report_changes, before) {
-        (Some(watched), Some(before)) => compare(agent, watched, before, excepted).await?,
-        _ => Changes::default(),
-    };
+    let mut changes = Changes::default();
+    for (watched, before) in before {
+        changes.add(compare(agent, &watched, before, excepted.clone()).await?);
+    }
+    changes.bound();
     let report = ExecExit {
         exit_code: exit.exit_code,
         signal: exit.signal,
         ended,
         duration_us: micros(duration),
-        cpu_us: micros(exit.cpu),
+        cpu_us: micros(exit.cpu.saturating_sub(running.cpu_before)),
         peak_memory_bytes: exit.peak_memory,
         changes: changes.files,
         changes_truncated: changes.truncated,
     };
     running.finish(answers, &report).await;
     Ok(())
+}
+
+/// Where and as what a program is started.
+struct Place<'a> {
+    names: &'a [&'a str],
+    path: &'a str,
+    environment: &'a [(String, String)],
+    directory: &'a str,
+}
+
+impl Place<'_> {
+    /// The arguments with the code's path in them. The program sees the name it was found by.
+    fn argv(&self, start: &ExecStart, code_path: Option<&str>) -> Vec<String> {
+        let mut argv: Vec<String> =
+            start.argv.iter().map(|arg| if arg == CODE_FILE { code_path.unwrap_or(arg).to_owned() } else { arg.clone() }).collect();
+        if let Some(found) = self.names.iter().find(|name| self.path.ends_with(**name)) {
+            argv[0] = (*found).to_owned();
+        }
+        argv
+    }
+}
+
+/// A program on its way, and what was before it.
+struct Begun {
+    running: Running,
+    before: Vec<(Reported, Snapshot)>,
+    code: Option<Written>,
+}
+
+async fn begin_now(agent: &Agent, start: &ExecStart, place: &Place<'_>) -> Result<Begun, Refusal> {
+    let before = snapshots(agent, start).await?;
+    let code = start.code.as_ref().map(|code| code::write(code, place.directory, agent.user())).transpose()?;
+    let argv = place.argv(start, code.as_ref().map(|written| written.path.as_str()));
+    let running = Running::start(agent, start, place.path, &argv, place.environment, place.directory)?;
+    Ok(Begun { running, before, code })
+}
+
+/// The environment of user code with a request's variables over it.
+fn environment(agent: &Agent, over: &[(String, String)]) -> Vec<(String, String)> {
+    let mut environment = agent.environment().to_vec();
+    environment.retain(|(key, _)| over.iter().all(|(other, _)| other != key));
+    environment.extend(over.iter().cloned());
+    environment
 }
 
 fn quoted(names: &[&str]) -> String {
@@ -175,21 +212,32 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The directory as it is now. An empty one, the usual case, costs no walk and no thread.
-async fn snapshot(agent: &Agent, directory: &str) -> Result<Snapshot, Refusal> {
-    if process::as_file_owner(agent.user(), || changes::is_empty(directory)).unwrap_or(false) {
-        return Ok(Snapshot::default());
+/// The directories that are looked at, before and after, as they are before.
+async fn snapshots(agent: &Agent, start: &ExecStart) -> Result<Vec<(Reported, Snapshot)>, Refusal> {
+    let first = start.report_changes.iter().map(|path| Reported { path: path.clone(), deep: true });
+    let mut snapshots = Vec::new();
+    for watched in first.chain(start.also_report.iter().cloned()) {
+        let snapshot = snapshot(agent, &watched).await?;
+        snapshots.push((watched, snapshot));
     }
-    let directory = directory.to_owned();
-    agent.workers.run(move || Ok(Snapshot::take(&directory))).await
+    Ok(snapshots)
 }
 
-async fn compare(agent: &Agent, directory: &str, before: Snapshot, except: Option<String>) -> Result<Changes, Refusal> {
-    if process::as_file_owner(agent.user(), || changes::is_empty(directory)).unwrap_or(false) {
+/// The directory as it is now. An empty one, the usual case, costs no walk and no thread.
+async fn snapshot(agent: &Agent, watched: &Reported) -> Result<Snapshot, Refusal> {
+    if process::as_file_owner(agent.user(), || changes::is_empty(&watched.path)).unwrap_or(false) {
+        return Ok(Snapshot::default());
+    }
+    let watched = watched.clone();
+    agent.workers.run(move || Ok(Snapshot::take(&watched))).await
+}
+
+async fn compare(agent: &Agent, watched: &Reported, before: Snapshot, except: Option<String>) -> Result<Changes, Refusal> {
+    if process::as_file_owner(agent.user(), || changes::is_empty(&watched.path)).unwrap_or(false) {
         return Ok(Changes::default());
     }
-    let directory = directory.to_owned();
-    agent.workers.run(move || Ok(before.compare(&directory, except.as_deref()))).await
+    let watched = watched.clone();
+    agent.workers.run(move || Ok(before.compare(&watched, except.as_deref()))).await
 }
 
 struct Running {
@@ -204,6 +252,8 @@ struct Running {
     outgoing: VecDeque<Bytes>,
     exit: oneshot::Receiver<Exit>,
     written: u64,
+    /// What it used before it was known what for.
+    cpu_before: Duration,
 }
 
 impl Running {
@@ -270,7 +320,19 @@ impl Running {
             ),
         })?;
         let exit = agent.reaper.wait_for(started.pid);
-        Ok(Self { pid: started.pid, mark, begun, input, stdout, stderr, channel, outgoing: VecDeque::new(), exit, written: 0 })
+        Ok(Self {
+            pid: started.pid,
+            mark,
+            begun,
+            input,
+            stdout,
+            stderr,
+            channel,
+            outgoing: VecDeque::new(),
+            exit,
+            written: 0,
+            cpu_before: Duration::ZERO,
+        })
     }
 
     fn tell(&mut self, frame: Frame) {

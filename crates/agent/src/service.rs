@@ -103,11 +103,7 @@ fn refused(refusal: &Refusal) -> Response<Answer> {
 /// What comes late is said once: nobody gets a sandbox that was somebody's.
 async fn bind(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {
     let bind: Bind = read_json(request).await?;
-    if agent.bind(bind) {
-        Ok(json(&Bound {}))
-    } else {
-        Err(refuse(RefusalCode::AlreadyExists, "this sandbox is somebody's already"))
-    }
+    if agent.bind(bind) { Ok(json(&Bound {})) } else { Err(refuse(RefusalCode::AlreadyExists, "this sandbox is somebody's already")) }
 }
 
 async fn which(agent: &Agent, request: Request<Incoming>) -> Result<Response<Answer>, Refusal> {

@@ -10,6 +10,7 @@ use crate::{
         exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs,
         port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs,
         template::TemplateArgs, tenant::TenantCommand, update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
+        workspace::WorkspaceCommand,
     },
     printable, status,
 };
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Tenant(TenantCommand),
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
     Completion(CompletionArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
@@ -173,6 +176,7 @@ mod tests {
             "fs grep -i -F -C 2 --max-bytes 1G --max-time 5s --include *.c box x src",
             "fs watch -r box",
             "template add a -",
+            "image build -t app:1 --network host .",
             "template add a-1.x a.toml --json",
             "template ls",
             "template show a",
@@ -216,7 +220,7 @@ mod tests {
             "image build -t app:1 -t app:2 .",
             "image build -t app:1 -q --json .",
             "image build -t app:1 --build-arg NO_SUCH_VARIABLE .",
-            "image build -t app:1 --network host .",
+            "image build -t app:1 --network bridge .",
         ] {
             let words = ["caisson"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

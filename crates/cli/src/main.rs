@@ -1,6 +1,7 @@
 //! The `caisson` program: one file per command, nothing here but the way to it.
 
 mod args;
+mod boxbox;
 mod boxed;
 mod cli;
 mod client;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Key(command) => commands::key::run(command),
         Command::Tenant(command) => commands::tenant::run(command),
         Command::Webhook(command) => commands::webhook::run(command),
+        Command::Workspace(command) => commands::workspace::run(command),
         Command::Completion(args) => commands::completion::run(args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Version(args) => commands::version::run(args),

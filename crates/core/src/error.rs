@@ -58,6 +58,17 @@ pub enum Error {
          look at it then, instead of running it again"
     )]
     Unrecorded { execution: String },
+    /// The storage that workspaces are in does not do its part; try again later.
+    #[error("{message}")]
+    BlobUnavailable {
+        message: String,
+        retry_after: Duration,
+        #[source]
+        cause: Option<Source>,
+    },
+    /// What is there is not what the request was for; look again and decide.
+    #[error("{message}")]
+    PreconditionFailed { message: String },
     /// Our bug, or the machine's.
     #[error("{message}")]
     Internal {
@@ -111,6 +122,8 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable { .. } => "unavailable",
             Self::Unrecorded { .. } => "unrecorded",
+            Self::BlobUnavailable { .. } => "blob_unavailable",
+            Self::PreconditionFailed { .. } => "precondition_failed",
             Self::Internal { .. } => "internal",
         }
     }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod backend;
+mod blobs;
 mod document;
 mod error;
 mod event;
@@ -26,6 +27,7 @@ mod webhook;
 
 pub use answer::KeptAnswer;
 pub use backend::{AgentIo, AgentStream, Backend, BackendError, Changes, Death, Given, Observed, Usage};
+pub use blobs::{AboutBlob, Blob, BlobError, BlobKey, BlobKeyError, BlobPage, BlobStream, Blobs, NewBlob, OnlyIf};
 pub use document::Document;
 pub use error::{Denied, Error, Result};
 pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};

@@ -13,6 +13,10 @@ pub struct Recipe {
     pub setup: Vec<SetupStep>,
     /// By the names of languages: the words to which the code's file is added, or in which it stands.
     pub interpreters: BTreeMap<String, Vec<String>>,
+    /// Names of languages whose interpreters wait, already started, in a sandbox that is kept ready.
+    pub ready: Vec<String>,
+    /// What a Python that waits has imported.
+    pub preload: Vec<String>,
     /// What is kept ready of it; nothing where its template does not say.
     pub warm: Option<Warmth>,
 }

@@ -24,3 +24,5 @@ pub const SETUP_STEPS: usize = 32;
 pub const SETUP_STEP_WITHIN: Duration = Duration::from_secs(3600);
 /// Words of an interpreter that a template names.
 pub const INTERPRETER_WORDS: usize = 16;
+/// Modules that a template has a waiting Python import.
+pub const PRELOADED: usize = 32;

@@ -1,13 +1,18 @@
 //! What all parts of the engine share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use caisson_core::{Backend, BackendError, Error, Images, Ledger, Store, StoreError};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry};
+use crate::{
+    config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry, workspaces::Workspaces,
+};
 
 /// When to come back after a refusal for want of something.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -25,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) pool: Option<Pool>,
     /// See [`crate::Engine::secret`].
     pub(crate) secret: OnceCell<[u8; 32]>,
+    /// Where there is storage for them.
+    pub(crate) workspaces: OnceLock<Arc<Workspaces>>,
     pub(crate) metrics: Metrics,
     /// Every task of the engine; shutdown waits for them.
     pub(crate) tasks: TaskTracker,

@@ -121,6 +121,9 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
 async fn prove(living: &Living) -> Result<()> {
     let agent = living.agent().await?;
     if living.was_warm {
+        if let Some(ready) = living.take_ready() {
+            ready.end().await;
+        }
         return Ok(());
     }
     if let Err(error) = agent.health(LAUNCH_WITHIN).await {

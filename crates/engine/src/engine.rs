@@ -1,6 +1,11 @@
 //! [`Engine`]: what the API's operations are.
 
-use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use caisson_core::{
     Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Images, Key, KeyHash, KeyId, Listing, Page, Quotas,
@@ -90,6 +95,7 @@ impl Engine {
             store,
             images,
             secret: OnceCell::new(),
+            workspaces: OnceLock::new(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

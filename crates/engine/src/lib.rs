@@ -35,6 +35,7 @@ mod pool;
 mod ports;
 mod queue;
 mod quotas;
+mod ready;
 mod registry;
 mod request;
 mod retention;
@@ -46,6 +47,7 @@ mod setup;
 mod validate;
 mod waiting;
 mod webhooks;
+mod workspaces;
 
 pub use commit::Committing;
 pub use config::EngineConfig;
@@ -68,3 +70,7 @@ pub use room::asked_for;
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
 pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;
+pub use workspaces::{
+    Missing, NewWorkspaceFile, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceFile, WorkspaceReport, WorkspaceUse,
+    media_type,
+};

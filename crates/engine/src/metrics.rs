@@ -51,6 +51,8 @@ pub struct PoolSnapshot {
     /// Requests that got a warm sandbox, and those that could have had one and found none.
     pub hits: u64,
     pub misses: u64,
+    /// Programs that a ready interpreter went on with.
+    pub ready: u64,
     pub made: u64,
     pub failed: u64,
     /// Ended without anybody having had them.

@@ -7,14 +7,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    Engine,
     agent_client::AgentClient,
     core::Core,
     create,
     execution::{self, Ended, Started, task_ended},
-    images,
+    images, ready,
     request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
     validate,
+    workspaces::{self, Changed, InUse, SyncedIn, Workspaces},
 };
 
 /// Files on their way at one time.
@@ -29,6 +31,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub struct RunningOneShot {
     /// As recorded at its start.
     pub execution: Execution,
+    /// What was brought in from its workspace.
+    pub synced_in: Vec<SyncedIn>,
     result: oneshot::Receiver<Result<RunResult>>,
 }
 
@@ -54,7 +58,7 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
     tasks.spawn(executions.track_future(async move {
         let begun = living.activity.begin();
         let end = match prepare_and_start(&core, &living, request).await {
-            Ok((agent, started, max_file_bytes)) => follow(&core, &living, &agent, started, max_file_bytes, reply).await,
+            Ok((begin, started)) => follow(&core, &living, begin, started, reply).await,
             Err(error) => {
                 let end = End::new(TombstoneReason::Finished, format!("its program did not start: {error}"));
                 living.is_spent();
@@ -69,42 +73,90 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
     running.await.unwrap_or_else(|_| Err(task_ended()))
 }
 
-async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(AgentClient, Started, u64)> {
+/// What is known of a one-shot whose program runs.
+struct Begun {
+    agent: AgentClient,
+    workspace: Option<(Arc<Workspaces>, InUse)>,
+    max_file_bytes: u64,
+}
+
+async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(Begun, Started)> {
     let agent = living.agent().await?;
     create::set_up(living, &agent).await?;
+    let mut ready = living.take_ready();
+    // What an interpreter looks at when it starts has to be there before.
+    let may_wait =
+        request.workspace.as_ref().is_none_or(|wanted| wanted.files.is_empty()) && ready::may_come_late(&request.files, &living.work_dir);
+    if !may_wait && let Some(ready) = ready.take() {
+        ready.end().await;
+    }
+    let workspace = match request.workspace {
+        Some(wanted) => {
+            let workspaces = Engine::workspaces_of(core)?;
+            let used = workspaces::bring_in(&workspaces, living, &agent, wanted).await?;
+            Some((workspaces, used))
+        }
+        None => None,
+    };
     put_files(living, &agent, request.files).await?;
     // An image may name the root, and whoever starts there is not asking for a look at all files.
     let watched = Some(living.work_dir.clone()).filter(|directory| !directory.trim_matches('/').is_empty());
-    let watched = ExecRequest { report_changes: watched, ..request.exec };
+    let also_report = workspace.iter().flat_map(|(_, used)| used.watched()).collect();
+    let watched = ExecRequest { report_changes: watched, also_report, ..request.exec };
     let prepared = execution::prepare(living, &agent, watched).await?;
-    let started = execution::start(core, living, &agent, prepared).await?;
+    let started = execution::start_ready(core, living, &agent, prepared, ready).await?;
     living.answered().await;
-    Ok((agent, started, request.max_file_bytes))
+    Ok((Begun { agent, workspace, max_file_bytes: request.max_file_bytes }, started))
 }
 
-/// Until the answer has been given; returns how the sandbox is to end.
+/// Until the answer has been given, or is in the hands of a task of its own; returns how the sandbox is to end.
 async fn follow(
-    core: &Core,
+    core: &Arc<Core>,
     living: &Living,
-    agent: &AgentClient,
+    begun: Begun,
     mut started: Started,
-    max_file_bytes: u64,
     reply: oneshot::Sender<Result<RunningOneShot>>,
 ) -> End {
     let (result_to, result) = oneshot::channel();
+    let Begun { agent, workspace, max_file_bytes } = begun;
+    let synced_in = workspace.as_ref().map_or_else(Vec::new, |(_, used)| used.synced_in().to_vec());
     let ended = started
         .pump(|recorded| {
             // Whoever asked may have gone; the one-shot goes on.
-            drop(reply.send(recorded.map(|execution| RunningOneShot { execution, result })));
+            drop(reply.send(recorded.map(|execution| RunningOneShot { execution, synced_in, result })));
         })
         .await;
     let Some(mut ended) = ended else { return End::new(TombstoneReason::Finished, "its execution could not be recorded") };
-    let (changes, files_truncated) = take_changes(&mut ended);
-    let (result, files) = tokio::join!(started.finish(ended), changed_files(living, agent, changes, max_file_bytes));
+    let (mut changes, files_truncated) = take_changes(&mut ended);
+    let mut job = None;
+    if let Some((workspaces, used)) = workspace {
+        // Before its end is recorded: what is recorded as finished has lost nothing.
+        let changed = Changed { files: changes.clone(), truncated: files_truncated, known: ended.changes_known };
+        let kept = workspaces::keep(&workspaces, living, &agent, &used, started.id(), changed).await;
+        job = Some((workspaces, kept));
+        changes.retain(|stat| is_below(&living.work_dir, &stat.path));
+    }
+    let (result, files) = tokio::join!(started.finish(ended), changed_files(living, &agent, changes, max_file_bytes));
     living.is_spent();
-    // Likewise.
-    drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits: core.weaker_limits() })));
+    let weaker_limits = core.weaker_limits();
+    let answer = result.map(|result| RunResult { result, files, files_truncated, workspace: None, weaker_limits });
+    match job {
+        // Likewise.
+        None => drop(result_to.send(answer)),
+        // The sandbox has done its part.
+        Some((workspaces, job)) => {
+            let (core, tasks) = (Arc::clone(core), core.tasks.clone());
+            tasks.spawn(async move {
+                let report = workspaces::settle(&core, &workspaces, job).await;
+                drop(result_to.send(answer.map(|answer| RunResult { workspace: Some(report), ..answer })));
+            });
+        }
+    }
     End::new(TombstoneReason::Finished, "its one execution has ended")
+}
+
+fn is_below(directory: &str, path: &[u8]) -> bool {
+    path.strip_prefix(directory.trim_end_matches('/').as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn take_changes(ended: &mut Ended) -> (Vec<FileStat>, bool) {

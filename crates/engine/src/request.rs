@@ -8,6 +8,8 @@ use futures::Stream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::workspaces::{WorkspaceReport, WorkspaceUse};
+
 /// File contents on their way in or out.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
@@ -109,6 +111,8 @@ pub struct ExecRequest {
     pub wait_for_readers: bool,
     /// An absolute directory: the result names the files in it that were made or changed from just before the program starts to its end.
     pub report_changes: Option<String>,
+    /// Further ones, and whether what is below them counts.
+    pub also_report: Vec<(String, bool)>,
 }
 
 impl ExecRequest {
@@ -125,6 +129,7 @@ impl ExecRequest {
             terminal: None,
             wait_for_readers: false,
             report_changes: None,
+            also_report: Vec::new(),
         }
     }
 }
@@ -144,6 +149,8 @@ pub struct RunRequest {
     pub spec: SandboxSpec,
     pub metadata: BTreeMap<String, String>,
     pub files: Vec<InputFile>,
+    /// Its files are there before those above.
+    pub workspace: Option<WorkspaceUse>,
     pub exec: ExecRequest,
     /// Bring back the contents of changed files up to this many bytes in all; 0 names them only.
     pub max_file_bytes: u64,
@@ -194,6 +201,8 @@ pub struct RunResult {
     pub files: Vec<ChangedFile>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
+    /// What became of the files of its workspace, if it used one.
+    pub workspace: Option<WorkspaceReport>,
     /// Limits that the host could not enforce in full.
     pub weaker_limits: Vec<String>,
 }

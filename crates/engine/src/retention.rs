@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     answers,
     core::{Core, store_error},
-    events, output_log,
+    events, output_log, workspaces,
 };
 
 /// Between two purges, at most. A shorter retention asks for more: records outlive it by half of it.
@@ -45,19 +45,21 @@ async fn purge(core: &Core) -> Result<()> {
         ledger.forget_events(old).await.map_err(store_error)?;
     }
     let old = core.store.purge(before).await.map_err(store_error)?;
-    forget_logs(core, old).await;
+    forget_logs(core, old).await?;
     if let Some(kept) = core.config.retention_sandboxes {
         let surplus = core.store.purge_beyond(kept).await.map_err(store_error)?;
-        forget_logs(core, surplus).await;
+        forget_logs(core, surplus).await?;
     }
     Ok(())
 }
 
-async fn forget_logs(core: &Core, removed: Vec<ExecutionId>) {
+async fn forget_logs(core: &Core, removed: Vec<ExecutionId>) -> Result<()> {
     if removed.is_empty() {
-        return;
+        return Ok(());
     }
     let count = removed.len();
+    workspaces::forget(core, &removed).await?;
     let failed = output_log::remove(&core.logs.logs, removed).await;
     tracing::info!(executions = count, failed, "Purged {count} executions beyond their retention");
+    Ok(())
 }

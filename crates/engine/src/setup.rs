@@ -87,6 +87,8 @@ fn start(step: &SetupStep) -> ExecStart {
         max_output_bytes: None,
         code: None,
         report_changes: None,
+        also_report: Vec::new(),
+        hold: None,
     }
 }
 

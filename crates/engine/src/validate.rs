@@ -6,11 +6,15 @@ use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, Time
 use caisson_wire::CODE_FILE;
 
 use crate::{
-    bounds::{HOSTNAME_LENGTH, INTERPRETER_WORDS, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, RESERVED_ENV, SETUP_STEP_WITHIN, SETUP_STEPS},
+    bounds::{
+        HOSTNAME_LENGTH, INTERPRETER_WORDS, METADATA_PAIRS, NAME_LENGTH, PATH_BYTES, PRELOADED, RESERVED_ENV, SETUP_STEP_WITHIN,
+        SETUP_STEPS,
+    },
     contexts::{CodeRequest, ContextRequest},
-    figures, languages,
+    figures, languages, ready,
     request::{CreateRequest, ExecRequest, Program, RunRequest, SandboxUpdate, Stdin, WindowSize},
     search::GrepRequest,
+    workspaces,
 };
 
 /// The kernel takes no argument or variable of this length or more (`MAX_ARG_STRLEN`).
@@ -45,6 +49,7 @@ pub fn run(request: &RunRequest) -> Result<()> {
     spec(&request.spec)?;
     metadata(&request.metadata)?;
     exec(&request.exec)?;
+    request.workspace.as_ref().map_or(Ok(()), workspaces::check)?;
     if (&request.spec.image, &request.exec.program) == (&Image::Host, &Program::OfImage) {
         return Err(no_program());
     }
@@ -97,6 +102,9 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
     }
     if let Some(directory) = &request.report_changes {
         path("report_changes", directory.as_bytes())?;
+    }
+    for (directory, _) in &request.also_report {
+        path("also_report", directory.as_bytes())?;
     }
     time_limit("timeout", request.timeout)?;
     if request.max_output_bytes == Some(0) {
@@ -273,6 +281,33 @@ fn recipe(recipe: &Recipe) -> Result<()> {
             return Err(Error::invalid("invalid_argv", message));
         }
         arguments(&field, words)?;
+    }
+    what_waits(recipe)
+}
+
+fn what_waits(recipe: &Recipe) -> Result<()> {
+    let invalid = |message: String| Err(Error::invalid("invalid_ready", message));
+    for (index, name) in recipe.ready.iter().enumerate() {
+        let shown = figures::tamed(name, 64);
+        if !ready::can_be_ready(name) {
+            return invalid(format!(
+                "field `ready` names `{shown}`; interpreters that can wait for code are those of python, node and bash"
+            ));
+        }
+        if recipe.ready[..index].contains(name) {
+            return invalid(format!("field `ready` names {shown} twice"));
+        }
+    }
+    if recipe.preload.len() > PRELOADED {
+        return invalid(format!("field `preload` has {} modules, allowed are {PRELOADED}", recipe.preload.len()));
+    }
+    if let Some(name) = recipe.preload.iter().find(|name| !ready::is_module(name)) {
+        return invalid(format!("field `preload` names `{}`, which is no name of a Python module", figures::tamed(name, 200)));
+    }
+    if !recipe.preload.is_empty() && !recipe.ready.iter().any(|name| name == "python") {
+        return invalid(
+            "field `preload` is what a Python that waits has imported; name `python` in field `ready`, or leave that out".to_owned(),
+        );
     }
     Ok(())
 }
@@ -483,6 +518,7 @@ mod tests {
         let request = |files| RunRequest {
             spec: SandboxSpec::default(),
             metadata: BTreeMap::new(),
+            workspace: None,
             files,
             exec: request(argv(&["true"])),
             max_file_bytes: 0,

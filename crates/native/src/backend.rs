@@ -9,7 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage, Usage};
+use caisson_core::{
+    AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage, Usage,
+};
 use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};

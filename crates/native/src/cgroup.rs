@@ -178,7 +178,9 @@ impl Cgroups {
             return Err(BackendError::Unsupported("without control groups limits are set at the launch alone".to_owned()));
         }
         let hierarchies = self.hierarchies();
-        for CgroupWrite { hierarchy, file, value, .. } in self.writes(limits).into_iter().filter(|write| LATE.contains(&write.file.as_str())) {
+        for CgroupWrite { hierarchy, file, value, .. } in
+            self.writes(limits).into_iter().filter(|write| LATE.contains(&write.file.as_str()))
+        {
             let path = format!("{}/{name}/{file}", hierarchies[usize::from(hierarchy)]);
             fs::write(&path, value).map_err(|error| BackendError::Failed(format!("cannot write {path}: {error}")))?;
         }

@@ -11,7 +11,7 @@ use caisson_core::Tenant;
 use caisson_engine::Engine;
 use futures::FutureExt;
 use http::HeaderValue;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -48,6 +48,11 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// Everything that goes on after its client has hung up.
     pub(crate) tasks: TaskTracker,
+    /// What is waited for longer than for other requests when the server is asked to stop.
+    pub(crate) last_to_end: TaskTracker,
+    /// Cancelled when the server is asked to stop.
+    pub(crate) stopping: CancellationToken,
+    pub(crate) boxbox: dialects::boxbox::State,
     pub(crate) under_way: UnderWay,
     pub(crate) webhooks: Webhooks,
     /// One examination at a time.
@@ -62,9 +67,12 @@ impl App {
         let links = Links::new(config.public.clone(), config.listen.first().copied());
         Self {
             operator: engine,
+            boxbox: dialects::boxbox::State::new(&config.boxbox),
             config,
             metrics,
             tasks: TaskTracker::new(),
+            last_to_end: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             under_way: UnderWay::default(),
             webhooks: Webhooks::default(),
             doctor: Arc::new(Semaphore::new(1)),
@@ -77,13 +85,12 @@ impl App {
         let gone = CancellationToken::new();
         // Whoever hangs up while the work waits for room has left the line.
         let _here = gone.clone().drop_guard();
-        match self.tasks.spawn(caisson_engine::asked_for(gone, work).in_current_span()).await {
-            Ok(value) => Ok(value),
-            Err(error) => {
-                tracing::error!("A request's task failed: {error}");
-                Err(ApiError::internal())
-            }
-        }
+        done(self.tasks.spawn(caisson_engine::asked_for(gone, work).in_current_span()).await)
+    }
+
+    /// The same for work that is waited for, within [`crate::server::PATIENCE`], before sandboxes end because the server stops.
+    pub(crate) async fn patiently<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
+        done(self.last_to_end.spawn(work.in_current_span()).await)
     }
 
     /// An answer of events, which `tell` puts in for as long as anybody reads. Whoever hangs up has seen enough; what they were told of goes on.
@@ -96,6 +103,14 @@ impl App {
         self.tasks.spawn(async move { drop(telling.await) }.in_current_span());
         answer
     }
+}
+
+/// What a request's task has come to.
+fn done<T>(task: Result<T, JoinError>) -> ApiResult<T> {
+    task.map_err(|error| {
+        tracing::error!("A request's task failed: {error}");
+        ApiError::internal()
+    })
 }
 
 /// All routes with what they need; cheap to clone.
@@ -119,13 +134,14 @@ impl Service {
     /// Answers one request, whatever happens inside.
     pub(crate) async fn answer(self, peer: SocketAddr, mut request: Request) -> Response {
         let start = Instant::now();
-        let id = request_id::of(request.headers());
+        let id = request_id::of(request.headers(), dialects::names_by_uuid(request.uri().path()));
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(request_id::RequestId(id.clone()));
         let dialect = dialects::of(request.uri().path());
-        let (method, path) = (shown(request.method().as_str()), shown(&ports::hide_token(request.uri().path())));
+        let asked = request.uri().path().to_owned();
+        let (method, path) = (shown(request.method().as_str()), shown(&ports::hide_token(&asked)));
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
-        let answer = AssertUnwindSafe(self.route(request)).catch_unwind().instrument(span.clone()).await;
+        let answer = AssertUnwindSafe(self.clone().route(request)).catch_unwind().instrument(span.clone()).await;
         let _entered = span.enter();
         let mut response = match answer {
             Ok(response) => response,
@@ -134,6 +150,7 @@ impl Service {
                 dialects::in_its_words(dialect, ApiError::internal().into_response(), &id)
             }
         };
+        dialects::tell_origins(&self.app, &asked, response.headers_mut());
         response.headers_mut().insert(request_id::HEADER, id);
         response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let (status, duration_ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
@@ -153,6 +170,9 @@ impl Service {
             && let Some(asked) = Asked::by_host(domain, &request)
         {
             return ports::answer_host(self.app, asked, request).await;
+        }
+        if let Some(answer) = dialects::preflight(&self.app, &request) {
+            return answer;
         }
         dialects::without_slash(&mut request);
         match self.router.oneshot(request).await {

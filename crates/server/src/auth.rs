@@ -94,10 +94,10 @@ pub(crate) fn admit(app: &Arc<App>, access: Access, request: &Request) -> ApiRes
         // Only what runs on this machine can ask, but a browser on this machine asks for any web page.
         Auth::None => {
             refuse_web_pages(request)?;
-            (access != Access::Public).then(|| everything(app))
+            (!matches!(access, Access::Public | Access::Link)).then(|| everything(app))
         }
         Auth::Keys(configured) => match access {
-            Access::Public => None,
+            Access::Public | Access::Link => None,
             Access::AdminUnlessLocal if is_local(request) => None,
             _ => Some(match dialects::of(request.uri().path()) {
                 Some(dialect) => check_dialect_key(app, configured, dialect, request).and_then(|view| {
@@ -165,7 +165,7 @@ fn check_dialect_key(app: &Arc<App>, configured: &[KeyHash], dialect: &Dialect, 
     let shown = hash(&shown);
     let own = app.config.dialect_keys.get(dialect.name);
     if own.is_some_and(|own| bool::from(shown.0.ct_eq(&own.0))) {
-        return Ok(View::new(app, app.operator.of(&Tenant::default()), Scope::Run, None));
+        return Ok(View::new(app, app.operator.of(&dialect.tenant()), Scope::Run, None));
     }
     view_of(app, configured, &shown).ok_or_else(not_valid)
 }
@@ -201,8 +201,8 @@ pub(crate) fn needed(access: Access, method: &Method, headers: &HeaderMap) -> Sc
     match access {
         Access::Admin | Access::AdminUnlessLocal => Scope::Admin,
         // A connection that is taken over by another protocol can do more than look.
-        Access::Key | Access::Own | Access::Port | Access::Public if headers.contains_key(header::UPGRADE) => Scope::Run,
-        Access::Key | Access::Own | Access::Port | Access::Public => match *method {
+        Access::Key | Access::Own | Access::Port | Access::Link | Access::Public if headers.contains_key(header::UPGRADE) => Scope::Run,
+        Access::Key | Access::Own | Access::Port | Access::Link | Access::Public => match *method {
             Method::GET | Method::HEAD => Scope::Read,
             _ => Scope::Run,
         },

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use caisson_core::{Image, KeyHash};
 use caisson_image::ImageStore;
 
-use crate::{Auth, Public, templates::TemplateFolder};
+use crate::{Auth, Public, dialects::boxbox::BoxboxSettings, templates::TemplateFolder};
 
 /// What clients of other systems ask for when they ask for nothing.
 const ALIASES: [&str; 4] = ["python:3.10-slim", "boxed-python:3.9", "modbox/code-exec", "modbox/ubuntu"];
@@ -18,12 +18,15 @@ pub struct Config {
     pub auth: Auth,
     /// Under which addresses clients know it.
     pub public: Public,
-    /// Further keys, each for one dialect alone, by the dialect's name. They can do for the default tenant what a key of scope `run` can.
+    /// Further keys, each for one dialect alone, by the dialect's name. They can do for the dialect's tenant, which mostly is the default one,
+    /// what a key of scope `run` can.
     pub dialect_keys: BTreeMap<&'static str, KeyHash>,
     /// Opens the API of every sandbox of a dialect whose sandboxes have one.
     pub sandbox_key: Option<KeyHash>,
     /// Names of images that are others here: what is asked for by such a name gets the image.
     pub image_aliases: BTreeMap<String, Image>,
+    /// How executions of boxbox's clients are run.
+    pub boxbox: BoxboxSettings,
     /// Where images beside `host` are. Absent where there are none.
     pub images: Option<ImageStore>,
     /// Where the operator's templates are. Absent where there are none.
@@ -51,6 +54,7 @@ impl Config {
             dialect_keys: BTreeMap::new(),
             sandbox_key: None,
             image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
+            boxbox: BoxboxSettings::default(),
             images: None,
             templates: None,
             body_limit: 32 << 20,

@@ -110,7 +110,8 @@ impl From<Error> for ApiError {
             Error::Conflict { .. } => StatusCode::CONFLICT,
             Error::QuotaExceeded { .. } | Error::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::Unavailable { .. } | Error::Unrecorded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable { .. } | Error::Unrecorded { .. } | Error::BlobUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
             Error::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match status {
@@ -126,7 +127,7 @@ impl From<Error> for ApiError {
                 answer.details = Some(json!({"quota": quota.as_str(), "limit": limit, "used": used}));
                 answer.retry_after = exceeded.retry_after;
             }
-            Error::Unavailable { retry_after, .. } => answer.retry_after = Some(*retry_after),
+            Error::Unavailable { retry_after, .. } | Error::BlobUnavailable { retry_after, .. } => answer.retry_after = Some(*retry_after),
             _ => {}
         }
         answer
@@ -208,6 +209,8 @@ mod tests {
             (Error::TooLarge { message: "m".into() }, 413, "too_large"),
             (Error::Unrecorded { execution: "x".into() }, 503, "unrecorded"),
             (Error::Unavailable { message: "m".into(), retry_after: Duration::from_secs(3), cause: None }, 503, "unavailable"),
+            (Error::BlobUnavailable { message: "m".into(), retry_after: Duration::from_secs(3), cause: None }, 503, "blob_unavailable"),
+            (Error::PreconditionFailed { message: "m".into() }, 412, "precondition_failed"),
             (Error::internal("m", "secret cause"), 500, "internal"),
         ];
         for (error, status, code) in table {

@@ -35,8 +35,13 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
 
 /// The whole of a body, within the limits on size and time. One that trickles in is not for ever either.
 pub(crate) async fn whole(body: Body, app: &App) -> ApiResult<Bytes> {
+    whole_within(body, app, app.config.body_limit).await
+}
+
+/// The same with a limit of its own on the size.
+pub(crate) async fn whole_within(body: Body, app: &App, limit: usize) -> ApiResult<Bytes> {
     let within = app.config.body_stall * WHOLE_BODY;
-    tokio::time::timeout(within, read(body, app)).await.map_err(|_| {
+    tokio::time::timeout(within, read(body, app, limit)).await.map_err(|_| {
         let message = format!("the body was not complete within {} s", within.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     })?
@@ -59,8 +64,7 @@ pub(crate) fn check_type(headers: &HeaderMap) -> ApiResult<()> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }
 
-async fn read(mut body: Body, app: &App) -> ApiResult<Bytes> {
-    let limit = app.config.body_limit;
+async fn read(mut body: Body, app: &App, limit: usize) -> ApiResult<Bytes> {
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes; put large files with `PUT /v1/sandboxes/{{id}}/files`");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).with_details(json!({"limit_bytes": limit}))

@@ -92,6 +92,7 @@ impl Collector for EngineFigures {
         gauge(&mut encoder, "pool_warm", "Warm sandboxes that wait for somebody", pool.warm)?;
         gauge(&mut encoder, "pool_target", "Warm sandboxes that what was asked for lately needs", pool.target)?;
         counter(&mut encoder, "pool_hits", "Requests that got a warm sandbox", pool.hits)?;
+        counter(&mut encoder, "pool_ready", "Programs that a ready interpreter went on with", pool.ready)?;
         counter(&mut encoder, "pool_misses", "Requests that could have had a warm sandbox and found none that fits", pool.misses)?;
         counter(&mut encoder, "pool_made", "Warm sandboxes made", pool.made)?;
         counter(&mut encoder, "pool_failed", "Warm sandboxes that could not be made", pool.failed)?;

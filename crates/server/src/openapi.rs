@@ -42,6 +42,7 @@ use crate::{
         (name = "ports", description = "What listens inside a sandbox"),
         (name = "images", description = "What sandboxes are made of"),
         (name = "templates", description = "Named recipes for sandboxes"),
+        (name = "workspaces", description = "Files that outlive sandboxes"),
         (name = "events", description = "What happens to sandboxes and executions"),
         (name = "webhooks", description = "Addresses that are told what happens"),
         (name = "keys", description = "Keys, tenants and their quotas"),
@@ -87,7 +88,7 @@ pub(crate) fn complete(paths: &mut Paths, access: Access, repeatable: bool) {
             let none: [&str; 0] = [];
             let either = vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("api_key", none)];
             operation.security = match access {
-                Access::Public => None,
+                Access::Public | Access::Link => None,
                 Access::Key | Access::Own | Access::Admin => Some(either),
                 // Or a token in the address, which is no scheme of OpenAPI's.
                 Access::Port => Some(either),

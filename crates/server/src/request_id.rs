@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use caisson_core::Uuid;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,10 +17,11 @@ pub(crate) fn told(request: &Extensions) -> HeaderValue {
     request.get::<RequestId>().map_or(HeaderValue::from_static(""), |id| id.0.clone())
 }
 
-/// The client's own id when it is well formed, else a new one.
-pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
+/// The client's own id when it is well formed, else a new one: a UUID where that is what clients expect.
+pub(crate) fn of(headers: &HeaderMap, uuid: bool) -> HeaderValue {
     match headers.get(HEADER) {
         Some(value) if is_well_formed(value.as_bytes()) => value.clone(),
+        _ if uuid => HeaderValue::from_str(&Uuid::random().to_string()).expect("a UUID is a header value"),
         _ => generate(),
     }
 }
@@ -57,14 +59,14 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(given.as_bytes()) {
                 headers.insert(HEADER, value);
             }
-            assert_eq!(of(&headers).as_bytes() == given.as_bytes(), taken, "{given:?}");
+            assert_eq!(of(&headers, false).as_bytes() == given.as_bytes(), taken, "{given:?}");
         }
     }
 
     #[test]
     fn new_ids_are_well_formed_and_differ() {
-        let (a, b) = (of(&HeaderMap::new()), of(&HeaderMap::new()));
-        assert!(is_well_formed(a.as_bytes()));
+        let (a, b) = (of(&HeaderMap::new(), false), of(&HeaderMap::new(), true));
+        assert!(is_well_formed(a.as_bytes()) && b.to_str().unwrap().parse::<Uuid>().is_ok(), "{a:?} {b:?}");
         assert_ne!(a, b);
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Access {
     AdminUnlessLocal,
     /// Whoever the dialect of the path lets in by keys of its own.
     Own,
+    /// Whoever has the address, which is a token for what it leads to.
+    Link,
     /// Whoever has a key as for [`Access::Key`], or a token for the port that the request is about.
     Port,
 }
@@ -84,6 +86,12 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::executions::kill)),
         route(Access::Key, routes!(native::links::create)),
         route(Access::Port, native::ports::every_method()),
+        route(Access::Key, routes!(native::workspaces::list)),
+        route(Access::Key, routes!(native::workspaces::delete)),
+        route(Access::Key, routes!(native::workspaces::list_files)),
+        route(Access::Key, routes!(native::workspaces::files::read, native::workspaces::files::write, native::workspaces::files::delete)),
+        route(Access::Key, routes!(native::workspaces::links::create)),
+        route(Access::Link, routes!(native::workspaces::links::read)),
         // What everybody may use, an admin changes, and the store has room for all together; and a pull lets the server ask a host that the caller names.
         route(Access::Key, routes!(native::images::list)),
         route(Access::Key, routes!(native::images::inspect)),
@@ -185,11 +193,20 @@ mod tests {
                     .replace("{id}", "sbx0000000000000000000000000")
                     .replace("{context_id}", "ctx0000000000000000000000000")
                     .replace("{port}", "80")
-                    .replace("{*rest}", "x");
+                    .replace("{*rest}", "x")
+                    .replace("{*path}", "x");
                 for method in methods(item) {
                     for (name, value) in [("x-nothing", ""), ("x-api-key", "wrong"), ("authorization", "Bearer wrong")] {
                         let request = Request::builder().method(method).uri(&target).header(name, value).body(Body::empty()).unwrap();
                         let answer = bench.send(request).await;
+                        if access == Access::Link {
+                            assert_eq!(
+                                (answer.status, answer.code().as_str()),
+                                (401, "invalid_token"),
+                                "{method} {path} without its token"
+                            );
+                            continue;
+                        }
                         if access == Access::Public {
                             assert_eq!(answer.status, 200, "{method} {path}");
                             continue;
@@ -199,7 +216,11 @@ mod tests {
                         keyed += 1;
                     }
                     let with_key = bench.ask(method, &target, "").await;
-                    assert!(![401, 405].contains(&with_key.status), "{method} {path} with the key: {}", with_key.status);
+                    assert!(
+                        access == Access::Link || ![401, 405].contains(&with_key.status),
+                        "{method} {path} with the key: {}",
+                        with_key.status
+                    );
                     if access == Access::Public {
                         public.push(path.clone());
                     }

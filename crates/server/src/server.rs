@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,8 @@ use crate::{
     templates,
 };
 
+/// How long what is waited for longest may take when the server is asked to stop: executions whose clients were promised it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long answers may take that the end of all sandboxes has released.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause after a failure to accept, which mostly means that descriptors are short.
@@ -117,6 +119,8 @@ impl Server {
         until_stopped.spawn(templates::keep_warm(Arc::clone(&app)));
         stop.await;
         tracing::info!("Stopping: no new connections are accepted");
+        let patience = Instant::now() + PATIENCE;
+        app.stopping.cancel();
         until_stopped.shutdown().await;
         // Nobody accepts any more, so this is the last one who holds it.
         let drained = async {
@@ -127,12 +131,16 @@ impl Server {
         if timeout(app.config.drain, drained).await.is_err() {
             tracing::info!("Ending requests that still run after {} s", app.config.drain.as_secs());
         }
+        app.last_to_end.close();
+        if timeout_at(patience, app.last_to_end.wait()).await.is_err() {
+            tracing::info!("Ending {} executions that still run after {} s", app.last_to_end.len(), PATIENCE.as_secs());
+        }
         // What ends from here on is told after the next start.
         app.webhooks.stop();
         app.operator.shutdown().await;
         connections.tasks.close();
         app.tasks.close();
-        let rest = async { tokio::join!(connections.tasks.wait(), app.tasks.wait()) };
+        let rest = async { tokio::join!(connections.tasks.wait(), app.tasks.wait(), app.last_to_end.wait()) };
         if timeout(LAST_WORDS, rest).await.is_err() {
             tracing::warn!("{} connections were cut", connections.tasks.len());
         }

@@ -1,5 +1,7 @@
-//! Records behind [`caisson_core::Store`]. SQLite is the embedded default; each implementation is a folder of its own.
+//! Records behind [`caisson_core::Store`], and files of workspaces behind [`caisson_core::Blobs`]. SQLite and a directory are the embedded
+//! defaults; each implementation is a folder of its own.
 
+mod blobs;
 mod doomed;
 mod location;
 mod postgres;
@@ -8,6 +10,7 @@ mod sqlite;
 
 use caisson_core::StoreError;
 
+pub use blobs::{InvalidS3, LocalBlobs, S3Blobs, S3Config, S3Secret};
 pub use location::{BadUrl, Location};
 pub use postgres::{OpenError, Postgres};
 pub use sqlite::Sqlite;

@@ -595,6 +595,16 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     unsafe { Ok(OwnedFd::from_raw_fd(raw(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as RawFd)) }
 }
 
+/// The processor time that a process has used so far, all its threads together (`clock_getcpuclockid(3)`).
+pub fn cpu_time(pid: i32) -> io::Result<Duration> {
+    /// `CPUCLOCK_SCHED` of a process, include/linux/posix-timers.h.
+    const SCHED: i32 = 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`.
+    raw(unsafe { libc::syscall(libc::SYS_clock_gettime, !pid << 3 | SCHED, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
 /// How many bytes wait in a pipe (`FIONREAD`).
 pub fn waiting_bytes(pipe: BorrowedFd<'_>) -> usize {
     let mut count: c_int = 0;

@@ -4,8 +4,8 @@
 //! +--------+----------------+-----------------+
 //! | kind 1 | length 4, BE   | payload         |
 //! +--------+----------------+-----------------+
-//! server → agent:  Start (Stdin* StdinEof?) with Signal and Resize anywhere after Start
-//! agent → server:  Started (Stdout | Stderr | Channel)* Exit with InputTaken and InputClosed anywhere between      or      Refused
+//! server → agent:  Start (Stdin* StdinEof?) with Signal and Resize anywhere after Start, Go behind Held where the start says `hold`
+//! agent → server:  Held? Started (Stdout | Stderr | Channel)* Exit with InputTaken and InputClosed anywhere between      or      Refused
 //! ```
 //!
 //! No more than [`STDIN_WINDOW`] bytes of standard input are under way at a time: sent by the server and not yet called taken by the
@@ -20,7 +20,7 @@ pub const MAX_DATA: usize = 1 << 20;
 /// Standard input that the agent has room for until the program reads it. The agent calls bytes taken that have left it, when a quarter of
 /// this has come together.
 pub const STDIN_WINDOW: usize = 256 << 10;
-/// The largest payload of any frame; only [`Kind::Start`] may be this long.
+/// The largest payload of any frame; only [`Kind::Start`] and [`Kind::Go`] may be this long.
 pub const MAX_START: usize = 64 << 20;
 /// The largest payload of an [`Kind::Exit`] frame.
 pub const MAX_EXIT: usize = 8 << 20;
@@ -40,6 +40,8 @@ pub enum Kind {
     Signal = 4,
     /// A terminal's new size ([`crate::WindowSize::to_bytes`]).
     Resize = 5,
+    /// JSON [`crate::Go`].
+    Go = 6,
     /// JSON [`crate::Started`].
     Started = 16,
     Stdout = 17,
@@ -62,6 +64,8 @@ pub enum Kind {
     Broken = 35,
     /// What the program wrote to its channel ([`crate::ExecStart::channel`]). An empty one says that nothing more will come.
     Channel = 23,
+    /// The program waits for [`Kind::Go`].
+    Held = 24,
 }
 
 impl Kind {
@@ -72,6 +76,7 @@ impl Kind {
             3 => Self::StdinEof,
             4 => Self::Signal,
             5 => Self::Resize,
+            6 => Self::Go,
             16 => Self::Started,
             17 => Self::Stdout,
             18 => Self::Stderr,
@@ -84,17 +89,18 @@ impl Kind {
             34 => Self::Taken,
             35 => Self::Broken,
             23 => Self::Channel,
+            24 => Self::Held,
             _ => return None,
         })
     }
 
     fn max_payload(self) -> usize {
         match self {
-            Self::Start => MAX_START,
+            Self::Start | Self::Go => MAX_START,
             Self::Stdin | Self::Stdout | Self::Stderr | Self::Channel => MAX_DATA,
             Self::Exit => MAX_EXIT,
             Self::Data => WINDOW,
-            Self::StdinEof | Self::InputClosed | Self::End | Self::Broken => 0,
+            Self::StdinEof | Self::InputClosed | Self::Held | Self::End | Self::Broken => 0,
             Self::Signal | Self::Resize | Self::InputTaken | Self::Taken => 4,
             Self::Started | Self::Refused => 64 << 10,
         }

@@ -26,16 +26,19 @@
 //! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
 //!
 //! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
+//! A program that is held ([`Hold`]) is started before it is known what for.
 //! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
 
 mod archive;
 pub mod frame;
+mod hold;
 pub mod path;
 mod search;
 pub mod tunnel;
 mod watch;
 
 pub use archive::{Copied, LeftOut, Unpacked};
+pub use hold::{FIXED_FILE, GATE_FILE, Gate, Go, HOLD_DIR, Hold, HoldVariable, MAX_FACTS, TAKEN_FILE};
 pub use search::{Grep, GrepLimit, GrepLine, GrepMatch, Grepped};
 pub use watch::{MAX_WATCH_LINE, Watch, WatchEvent};
 
@@ -188,6 +191,22 @@ pub struct ExecStart {
     pub code: Option<CodeFile>,
     /// A directory whose new and changed files are to be named in the [`ExecExit`].
     pub report_changes: Option<String>,
+    /// Further ones.
+    #[serde(default)]
+    pub also_report: Vec<Reported>,
+    /// The program is not to go on to its code before it is told to ([`frame::Kind::Go`]). Such a start has code without text, which is
+    /// written as `{stem}.{extension}` and under no other name, and nothing else of what can come late. When that cannot be, or the program
+    /// ends, writes something or has not said what it needs, it is killed and the answer is a refusal.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+}
+
+/// A directory whose new and changed files are to be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    pub path: String,
+    /// Whether those in directories below it are.
+    pub deep: bool,
 }
 
 /// Stands in [`ExecStart::argv`] for the path of the code file.
@@ -256,7 +275,7 @@ pub struct ExecExit {
     /// User and system time of the program and the children it waited for.
     pub cpu_us: u64,
     pub peak_memory_bytes: u64,
-    /// New and changed regular files under `report_changes`, sorted by path.
+    /// New and changed regular files under `report_changes` and `also_report`, sorted by path, each once.
     #[serde(default)]
     pub changes: Vec<FileStat>,
     #[serde(default)]

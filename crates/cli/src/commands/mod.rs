@@ -29,3 +29,4 @@ pub(crate) mod tenant;
 pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod webhook;
+pub(crate) mod workspace;

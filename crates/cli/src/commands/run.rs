@@ -205,7 +205,7 @@ async fn one_shot(engine: &Engine, mut request: RunRequest, stdin_is_code: bool,
     if !stdin_is_code && let Some(input) = stdin::stream()? {
         request.exec.stdin = Stdin::Stream(input);
     }
-    let running = spinner("starting the sandbox", engine.run(request)).await?;
+    let running = spinner("starting the sandbox", Box::pin(engine.run(request))).await?;
     let result = if json {
         let result = RunResultBody::from(running.wait().await?);
         output::print_json(&result)?;

@@ -3,15 +3,18 @@
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use caisson_core::Blobs;
 use caisson_engine::{Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
-use caisson_server::{Auth, BindError, Server, templates::TemplateFolder};
+use caisson_server::{Auth, BindError, BoxboxSettings, Server, templates::TemplateFolder};
+use caisson_store::{LocalBlobs, S3Blobs};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    config::{Access, Config, Environment, Setting, Sources},
+    boxbox,
+    config::{Access, BlobStorage, Config, Environment, Setting, Sources},
     data_dir::{DataDir, Surroundings},
     database::Database,
     key::{self, Stored},
@@ -20,9 +23,9 @@ use crate::{
     status,
 };
 
-/// The phases of an orderly end have their own limits (5 s for requests, 10 s for sandboxes, 2 s for last words); whatever goes beyond
+/// The phases of an orderly end have their own limits (30 s for requests, 10 s for sandboxes, 2 s for last words); whatever goes beyond
 /// all of them is stuck in the kernel, and is left to the launcher.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 const AFTER_HELP: &str = "\
 Every option can also be set in a file (by its name with underscores) and in the environment (CAISSON_LISTEN, CAISSON_DATA_DIR, …). \
@@ -139,7 +142,7 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
     for alias in &config.aliases {
         tracing::info!("{alias} of the environment is used");
     }
-    for note in notes {
+    for note in config.boxbox.notes.iter().chain(notes) {
         tracing::info!("{note}");
     }
     if backend.left_behind() > 0 {
@@ -209,9 +212,14 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
     let engine =
         Engine::open_with_images(engine_config, Arc::new(backend), Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
+    let blobs = blobs(&config.blobs).await?;
+    tracing::info!("Workspaces are in {}", blobs.place());
+    engine.use_blobs(blobs).await?;
     let mut server_config =
         caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
+    server_config.dialect_keys.extend(config.boxbox.key.iter().map(|key| ("boxbox", caisson_server::hash(key.reveal().as_bytes()))));
+    server_config.boxbox = BoxboxSettings { image: boxbox::image(config, &images).await, ..config.boxbox.settings.clone() };
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
     server_config.images = Some(images);
     server_config.templates = Some(templates(data_dir).await?);
@@ -248,6 +256,17 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
         }
         () = tokio::time::sleep(STOP_WITHIN) => Err(anyhow!("the server did not stop within {} s; the kernel holds some of it", STOP_WITHIN.as_secs())),
     }
+}
+
+/// Where files of workspaces are.
+async fn blobs(storage: &BlobStorage) -> Result<Arc<dyn Blobs>> {
+    Ok(match storage {
+        BlobStorage::Directory(directory) => {
+            let opened = LocalBlobs::open(directory).await;
+            Arc::new(opened.with_context(|| format!("cannot keep files of workspaces in {}", directory.display()))?)
+        }
+        BlobStorage::S3(config) => Arc::new(S3Blobs::open(config.clone()).await?),
+    })
 }
 
 /// The operator's templates. Those that cannot be used are told in the log, now and whenever they change.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ffi::OsStr, io, os::unix::fs::MetadataExt, path::Path};
 
 use super::{
+    boxbox,
     settings::{self, Found, Setting},
     sources::Sources,
 };
@@ -29,7 +30,7 @@ impl Layers {
         if let Some((path, must_be_there)) = &sources.file {
             layers.add_file(path, *must_be_there, problems);
         }
-        for (name, value) in &sources.environment.0 {
+        for (name, value) in sources.environment.0.iter().filter(|(name, value)| !boxbox::is_absent(name, value, &sources.environment)) {
             layers.add_variable(name, value, problems);
         }
         for (key, flag, value) in &sources.flags {
@@ -93,11 +94,12 @@ impl Layers {
             (Found::Elsewhere, _) => {}
             (Found::Setting(_), None) => problems.push(format!("{shown} is not UTF-8; write it anew")),
             (Found::Setting(key), Some(text)) => {
+                let text = boxbox::in_our_words(&shown, text);
                 // Of another name that means the same.
-                if let Some(other) = self.0.get(&key).filter(|given| given.is_variable && given.text != text) {
+                if let Some(other) = self.0.get(&key).filter(|given| given.is_variable && given.text != *text) {
                     problems.push(format!("{} and {shown} mean the same and disagree; leave out one of them", other.place));
                 }
-                self.0.insert(key, Given { text: text.to_owned(), place: shown, is_variable: true });
+                self.0.insert(key, Given { text: text.into_owned(), place: shown, is_variable: true });
             }
         }
     }

@@ -4,6 +4,8 @@
 //! defaults < caisson.toml < environment < flags  ──▶ [`Layers`]: one text per key ──▶ [`Config`]: typed values
 //! ```
 
+mod blobs;
+mod boxbox;
 mod images;
 mod layers;
 mod settings;
@@ -15,6 +17,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use caisson_core::Image;
 
 pub(crate) use self::{
+    blobs::BlobStorage,
+    boxbox::Boxbox,
     images::Here,
     settings::Setting,
     sources::{Environment, Sources},
@@ -37,7 +41,7 @@ pub(crate) enum Access {
 }
 
 /// A server's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// Every address gets a listener of its own.
     pub(crate) listen: Vec<SocketAddr>,
@@ -71,10 +75,14 @@ pub(crate) struct Config {
     pub(crate) boxed_key: Option<key::Key>,
     /// Opens the API of every sandbox of Modbox's clients.
     pub(crate) sandbox_key: Option<key::Key>,
+    /// For clients of boxbox.
+    pub(crate) boxbox: Boxbox,
     /// Names of images that are others here, over the default ones.
     pub(crate) image_aliases: BTreeMap<String, Image>,
     /// Where images come from, and what they may hold.
     pub(crate) images: caisson_image::Options,
+    /// Where files of workspaces are.
+    pub(crate) blobs: BlobStorage,
     /// Names of other systems in the environment that had a say.
     pub(crate) aliases: Vec<&'static str>,
 }
@@ -123,9 +131,16 @@ impl Config {
             Public { url: reader.get(Setting::PublicUrl, values::public), domain: reader.get(Setting::PublicDomain, values::public) };
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
+        let boxbox = boxbox::read(&mut reader, &sources.environment);
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
-        let aliases = settings::ALIASES.iter().filter(|(name, key)| layers.get(*key).is_some_and(|given| given.place == *name));
+        let blobs = blobs::read(&mut reader, data_dir.as_deref());
+        let of_use = |name: &str| !name.starts_with("AWS_") || matches!(blobs, Some(BlobStorage::S3(_)));
+        let aliases = settings::ALIASES
+            .iter()
+            .filter(|(name, key)| of_use(name) && layers.get(*key).is_some_and(|given| given.place == *name))
+            .map(|(name, _)| *name)
+            .collect();
 
         let everywhere: Vec<String> = listen.iter().filter(|a| !a.ip().to_canonical().is_loopback()).map(ToString::to_string).collect();
         let key_is_named = layers.has(Setting::ApiKey);
@@ -139,6 +154,9 @@ impl Config {
         }
         if access == Access::Everybody && layers.has(Setting::BoxedApiKey) {
             problems.push("CAISSON_AUTH is `none`, yet there is a key in BOXED_API_KEY; leave out one of them".to_owned());
+        }
+        if access == Access::Everybody && layers.has(Setting::BoxboxApiKey) {
+            problems.push("CAISSON_AUTH is `none`, yet there is a key for boxbox's clients (API_KEY or CAISSON_BOXBOX_API_KEY); leave out one of them".to_owned());
         }
         if !everywhere.is_empty() && access == Access::Everybody {
             problems.push(format!("CAISSON_AUTH is `none`, which is for this machine alone, yet CAISSON_LISTEN has {}; set CAISSON_API_KEY instead, or listen on 127.0.0.1", everywhere.join(", ")));
@@ -156,9 +174,10 @@ impl Config {
                 "CAISSON_INLINE_OUTPUT is {inline_output} bytes, more than the {output_log} of CAISSON_OUTPUT_LOG; make it smaller"
             ));
         }
-        match data_dir {
-            Some(data_dir) if problems.is_empty() => Ok(Self {
-                listen,
+        let for_everybody = access != Access::Everybody && (key_is_named || boxbox.key.is_some());
+        match (data_dir, blobs) {
+            (Some(data_dir), Some(blobs)) if problems.is_empty() => Ok(Self {
+                listen: boxbox::with_port(listen, boxbox.port, for_everybody),
                 data_dir,
                 access,
                 log,
@@ -175,9 +194,11 @@ impl Config {
                 public,
                 boxed_key,
                 sandbox_key,
+                boxbox,
                 image_aliases,
                 images,
-                aliases: aliases.map(|(name, _)| *name).collect(),
+                blobs,
+                aliases,
             }),
             _ => Err(Problems(problems)),
         }

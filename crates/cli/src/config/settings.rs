@@ -1,5 +1,7 @@
 //! The names of the configuration: every key there is, and those that a later version will have.
 
+use super::boxbox;
+
 /// What can be configured. The name in `caisson.toml` is that of [`Setting::name`]; in the environment it is upper-case behind `CAISSON_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Setting {
@@ -22,6 +24,9 @@ pub(crate) enum Setting {
     PublicDomain,
     BoxedApiKey,
     SandboxApiKey,
+    BoxboxApiKey,
+    BoxboxImage,
+    BoxboxDockerfile,
     ImageAliases,
     InsecureRegistries,
     PrivateRegistries,
@@ -29,23 +34,44 @@ pub(crate) enum Setting {
     RegistryLogins,
     MaxImageSize,
     MaxImageEntries,
+    BlobUrl,
+    S3Endpoint,
+    S3Region,
+    S3AccessKeyId,
+    S3SecretAccessKey,
+    S3SessionToken,
 }
 
 /// In front of every name in the environment.
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names that are reserved for what this version cannot do yet.
-const NOT_YET: [&str; 2] = ["blob_url", "redis_url"];
+const NOT_YET: [&str; 1] = ["redis_url"];
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 3] =
-    [("BOXED_API_KEY", Setting::BoxedApiKey), ("SANDBOX_API_KEY", Setting::SandboxApiKey), ("DATABASE_URL", Setting::DatabaseUrl)];
+pub(super) const ALIASES: [(&str, Setting); 15] = [
+    ("DATABASE_URL", Setting::DatabaseUrl),
+    ("BOXED_API_KEY", Setting::BoxedApiKey),
+    ("SANDBOX_API_KEY", Setting::SandboxApiKey),
+    ("API_KEY", Setting::BoxboxApiKey),
+    ("DAYTONA_IMAGE", Setting::BoxboxImage),
+    ("S3_BUCKET", Setting::BlobUrl),
+    ("S3_ENDPOINT", Setting::S3Endpoint),
+    ("S3_REGION", Setting::S3Region),
+    ("S3_ACCESS_KEY_ID", Setting::S3AccessKeyId),
+    ("S3_SECRET_ACCESS_KEY", Setting::S3SecretAccessKey),
+    ("AWS_ENDPOINT_URL", Setting::S3Endpoint),
+    ("AWS_REGION", Setting::S3Region),
+    ("AWS_ACCESS_KEY_ID", Setting::S3AccessKeyId),
+    ("AWS_SECRET_ACCESS_KEY", Setting::S3SecretAccessKey),
+    ("AWS_SESSION_TOKEN", Setting::S3SessionToken),
+];
 
 /// Names in the environment that mean something to other commands.
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 35] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -65,6 +91,9 @@ impl Setting {
         Self::PublicDomain,
         Self::BoxedApiKey,
         Self::SandboxApiKey,
+        Self::BoxboxApiKey,
+        Self::BoxboxImage,
+        Self::BoxboxDockerfile,
         Self::ImageAliases,
         Self::InsecureRegistries,
         Self::PrivateRegistries,
@@ -72,6 +101,12 @@ impl Setting {
         Self::RegistryLogins,
         Self::MaxImageSize,
         Self::MaxImageEntries,
+        Self::BlobUrl,
+        Self::S3Endpoint,
+        Self::S3Region,
+        Self::S3AccessKeyId,
+        Self::S3SecretAccessKey,
+        Self::S3SessionToken,
     ];
 
     /// Those that say where images are and where they come from.
@@ -107,6 +142,9 @@ impl Setting {
             Self::PublicDomain => "public_domain",
             Self::BoxedApiKey => "boxed_api_key",
             Self::SandboxApiKey => "sandbox_api_key",
+            Self::BoxboxApiKey => "boxbox_api_key",
+            Self::BoxboxImage => "boxbox_image",
+            Self::BoxboxDockerfile => "boxbox_dockerfile",
             Self::ImageAliases => "image_aliases",
             Self::InsecureRegistries => "insecure_registries",
             Self::PrivateRegistries => "private_registries",
@@ -114,12 +152,19 @@ impl Setting {
             Self::RegistryLogins => "registry_logins",
             Self::MaxImageSize => "max_image_size",
             Self::MaxImageEntries => "max_image_entries",
+            Self::BlobUrl => "blob_url",
+            Self::S3Endpoint => "s3_endpoint",
+            Self::S3Region => "s3_region",
+            Self::S3AccessKeyId => "s3_access_key_id",
+            Self::S3SecretAccessKey => "s3_secret_access_key",
+            Self::S3SessionToken => "s3_session_token",
         }
     }
 
     /// Whether it is shown to nobody.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::ApiKey | Self::BoxedApiKey | Self::SandboxApiKey | Self::DatabaseUrl)
+        use Setting::{ApiKey, BoxboxApiKey, BoxedApiKey, DatabaseUrl, S3SecretAccessKey, S3SessionToken, SandboxApiKey};
+        matches!(self, ApiKey | BoxboxApiKey | BoxedApiKey | DatabaseUrl | S3SecretAccessKey | S3SessionToken | SandboxApiKey)
     }
 }
 
@@ -139,7 +184,7 @@ pub(super) fn in_file(name: &str) -> Found {
 
 /// The key of this name in the environment.
 pub(super) fn in_environment(variable_name: &str) -> Found {
-    if OF_OTHER_COMMANDS.contains(&variable_name) {
+    if OF_OTHER_COMMANDS.contains(&variable_name) || boxbox::NAMES.contains(&variable_name) {
         return Found::Elsewhere;
     }
     if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == variable_name) {

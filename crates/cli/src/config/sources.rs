@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::settings::{ALIASES, PREFIX, Setting, variable};
+use super::{
+    boxbox,
+    settings::{ALIASES, PREFIX, Setting, variable},
+};
 
 /// The file that is read when no other is named.
 const DEFAULT_FILE: &str = "caisson.toml";
@@ -17,7 +20,7 @@ pub(crate) struct Environment(pub(crate) Vec<(OsString, OsString)>);
 impl Environment {
     /// That of this process.
     pub(crate) fn now() -> Self {
-        let is_alias = |name: &OsString| ALIASES.iter().any(|(alias, _)| name == alias);
+        let is_alias = |name: &OsString| ALIASES.iter().map(|(alias, _)| alias).chain(&boxbox::NAMES).any(|known| name == known);
         Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || is_alias(name)).collect())
     }
 

@@ -85,11 +85,9 @@ fn all_problems_are_told_together() {
 
 #[test]
 fn what_is_not_built_yet_is_not_ignored() {
-    for name in ["BLOB_URL", "REDIS_URL"] {
-        refused(&[(&format!("CAISSON_{name}"), "x")], &[name, "not supported by this version yet"]);
-        let problems = given(&format!("{} = 'x'", name.to_lowercase()), &[], &[]).problems();
-        assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
-    }
+    refused(&[("CAISSON_REDIS_URL", "x")], &["REDIS_URL", "not supported by this version yet"]);
+    let problems = given("redis_url = 'x'", &[], &[]).problems();
+    assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
     given("", &[("CAISSON_POOL", "off"), ("CAISSON_SERVER", "http://elsewhere")], &[]).read().unwrap();
     refused(&[("CAISSON_listen", "127.0.0.1:1")], &["CAISSON_listen is not known"]);
 }
@@ -214,4 +212,107 @@ fn images_may_have_other_names() {
     refused(&[("CAISSON_IMAGE_ALIASES", "python:3.12=no thing")], &["CAISSON_IMAGE_ALIASES", "`host`"]);
     refused(&[("CAISSON_IMAGE_ALIASES", "=host")], &["without a name"]);
     refused(&[("CAISSON_IMAGE_ALIASES", "a=host,a=host")], &["twice"]);
+}
+
+#[test]
+fn files_of_workspaces_are_in_a_directory_or_a_bucket() {
+    let directory = |path: &str| BlobStorage::Directory(PathBuf::from(path));
+    let read = |variables: &[(&str, &str)]| given("", variables, &[]).read().unwrap();
+    assert_eq!(read(&[]).blobs, directory("/var/lib/caisson/blobs"));
+    assert_eq!(read(&[("CAISSON_DATA_DIR", "/d")]).blobs, directory("/d/blobs"));
+    assert_eq!(read(&[("CAISSON_BLOB_URL", "file:///srv/files")]).blobs, directory("/srv/files"));
+    let config = read(&[
+        ("CAISSON_BLOB_URL", "s3://bucket/a/b"),
+        ("CAISSON_S3_ENDPOINT", "http://127.0.0.1:9000"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden"),
+        ("CAISSON_S3_REGION", "eu-1"),
+    ]);
+    let BlobStorage::S3(s3) = &config.blobs else { panic!("{:?}", config.blobs) };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_deref()), ("bucket", "a/b", Some("eu-1")));
+    assert_eq!(config.aliases, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
+    assert!(!format!("{config:?}").contains("hidden"));
+    let keys = [("CAISSON_S3_ACCESS_KEY_ID", "id"), ("CAISSON_S3_SECRET_ACCESS_KEY", "hidden")];
+    refused(&[("CAISSON_BLOB_URL", "s3://bucket")], &["CAISSON_S3_ACCESS_KEY_ID"]);
+    refused(&[("CAISSON_BLOB_URL", "gs://bucket")], &["CAISSON_BLOB_URL", "s3://BUCKET/PREFIX"]);
+    refused(&[("CAISSON_S3_ENDPOINT", "http://x")], &["CAISSON_S3_ENDPOINT", "CAISSON_BLOB_URL"]);
+    refused(&[keys[0], keys[1], ("CAISSON_BLOB_URL", "s3://b"), ("CAISSON_S3_ENDPOINT", "x:9000")], &["https://"]);
+    let two = [keys[0], keys[1], ("AWS_SECRET_ACCESS_KEY", "other"), ("CAISSON_BLOB_URL", "s3://b")];
+    let problems = given("", &two, &[]).problems();
+    assert!(problems[0].contains("CAISSON_S3_SECRET_ACCESS_KEY") && problems[0].contains("disagree"), "{problems:?}");
+    assert!(read(&[("AWS_ACCESS_KEY_ID", "of something else"), ("AWS_REGION", "")]).aliases.is_empty());
+}
+
+#[test]
+fn names_of_boxbox_are_read_as_it_reads_them() {
+    let read = |variables: &[(&str, &str)]| given("", variables, &[]).read().unwrap();
+    let config = read(&[
+        ("API_KEY", "k"),
+        ("API_PORT", "9000"),
+        ("EXECUTION_TIMEOUT", "90s"),
+        ("QUEUE_MAX_CONCURRENT", "0"),
+        ("QUEUE_WAIT_TIMEOUT", ""),
+        ("SANDBOX_MEMORY", "4"),
+        ("MAX_FILE_SIZE_MB", "7"),
+        ("POOL_MIN_WARM", "5"),
+    ]);
+    let boxbox = &config.boxbox;
+    assert_eq!(boxbox.key.as_ref().map(|key| key.reveal()), Some("k"));
+    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "0.0.0.0:9000".parse().unwrap()]);
+    let settings = &boxbox.settings;
+    assert_eq!((settings.timeout, settings.wait, settings.slots), (Duration::from_secs(90), Duration::from_secs(30), 10));
+    assert_eq!((settings.limits.memory_bytes, settings.max_file_bytes), (4 << 30, 7 << 20));
+    assert_eq!((settings.storage, settings.limits.disk_bytes), (caisson_core::Storage::Memory, (4_u64 << 30) / 100 * 75));
+    for line in [
+        "EXECUTION_TIMEOUT of the environment is used",
+        "QUEUE_MAX_CONCURRENT is `0`, which is no number from 1 to 10000; the default is used",
+        "POOL_MIN_WARM is not used: as many sandboxes are kept ready as were asked for lately",
+    ] {
+        assert!(boxbox.notes.iter().any(|note| note == line), "{line}: {:#?}", boxbox.notes);
+    }
+    assert!(!boxbox.notes.iter().any(|note| note.contains("QUEUE_WAIT_TIMEOUT")), "empty is absent: {:#?}", boxbox.notes);
+    assert_eq!(config.aliases, ["API_KEY"]);
+    // Its own disk takes a word.
+    let disk = read(&[("SANDBOX_DISK", "2")]).boxbox.settings;
+    assert_eq!((disk.storage, disk.limits.disk_bytes), (caisson_core::Storage::Disk, 2 << 30));
+    // Empty ones are absent, and without a key a port is for this machine.
+    let config = read(&[("API_KEY", ""), ("DAYTONA_IMAGE", ""), ("API_PORT", "9000")]);
+    assert!(config.boxbox.key.is_none() && config.boxbox.image.is_none() && config.aliases.is_empty());
+    assert_eq!(config.listen[1], "127.0.0.1:9000".parse().unwrap());
+}
+
+#[test]
+fn an_image_is_built_for_installations_of_boxbox_alone() {
+    for (variables, meant) in [
+        (&[][..], false),
+        (&[("API_KEY", "k")], false),
+        (&[("DAYTONA_API_KEY", "k")], false),
+        (&[("API_KEY", "k"), ("DAYTONA_API_KEY", "k")], true),
+        (&[("CAISSON_BOXBOX_API_KEY", "k")], true),
+        (&[("CAISSON_BOXBOX_DOCKERFILE", "/d/Dockerfile")], true),
+    ] {
+        assert_eq!(given("", variables, &[]).read().unwrap().boxbox.is_meant, meant, "{variables:?}");
+    }
+    refused(&[("API_KEY", "a"), ("CAISSON_BOXBOX_API_KEY", "b")], &["API_KEY", "CAISSON_BOXBOX_API_KEY", "disagree"]);
+    refused(&[("API_KEY", "two words")], &["API_KEY", "characters"]);
+    refused(&[("API_KEY", "a"), ("CAISSON_AUTH", "none")], &["CAISSON_AUTH", "API_KEY"]);
+}
+
+#[test]
+fn buckets_of_boxbox_are_taken_where_something_is_its_own() {
+    let theirs = [
+        ("S3_BUCKET", "bucket"),
+        ("S3_ENDPOINT", "http://127.0.0.1:9000"),
+        ("S3_ACCESS_KEY_ID", "id"),
+        ("S3_SECRET_ACCESS_KEY", "hidden"),
+        ("S3_REGION", ""),
+    ];
+    let config = given("", &[&theirs[..], &[("API_KEY", "k")]].concat(), &[]).read().unwrap();
+    let BlobStorage::S3(s3) = &config.blobs else { panic!("{:?}", config.blobs) };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_deref()), ("bucket", "", None));
+    assert!(config.aliases.contains(&"S3_BUCKET") && !format!("{config:?}").contains("hidden"), "{:?}", config.aliases);
+    let config = given("", &theirs, &[]).read().unwrap();
+    assert_eq!((config.blobs, config.aliases.len()), (BlobStorage::Directory(PathBuf::from("/var/lib/caisson/blobs")), 0));
+    let both = [&theirs[..], &[("API_KEY", "k"), ("CAISSON_BLOB_URL", "s3://other")]].concat();
+    refused(&both, &["S3_BUCKET", "CAISSON_BLOB_URL", "disagree"]);
 }

@@ -11,7 +11,10 @@ use std::{
 use caisson_core::Image;
 use caisson_store::{BadUrl, Location};
 
-use super::{layers::Layers, settings::Setting};
+use super::{
+    layers::Layers,
+    settings::{ALIASES, Setting},
+};
 use crate::{
     args::{duration, size},
     key, logging, printable,
@@ -28,6 +31,20 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a Layers, problems: &'a mut Vec<String>) -> Self {
         Self { layers, problems }
+    }
+
+    /// Whether a key is set, and by a name of another system's.
+    pub(super) fn is_alias(&self, key: Setting) -> bool {
+        self.layers.get(key).is_some_and(|given| ALIASES.iter().any(|(alias, _)| given.place == *alias))
+    }
+
+    /// Where a key is given, if it is.
+    pub(super) fn place(&self, key: Setting) -> Option<&'a str> {
+        self.layers.get(key).map(|given| given.place.as_str())
+    }
+
+    pub(super) fn problem(&mut self, what: String) {
+        self.problems.push(what);
     }
 
     /// The value of a key. `None` when nobody gives one, and when it is wrong, which is noted.

@@ -65,9 +65,23 @@ impl AgentClient {
 impl ExecStream {
     /// The next frame. Cancel-safe: what has arrived stays in the decoder.
     pub(crate) async fn next(&mut self) -> Result<ExecFrame, AgentError> {
+        read(self.frame().await?)
+    }
+
+    /// What comes first of a program that is to be held: that it waits, or why it does not.
+    pub(crate) async fn held(&mut self) -> Result<Result<(), Refusal>, AgentError> {
+        let frame = self.frame().await?;
+        match frame.kind {
+            Kind::Held => Ok(Ok(())),
+            Kind::Refused => Ok(Err(json(&frame.payload)?)),
+            other => Err(AgentError::Nonsense(format!("a frame of kind {other:?} of a program that is to be held"))),
+        }
+    }
+
+    async fn frame(&mut self) -> Result<Frame, AgentError> {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(|error| AgentError::Nonsense(error.to_string()))? {
-                return read(frame);
+                return Ok(frame);
             }
             match self.answer.frame().await {
                 Some(Ok(frame)) => {
@@ -84,6 +98,11 @@ impl ExecStream {
 
     /// The program has ended by itself: nothing is left to kill.
     pub(crate) fn finish(mut self) {
+        self.say_all_is_said();
+    }
+
+    /// No more frames will be sent.
+    pub(crate) fn say_all_is_said(&mut self) {
         if let Some(finish) = self.finish.take() {
             // The request's body may have been dropped already, with the connection.
             finish.send(()).ok();

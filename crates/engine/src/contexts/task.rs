@@ -126,6 +126,8 @@ impl Task {
             max_output_bytes: None,
             code: None,
             report_changes: None,
+            also_report: Vec::new(),
+            hold: None,
         };
         let between = &mut self.between;
         let wrote = |stream, data: &_| between.wrote(stream, data);

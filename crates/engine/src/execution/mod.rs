@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::clients::Attachment;
 pub(crate) use self::{
     input::{Gate, Input},
-    prepare::prepare,
-    task::{CodeEnd, CodeRun, Ended, Started, start},
+    prepare::{prepare, words},
+    task::{CodeEnd, CodeRun, Ended, Started, start, start_ready},
 };
 use crate::{
     activity::Activity,

@@ -1,7 +1,7 @@
 //! From what a client asks for to what the agent is told.
 
 use bytes::Bytes;
-use caisson_core::{Error, Image, Result};
+use caisson_core::{Error, Image, Recipe, Result};
 use caisson_wire::{
     self as wire, CODE_FILE, CodeFile, ExecStart, LOGIN_SHELL, Refusal, RefusalCode,
     frame::{Frame, Kind},
@@ -78,17 +78,19 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
         }
         Program::Code { language, text, args } => {
             let (mut argv, extension, wanted) = match languages::find(&language)? {
-                Found::Known(language) if let Some(words) = living.recipe.interpreters.get(language.name) => {
-                    let wanted = Wanted::OfTemplate { language: language.name, program: words[0].clone() };
-                    (with_file(words), language.extension.to_owned(), wanted)
-                }
                 Found::Known(language) => {
-                    let runner = runner(living, agent, language).await?;
-                    if !language.must_be_looked_for() {
-                        alternatives.extend(language.runners.iter().skip(1).map(|other| other.program.to_owned()));
-                    }
-                    let argv = [runner.program].iter().chain(runner.arguments).map(|word| (*word).to_owned()).collect();
-                    (argv, language.extension.to_owned(), Wanted::Language(language))
+                    let wanted = match living.recipe.interpreters.get(language.name) {
+                        Some(words) => Wanted::OfTemplate { language: language.name, program: words[0].clone() },
+                        None => Wanted::Language(language),
+                    };
+                    let argv = match words(&living.recipe, language) {
+                        Some((argv, others)) => {
+                            alternatives = others;
+                            argv
+                        }
+                        None => called(runner(living, agent, language).await?),
+                    };
+                    (argv, language.extension.to_owned(), wanted)
                 }
                 Found::Interpreter(name) => {
                     let extension = if name.bytes().all(|c| c.is_ascii_alphanumeric()) { name.clone() } else { "txt".to_owned() };
@@ -123,9 +125,24 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
         max_output_bytes: request.max_output_bytes,
         code,
         report_changes: request.report_changes,
+        also_report: request.also_report.into_iter().map(|(path, deep)| wire::Reported { path, deep }).collect(),
+        hold: None,
     };
     let (stdin, timeout, wait_for_readers) = (stdin.unwrap_or_default(), request.timeout, request.wait_for_readers);
     Ok(Prepared { start, first, inline_stdin, stdin, timeout, wait_for_readers, wanted })
+}
+
+/// How code in a language is run, and by which other programs where the first is not there; `None` where the image decides.
+pub(crate) fn words(recipe: &Recipe, language: &Language) -> Option<(Vec<String>, Vec<String>)> {
+    if let Some(words) = recipe.interpreters.get(language.name) {
+        return Some((with_file(words), Vec::new()));
+    }
+    let others = || language.runners.iter().skip(1).map(|other| other.program.to_owned()).collect();
+    (!language.must_be_looked_for()).then(|| (called(language.runners[0]), others()))
+}
+
+fn called(runner: Runner) -> Vec<String> {
+    [runner.program].iter().chain(runner.arguments).map(|word| (*word).to_owned()).collect()
 }
 
 /// The words of a template with the code's file behind them, unless they say where it stands.
@@ -134,12 +151,8 @@ fn with_file(words: &[String]) -> Vec<String> {
     words.iter().cloned().chain(file).collect()
 }
 
-/// The first runner that the image has, where it matters which; otherwise the agent looks while it starts.
+/// The first runner that the image has, where it matters which.
 async fn runner(living: &Living, agent: &AgentClient, language: &'static Language) -> Result<Runner> {
-    let first = language.runners[0];
-    if !language.must_be_looked_for() {
-        return Ok(first);
-    }
     let names = language.runners.iter().map(|runner| runner.program.to_owned()).collect();
     let found = match agent.which(names).await {
         Ok(found) => found,

@@ -29,11 +29,12 @@ use super::{
     prepare::Prepared,
 };
 use crate::{
-    agent_client::{AgentClient, AgentError, ExecFrame, ExecStream},
+    agent_client::{AgentClient, AgentError, ExecFrame, ExecStream, FrameSender},
     core::{Core, now, store_error},
     endings::{self, Ending},
     figures,
     output_log::{Lead, OutputLog},
+    ready::Ready,
     request::{ExecutionResult, Stdin},
     sandbox::{End, Hits, LAUNCH_WITHIN, Living, not_recorded},
 };
@@ -74,6 +75,8 @@ pub(crate) struct Ended {
     /// Changed files, when they were asked for.
     pub(crate) changes: Vec<FileStat>,
     pub(crate) changes_truncated: bool,
+    /// Whether the agent said which files changed.
+    pub(crate) changes_known: bool,
 }
 
 /// Hands the program to the agent and returns once it runs, or why it does not.
@@ -85,24 +88,7 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         let frame = stream.next().await?;
         Ok((frames, stream, frame))
     };
-    let within = match living.state() {
-        // The agent itself is still being launched.
-        State::Creating => LAUNCH_WITHIN,
-        _ => prepared.timeout.map_or(START_WITHIN.1, |timeout| timeout.clamp(START_WITHIN.0, START_WITHIN.1)),
-    };
-    let answering = pin!(tokio::time::timeout(within, starting));
-    let (answer, before) = if living.has_been_out_of_memory() {
-        // It may be so still, and then a program is killed sooner than it is counted what was before.
-        let before = hits_before(core, living).await;
-        (answering.await, Some(before))
-    } else {
-        match future::select(pin!(hits_before(core, living)), answering).await {
-            Either::Left((before, answering)) => (answering.await, Some(before)),
-            // A backend that does not say holds nobody up.
-            Either::Right((answer, _)) => (answer, None),
-        }
-    };
-    let answer = answer.unwrap_or(Err(AgentError::Silent(within)));
+    let (answer, before) = answer(core, living, prepared.timeout, starting).await;
     let (frames, stream, found) = match answer {
         Ok((frames, stream, ExecFrame::Started(started))) => (frames, stream, started.program),
         Ok((_, stream, ExecFrame::Refused(refusal))) => {
@@ -121,43 +107,81 @@ pub(crate) async fn start(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentC
         }
         Err(error) => return Err(living.failed(error).await),
     };
-    let id = ExecutionId::random();
-    let execution =
-        Execution { id, sandbox: living.id, tenant: living.tenant.clone(), argv: prepared.shown(&found), started_at: now(), outcome: None };
-    let lead = match (prepared.wait_for_readers, core.config.output_lead_bytes) {
-        (true, _) => Lead::Attended(READERS_MAY_BE_BEHIND),
-        (false, Some(bytes)) => Lead::Bounded(bytes),
-        (false, None) => Lead::Free,
+    Ok(Started::new(core, living, prepared, Going { frames, stream, found, before, requested }))
+}
+
+/// The same with interpreters that were started before: the one that can take the program gets it, and the others have ended before it
+/// runs. Where none can, the program is started like every other.
+pub(crate) async fn start_ready(
+    core: &Arc<Core>,
+    living: &Arc<Living>,
+    agent: &AgentClient,
+    prepared: Prepared,
+    ready: Option<Ready>,
+) -> Result<Started> {
+    let held = match ready {
+        Some(ready) => ready.take(&prepared.start, &living.work_dir).await,
+        None => None,
     };
-    let gate = match (prepared.start.terminal, &prepared.stdin) {
-        (Some(_), _) => Gate::Terminal,
-        (None, Stdin::Clients) => Gate::Clients,
-        (None, _) => Gate::Request,
+    let Some(held) = held else { return start(core, living, agent, prepared).await };
+    let requested = Instant::now();
+    let (answer, before) = answer(core, living, prepared.timeout, held.go(&prepared.start)).await;
+    match answer {
+        Ok((frames, stream, ExecFrame::Started(started))) => {
+            if let Some(pool) = &core.pool {
+                pool.counts.ready.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Started::new(core, living, prepared, Going { frames, stream, found: started.program, before, requested }))
+        }
+        Ok((_, stream, ExecFrame::Refused(refusal))) => {
+            stream.finish();
+            let why = figures::tamed(&refusal.message, 300);
+            tracing::debug!(sandbox.id = %living.id, why, "A ready interpreter cannot run this code; another is started");
+            start(core, living, agent, prepared).await
+        }
+        // Its end is known to the agent, which starts others if it is there itself.
+        Err(AgentError::Lost(_)) => start(core, living, agent, prepared).await,
+        Ok(_) => Err(living.failed(AgentError::Nonsense("an execution that did not begin with its start".to_owned())).await),
+        Err(error) => Err(living.failed(error).await),
+    }
+}
+
+/// What the agent answers to a start, within its time, and how often the sandbox had met its limits before; `None` when that was not
+/// known before the program ran.
+async fn answer<T>(
+    core: &Core,
+    living: &Living,
+    timeout: Option<Duration>,
+    starting: impl Future<Output = Result<T, AgentError>>,
+) -> (Result<T, AgentError>, Option<Hits>) {
+    let within = match living.state() {
+        // The agent itself is still being launched.
+        State::Creating => LAUNCH_WITHIN,
+        _ => timeout.map_or(START_WITHIN.1, |timeout| timeout.clamp(START_WITHIN.0, START_WITHIN.1)),
     };
-    let handle = Arc::new(RunningExecution {
-        log: OutputLog::new(&core.logs, id, lead),
-        started: execution,
-        input: Input::new(id, frames.clone(), gate, prepared.inline_stdin),
-        frames,
-        is_terminal: gate == Gate::Terminal,
-        activity: Arc::clone(&living.activity),
-        signals_sent: AtomicU64::new(0),
-        killed: CancellationToken::new(),
-    });
-    core.registry.add_execution(Arc::clone(&handle));
-    let facts =
-        Facts { timeout: prepared.timeout, max_output_bytes: prepared.start.max_output_bytes, limits: living.limits, signals_sent: 0 };
-    Ok(Started {
-        core: Arc::clone(core),
-        living: Arc::clone(living),
-        handle,
-        stream: Some(stream),
-        stdin: prepared.stdin,
-        facts,
-        before,
-        requested,
-        began: Instant::now(),
-    })
+    let answering = pin!(tokio::time::timeout(within, starting));
+    let (answer, before) = if living.has_been_out_of_memory() {
+        // It may be so still, and then a program is killed sooner than it is counted what was before.
+        let before = hits_before(core, living).await;
+        (answering.await, Some(before))
+    } else {
+        match future::select(pin!(hits_before(core, living)), answering).await {
+            Either::Left((before, answering)) => (answering.await, Some(before)),
+            // A backend that does not say holds nobody up.
+            Either::Right((answer, _)) => (answer, None),
+        }
+    };
+    (answer.unwrap_or(Err(AgentError::Silent(within))), before)
+}
+
+/// A program that the agent has just started.
+struct Going {
+    frames: FrameSender,
+    stream: ExecStream,
+    /// The program that was found.
+    found: String,
+    before: Option<Hits>,
+    requested: Instant,
 }
 
 /// How often the sandbox has met its limits before a program that is just being started.
@@ -180,6 +204,56 @@ impl Drop for Started {
 }
 
 impl Started {
+    pub(crate) fn id(&self) -> ExecutionId {
+        self.handle.started.id
+    }
+
+    fn new(core: &Arc<Core>, living: &Arc<Living>, prepared: Prepared, going: Going) -> Self {
+        let id = ExecutionId::random();
+        let execution = Execution {
+            id,
+            sandbox: living.id,
+            tenant: living.tenant.clone(),
+            argv: prepared.shown(&going.found),
+            started_at: now(),
+            outcome: None,
+        };
+        let lead = match (prepared.wait_for_readers, core.config.output_lead_bytes) {
+            (true, _) => Lead::Attended(READERS_MAY_BE_BEHIND),
+            (false, Some(bytes)) => Lead::Bounded(bytes),
+            (false, None) => Lead::Free,
+        };
+        let gate = match (prepared.start.terminal, &prepared.stdin) {
+            (Some(_), _) => Gate::Terminal,
+            (None, Stdin::Clients) => Gate::Clients,
+            (None, _) => Gate::Request,
+        };
+        let handle = Arc::new(RunningExecution {
+            log: OutputLog::new(&core.logs, id, lead),
+            started: execution,
+            input: Input::new(id, going.frames.clone(), gate, prepared.inline_stdin),
+            frames: going.frames,
+            is_terminal: gate == Gate::Terminal,
+            activity: Arc::clone(&living.activity),
+            signals_sent: AtomicU64::new(0),
+            killed: CancellationToken::new(),
+        });
+        core.registry.add_execution(Arc::clone(&handle));
+        let facts =
+            Facts { timeout: prepared.timeout, max_output_bytes: prepared.start.max_output_bytes, limits: living.limits, signals_sent: 0 };
+        Self {
+            core: Arc::clone(core),
+            living: Arc::clone(living),
+            handle,
+            stream: Some(going.stream),
+            stdin: prepared.stdin,
+            facts,
+            before: going.before,
+            requested: going.requested,
+            began: Instant::now(),
+        }
+    }
+
     /// Whether it runs on a terminal, which somebody has to be attached to for its sandbox to be in use.
     pub(crate) fn is_terminal(&self) -> bool {
         self.handle.is_terminal
@@ -364,6 +438,7 @@ impl Started {
             peak_memory_bytes: exit.peak_memory_bytes.min(i64::MAX.unsigned_abs()),
             changes,
             changes_truncated: exit.changes_truncated,
+            changes_known: true,
         }
     }
 
@@ -376,6 +451,7 @@ impl Started {
             peak_memory_bytes: 0,
             changes: Vec::new(),
             changes_truncated: false,
+            changes_known: false,
         }
     }
 

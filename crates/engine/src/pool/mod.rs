@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{Digest, Image, SandboxSpec, Tenant, Warmth};
+use caisson_core::{Digest, Image, Recipe, SandboxSpec, Tenant, Warmth};
 use tokio::{sync::Notify, time::Instant};
 
 use self::{demand::Demand, shape::Shape, warm::NotSuited};
@@ -54,6 +54,7 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) hits: AtomicU64,
+    pub(crate) ready: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) made: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -233,16 +234,17 @@ impl Pool {
         }
     }
 
-    /// What is kept whether anybody asks or not: the recipes of templates, their images looked up, with whose they are.
-    pub(crate) fn pin(&self, wanted: Vec<(Tenant, SandboxSpec)>) {
+    /// What is kept whether anybody asks or not: the recipes of the operator's templates, their images looked up among this tenant's, and the
+    /// names of all that there are.
+    fn pin(&self, tenant: &Tenant, wanted: Vec<SandboxSpec>, names: &[String]) {
         let now = Instant::now();
         let mut kinds = self.kinds();
         kinds.iter_mut().for_each(|kind| kind.is_pinned = false);
-        for (tenant, spec) in wanted {
+        for spec in wanted {
             let Some(warmth) = shape::warmth(&spec) else { continue };
             let (shape, warmth) = (Shape::of(&spec), warmth.into_owned());
             let index = kinds.iter().position(|kind| kind.shape == shape).unwrap_or_else(|| {
-                kinds.push(Kind::new(shape, &tenant, &spec, warmth.clone(), now));
+                kinds.push(Kind::new(shape, tenant, &spec, warmth.clone(), now));
                 kinds.len() - 1
             });
             let kind = &mut kinds[index];
@@ -250,13 +252,13 @@ impl Pool {
             // Until somebody asks for one with other limits, those of the template are the ones to launch with.
             (kind.warmth, kind.spec) = (warmth, shape::before(&spec));
         }
-        for index in 0..kinds.len() {
-            // A template that says something else by now makes the old kind nobody's.
-            let (shape, is_pinned) = (&kinds[index].shape, kinds[index].is_pinned);
-            let outdated = !is_pinned
-                && shape.template().is_some()
-                && kinds.iter().any(|other| other.is_pinned && other.shape.is_kin(shape) && !other.spec.recipe.eq(&kinds[index].spec.recipe));
-            kinds[index].is_outdated |= outdated;
+        // A template that says something else by now, or is gone, makes the old kind nobody's.
+        let pinned: Vec<(Shape, Recipe)> =
+            kinds.iter().filter(|kind| kind.is_pinned).map(|kind| (kind.shape.clone(), kind.spec.recipe.clone())).collect();
+        for kind in kinds.iter_mut().filter(|kind| !kind.is_pinned && kind.shape.is_of_operator()) {
+            let is_there = kind.shape.template().is_some_and(|name| names.iter().any(|there| there == name));
+            let is_other = pinned.iter().any(|(shape, recipe)| shape.is_kin(&kind.shape) && *recipe != kind.spec.recipe);
+            kind.is_outdated |= !is_there || is_other;
         }
         drop(kinds);
         self.work.notify_one();
@@ -296,9 +298,9 @@ impl Pool {
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let PoolFigures { warm, target } = self.sum(|_| true);
-        let Counts { hits, misses, made, failed, dropped } = &self.counts;
-        let (hits, misses, made, failed, dropped) = (load(hits), load(misses), load(made), load(failed), load(dropped));
-        PoolSnapshot { warm, target, hits, misses, made, failed, dropped }
+        let Counts { hits, ready, misses, made, failed, dropped } = &self.counts;
+        let (hits, ready, misses) = (load(hits), load(ready), load(misses));
+        PoolSnapshot { warm, target, hits, ready, misses, made: load(made), failed: load(failed), dropped: load(dropped) }
     }
 
     fn sum(&self, is_of: impl Fn(&Kind) -> bool) -> PoolFigures {
@@ -322,14 +324,15 @@ impl Engine {
     pub async fn keep_warm(&self, wanted: Vec<SandboxSpec>) {
         let Some(pool) = &self.core.pool else { return };
         let tenant = Tenant::default();
+        let names: Vec<String> = wanted.iter().filter_map(|spec| spec.recipe.template.clone()).collect();
         let mut here = Vec::with_capacity(wanted.len());
         for mut spec in wanted {
             match images::resolve(&self.core, &tenant, &mut spec).await {
-                Ok(_) => here.push((tenant.clone(), spec)),
+                Ok(_) => here.push(spec),
                 Err(error) => tracing::debug!(%error, "A template's sandboxes cannot be kept warm"),
             }
         }
-        pool.pin(here);
+        pool.pin(&tenant, here, &names);
     }
 
     /// Whether anything is kept warm at all.

@@ -28,6 +28,11 @@ impl Shape {
         self.0.recipe.template.as_deref()
     }
 
+    /// Whether its template is the operator's.
+    pub(crate) fn is_of_operator(&self) -> bool {
+        self.0.recipe.template.is_some() && self.0.recipe.warm.as_ref().is_some_and(|warm| warm.owner.is_none())
+    }
+
     /// The image that it is made of.
     pub(crate) fn image(&self) -> &Image {
         &self.0.image

@@ -11,6 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     agent_client::{self, AgentClient, AgentError},
     core::Core,
+    ready::{self, Ready},
     sandbox::{self, LAUNCH_WITHIN},
     setup,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Warm {
     /// Hears how the stream to the agent ended.
     pub(crate) ended: oneshot::Receiver<String>,
     pub(crate) born: Instant,
+    /// Interpreters that wait for code in it.
+    pub(crate) ready: Option<Ready>,
     place: Place,
 }
 
@@ -105,17 +108,20 @@ impl Warm {
                 return Err(death.map_or(NotMade::Agent(error), NotMade::Launch));
             }
             match setup::run(&spec.recipe, &agent).await {
-                Ok(()) => Ok((agent, ended)),
+                Ok(()) => {
+                    let ready = ready::warm_up(&agent, &spec).await;
+                    Ok((agent, ended, ready))
+                }
                 Err(setup::Failed::Agent(error)) => Err(error.into()),
                 Err(setup::Failed::Command(message)) => Err(NotMade::Setup(message)),
             }
         };
-        let (agent, ended) = tokio::select! {
+        let (agent, ended, ready) = tokio::select! {
             made = made => made?,
             // What has come of it goes with its place.
             () = core.closing.cancelled() => return Err(NotMade::Closing),
         };
-        Ok(Self { id, spec, agent, ended, born: Instant::now(), place })
+        Ok(Self { id, spec, agent, ended, born: Instant::now(), ready, place })
     }
 
     /// Whether it is still there, as far as is known without asking.

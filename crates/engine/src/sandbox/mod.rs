@@ -11,7 +11,7 @@ pub(crate) use self::{
 use std::{
     panic::AssertUnwindSafe,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,6 +33,7 @@ use crate::{
     figures, pool,
     pool::Warm,
     quotas::Share,
+    ready::Ready,
     registry::unknown_sandbox,
     request::SandboxUpdate,
     room::{self, Room},
@@ -102,6 +103,8 @@ pub(crate) struct Living {
     pub(crate) limits: Limits,
     /// Whether its agent has answered and its set-up was done before it was anybody's.
     pub(crate) was_warm: bool,
+    /// Interpreters that waited in it for that.
+    ready: Mutex<Option<Ready>>,
     pub(crate) activity: Arc<Activity>,
     /// Its executions: their records are complete before its own is closed.
     pub(crate) executions: TaskTracker,
@@ -162,6 +165,7 @@ impl Living {
             recipe: sandbox.spec.recipe.clone(),
             limits: sandbox.spec.limits,
             was_warm: warm.is_some(),
+            ready: Mutex::new(warm.as_mut().and_then(|warm| warm.ready.take())),
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
             contexts: Contexts::default(),
@@ -201,6 +205,11 @@ impl Living {
             }
         });
         living
+    }
+
+    /// The interpreters that wait in it, to whoever runs code there first or ends them.
+    pub(crate) fn take_ready(&self) -> Option<Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whoever waits for what it is there for is about to be answered.

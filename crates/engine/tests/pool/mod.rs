@@ -141,8 +141,7 @@ async fn dead_and_outdated_ones_are_replaced() {
     assert_eq!(stdout(&result(&world, sandbox.id, shell("echo alive")).await), "alive\n");
 
     let mut changed = spec.clone();
-    changed.recipe.setup =
-        vec![SetupStep { command: SetupCommand::Shell("echo new > setup".to_owned()), within: Duration::from_secs(10) }];
+    changed.recipe.setup = vec![SetupStep { command: SetupCommand::Shell("echo new > setup".to_owned()), within: Duration::from_secs(10) }];
     until(&world, "one waits again", |pool| pool.warm == 1).await;
     let old = world.backend.ids();
     world.engine.keep_warm(vec![changed]).await;

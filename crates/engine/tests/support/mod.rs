@@ -1,13 +1,15 @@
 //! An engine over the real agent and the real store. The backend gives each agent a pid namespace and nothing else: what is proven here
 //! is the engine, and the walls have suites of their own.
 
+mod agent;
+
 use std::{
     collections::{BTreeMap, HashMap},
     os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,6 +21,8 @@ use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, 
 use caisson_store::Sqlite;
 use caisson_wire::AgentConfig;
 use tokio::{io::AsyncWriteExt, net::UnixStream};
+
+use self::agent::agent_binary;
 
 /// Everything of one test; what it made goes with it.
 pub(crate) struct World {
@@ -66,7 +70,7 @@ impl World {
     }
 
     pub(crate) fn one_shot(&self, exec: ExecRequest) -> RunRequest {
-        RunRequest { spec: self.spec(), metadata: BTreeMap::new(), files: Vec::new(), exec, max_file_bytes: 1 << 20 }
+        RunRequest { spec: self.spec(), metadata: BTreeMap::new(), files: Vec::new(), workspace: None, exec, max_file_bytes: 1 << 20 }
     }
 }
 
@@ -201,23 +205,4 @@ fn kill(unshare: &mut Child) {
         Command::new("kill").args(["-KILL", agent]).stderr(Stdio::null()).status().unwrap();
     }
     unshare.kill().ok();
-}
-
-/// The agent, built once for all tests.
-fn agent_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "-p", "caisson-agent"])
-            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-            .output()
-            .unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        // Beside the directory that this test lies in.
-        let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("caisson-agent");
-        if binary.exists() {
-            return binary;
-        }
-        std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("release/caisson-agent")
-    })
 }

@@ -4,6 +4,7 @@
 //! What they share with the native API is the route table, the door ([`crate::auth`]) and the engine. What is their own is how keys are
 //! shown, and in which words a request is refused.
 
+pub(crate) mod boxbox;
 mod boxed;
 mod few;
 mod images;
@@ -18,13 +19,14 @@ mod utf8;
 use std::sync::Arc;
 
 use axum::{extract::Request, response::Response};
+use caisson_core::Tenant;
 use futures::future::BoxFuture;
-use http::{HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
 use utoipa::openapi::OpenApi;
 
 use crate::{
     app::App,
-    auth::{self, hosts},
+    auth::{self, Auth, hosts},
     caller::View,
     error::{ApiError, ApiResult},
     ports::PublicDomain,
@@ -32,7 +34,7 @@ use crate::{
     routes::{Access, Route},
 };
 
-const ALL: &[&Dialect] = &[&boxed::DIALECT, &modbox::DIALECT];
+const ALL: &[&Dialect] = &[&boxbox::DIALECT, &boxed::DIALECT, &modbox::DIALECT];
 
 /// Lets in, or says why not.
 type Admit = for<'a> fn(&'a Arc<App>, &'a Parts) -> BoxFuture<'a, ApiResult<View>>;
@@ -44,6 +46,16 @@ pub(crate) struct Dialect {
     pub(crate) name: &'static str,
     /// These paths and all below them are the dialect's.
     prefixes: &'static [&'static str],
+    /// Whose its own key is, where that is not the default tenant.
+    tenant: Option<&'static str>,
+    /// Paths of all APIs that are the dialect's as well.
+    shared: &'static [&'static str],
+    /// What pages of other origins may ask of the dialect's paths, where they may.
+    cors: Option<Cors>,
+    /// Whether everybody is told that there is no such path or method, without a key.
+    tells_everybody: bool,
+    /// Whether a request that has no name is given a UUID for one.
+    uuids: bool,
     /// What names below the public domain begin with that lead to paths of the dialect, and what those begin with in its place.
     hosts: Option<(&'static str, &'static str)>,
     /// Whether a slash at the end of a path changes nothing.
@@ -68,13 +80,68 @@ impl Dialect {
         refuse: fn(&ApiError, &HeaderValue) -> Response,
     ) -> Self {
         let admit: Admit = |_, _| Box::pin(std::future::ready(Err(auth::not_valid())));
-        Self { name, prefixes, hosts: None, any_slash: false, routes: Vec::new, key, admit, refuse, describe: |_| {} }
+        Self {
+            name,
+            prefixes,
+            tenant: None,
+            shared: &[],
+            cors: None,
+            tells_everybody: false,
+            uuids: false,
+            hosts: None,
+            any_slash: false,
+            routes: Vec::new,
+            key,
+            admit,
+            refuse,
+            describe: |_| {},
+        }
+    }
+
+    /// Whose its own key is.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant.and_then(|name| name.parse().ok()).unwrap_or_default()
     }
 
     /// How long the prefix is that a path has.
     fn holds(&self, path: &str) -> Option<usize> {
         let holds = |prefix: &&&str| path.strip_prefix(**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         self.prefixes.iter().filter(holds).map(|prefix| prefix.len()).max()
+    }
+}
+
+/// What browsers are told that pages of other origins may do.
+#[derive(Debug)]
+struct Cors {
+    methods: &'static str,
+    headers: &'static str,
+}
+
+impl Cors {
+    /// That of a path. There is none without keys: any page could run code then.
+    fn of(app: &App, path: &str) -> Option<&'static Self> {
+        if matches!(app.config.auth, Auth::None) {
+            return None;
+        }
+        whose(path)?.cors.as_ref()
+    }
+
+    fn tell(&self, headers: &mut HeaderMap) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(self.methods));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(self.headers));
+    }
+}
+
+/// The answer to a browser that asks beforehand, where pages of other origins may ask.
+pub(crate) fn preflight(app: &App, request: &Request) -> Option<Response> {
+    (request.method() == Method::OPTIONS).then(|| Cors::of(app, request.uri().path()))?.map(|_| Response::default())
+}
+
+/// What every answer of a path says, whatever became of it.
+pub(crate) fn tell_origins(app: &App, path: &str, headers: &mut HeaderMap) {
+    if let Some(cors) = Cors::of(app, path) {
+        cors.tell(headers);
     }
 }
 
@@ -86,6 +153,16 @@ pub(crate) fn routes() -> Vec<Route> {
 /// Whose path it is, where it is no native one.
 pub(crate) fn of(path: &str) -> Option<&'static Dialect> {
     ALL.iter().filter_map(|dialect| Some((dialect.holds(path)?, *dialect))).max_by_key(|(length, _)| *length).map(|(_, dialect)| dialect)
+}
+
+/// The same, also where the path is of all APIs and a dialect has more to say there.
+fn whose(path: &str) -> Option<&'static Dialect> {
+    of(path).or_else(|| ALL.iter().copied().find(|dialect| dialect.shared.contains(&path)))
+}
+
+/// Whether requests for a path are named by UUIDs.
+pub(crate) fn names_by_uuid(path: &str) -> bool {
+    whose(path).is_some_and(|dialect| dialect.uuids)
 }
 
 /// Who asks a route of a dialect's that has its own keys.
@@ -139,12 +216,13 @@ pub(crate) fn in_its_words(dialect: Option<&Dialect>, mut answer: Response, id: 
     told
 }
 
-/// The answer where a dialect has no such path or method. Who asks is looked at first, as with every other path of it.
+/// The answer where a dialect has no such path or method. Who asks is mostly looked at first, as with every other path of it.
 pub(crate) fn nothing_there(app: &Arc<App>, request: &Request, status: StatusCode) -> Option<Response> {
     let dialect = of(request.uri().path())?;
+    let not_routed = ApiError::new(status, "not_routed", status.canonical_reason().unwrap_or_default());
     let error = match auth::admit(app, Access::Key, request) {
-        Ok(_) => ApiError::new(status, "not_routed", status.canonical_reason().unwrap_or_default()),
-        Err(refusal) => refusal,
+        Err(refusal) if !dialect.tells_everybody => refusal,
+        _ => not_routed,
     };
     Some((dialect.refuse)(&error, &request_id::told(request.extensions())))
 }
@@ -166,7 +244,11 @@ mod tests {
         for path in ["/sandboxes", "/sandboxes/x/y", "/sandbox/monitoring/x", "/sandbox-images", "/modbox/x", "/api-tokens"] {
             assert_eq!(of(path).map(|dialect| dialect.name), Some("modbox"), "{path}");
         }
+        for path in ["/execute", "/execute/x", "/executions", "/executions/8f8b1c1e-7a52-4c6e-9d53-0c7a5a2f4e10"] {
+            assert_eq!(of(path).map(|dialect| dialect.name), Some("boxbox"), "{path}");
+        }
         for path in [
+            "/executed",
             "/sandbox",
             "/sandbox-image",
             "/modboxes",

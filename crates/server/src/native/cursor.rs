@@ -19,3 +19,11 @@ pub(crate) fn given(params: &mut Params) -> ApiResult<Option<Vec<u8>>> {
         _ => Err(ApiError::bad_request("invalid_parameter", "parameter `cursor` is not one that this list has given out")),
     }
 }
+
+/// The same where it is text.
+pub(crate) fn given_text(params: &mut Params) -> ApiResult<Option<String>> {
+    let Some(bytes) = given(params)? else { return Ok(None) };
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| ApiError::bad_request("invalid_parameter", "parameter `cursor` is not one that this list has given out"))
+}

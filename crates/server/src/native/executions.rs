@@ -23,7 +23,7 @@ use crate::{
     json::Json,
     native::{
         output as told,
-        types::{ExecutionBody, PageBody, ResizeBody, SignalBody, StdinBody, TerminalBody},
+        types::{ExecutionBody, PageBody, ResizeBody, SignalBody, StdinBody, TerminalBody, WorkspaceReportBody},
     },
     openapi::Octets,
     params::Params,
@@ -59,7 +59,9 @@ pub(crate) async fn list(Caller(app): Caller, Id(sandbox): Id<SandboxId>, mut pa
     params(("id" = String, Path)), responses((status = 200, description = "The record", body = ExecutionBody)))]
 pub(crate) async fn get(Caller(app): Caller, Id(id): Id<ExecutionId>, params: Params) -> ApiResult<Reply<ExecutionBody>> {
     params.finish()?;
-    Ok(Reply(ExecutionBody::from(&app.engine.execution(id).await?)))
+    let execution = app.engine.execution(id).await?;
+    let workspace = app.engine.workspace_report(id).await?;
+    Ok(Reply(ExecutionBody { workspace: workspace.as_ref().map(WorkspaceReportBody::from), ..ExecutionBody::from(&execution) }))
 }
 
 /// The output of an execution, byte for byte.

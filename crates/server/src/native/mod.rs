@@ -25,3 +25,4 @@ pub(crate) mod tenants;
 pub mod types;
 pub(crate) mod watch;
 pub(crate) mod webhooks;
+pub(crate) mod workspaces;

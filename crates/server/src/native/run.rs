@@ -29,10 +29,12 @@ use crate::{
 ))]
 pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(mut body): Json<RunBody>) -> ApiResult<Response> {
     let policy = body.pull.take();
-    let request = match templates::named(&app, body.template.take()).await? {
+    let workspace = body.workspace.take().map(|workspace| workspace.into_use(app.engine.tenant())).transpose()?;
+    let mut request = match templates::named(&app, body.template.take()).await? {
         Some(template) => template.run(body)?,
         None => body.into_request()?,
     };
+    request.workspace = workspace;
     images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     if !sse::wanted(&headers) {

@@ -1,8 +1,8 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{
-    ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage, Stream,
-    Tenant, TimeLimits, UserSpec, WebhookId,
+    BlobKey, ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage,
+    Stream, Tenant, TimeLimits, UserSpec, WebhookId,
 };
 use caisson_engine::{
     Driver, GrepRequest, WindowSize,
@@ -25,8 +25,8 @@ use crate::native::{
     files::{MAX_DEPTH, MAX_ENTRIES},
     sandboxes::MAX_PAGE,
     types::{
-        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, MOST_WARM, Mode,
-        Number as Figure, Policy, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
+        DEFAULT_FILE_BYTES, DEFAULT_LINK, DEFAULT_TIMEOUT, LONGEST_LINK, MAX_FILE_BYTES, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES, MOST_WARM,
+        Mode, Number as Figure, Policy, SHORTEST_LINK, SHORTEST_TIME, SignalName, TerminalBody,
     },
 };
 use crate::{dialects, templates::TemplateName};
@@ -43,6 +43,10 @@ fn begins_plainly(more: &str) -> String {
 const NO_NUL: &str = "^[^\\u0000]*$";
 /// A path from the root, that does not lead up.
 const ABSOLUTE: &str = "^(?!.*/\\.\\.(/|$))/[^\\u0000]*$";
+/// Parts with slashes between them, none empty, `.` or `..`, without control characters.
+const KEY: &str = "^(?!(.*/)?\\.{0,2}(/|$))[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// The same without parts.
+const WORKSPACE: &str = "^(?!\\.{1,2}$)[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 /// `chmod`'s octal digits for 0 to 0777.
 const MODE: &str = "^(0o)?0*[0-7]{1,3}$";
 /// Addresses of receivers.
@@ -108,8 +112,10 @@ fn figures(document: &mut OpenApi) {
         within(property(document, schema, "rows"), low.into(), high.into(), default.1);
     }
     within(property(document, "LinkRequest", "port"), 1u32.into(), u16::MAX.into(), Value::Null);
-    let field = property(document, "LinkRequest", "expires_in_s");
-    within(field, SHORTEST_LINK.into(), LONGEST_LINK.into(), json!(Figure::from(DEFAULT_LINK)));
+    for schema in ["LinkRequest", "WorkspaceLinkRequest"] {
+        let field = property(document, schema, "expires_in_s");
+        within(field, SHORTEST_LINK.into(), LONGEST_LINK.into(), json!(Figure::from(DEFAULT_LINK)));
+    }
     let field = property(document, "RunRequest", "max_file_bytes");
     within(field, 0u64.into(), MAX_FILE_BYTES.into(), DEFAULT_FILE_BYTES.into());
 }
@@ -240,6 +246,12 @@ fn parameters(document: &mut OpenApi) {
                 ("status", _) => one_of(item_of(parameter), &ExecutionStatus::ALL.map(ExecutionStatus::as_str)),
                 ("context_id", _) => figure_or_text(parameter).pattern = Some(ContextId::PATTERN.to_owned()),
                 ("id", _) => figure_or_text(parameter).pattern = Some(ExecutionId::PATTERN.to_owned()),
+                ("path", path) if path.starts_with("/v1/workspaces/") || path.starts_with("/v1/shared/") => {
+                    matching(figure_or_text(parameter), 1, BlobKey::MAX_BYTES, KEY);
+                }
+                ("name", path) if path.starts_with("/v1/workspaces/") || path.starts_with("/v1/shared/") => {
+                    matching(figure_or_text(parameter), 1, BlobKey::MAX_COMPONENT_BYTES, WORKSPACE);
+                }
                 ("path" | "from" | "to", _) => matching(figure_or_text(parameter), 1, PATH_BYTES, NO_NUL),
                 ("mode", _) => figure_or_text(parameter).pattern = Some(MODE.to_owned()),
                 ("depth", _) => within(figure_or_text(parameter), 1u32.into(), MAX_DEPTH.into(), Value::Null),

@@ -146,7 +146,7 @@ fn without_token(query: Option<&str>) -> (Option<String>, Option<String>) {
 }
 
 /// What tokens begin with that stand in paths.
-const SECRETS: [&str; 2] = ["/~ct_", "/mbx_"];
+const SECRETS: [&str; 3] = ["/~ct_", "/mbx_", "/wl_"];
 
 /// A path as it may stand in a log: whoever has a token has the port, or the API.
 pub(crate) fn hide_token(path: &str) -> String {

@@ -76,7 +76,7 @@ impl Links {
     }
 
     /// The API's own address.
-    fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         match &self.public.url {
             Some(url) => format!("{}://{}{}", self.scheme(), url.authority, url.path),
             None => format!("http://{}", reachable(self.listener)),

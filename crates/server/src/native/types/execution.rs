@@ -4,7 +4,7 @@ use caisson_core::{Error, Execution, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Whole, milliseconds, time};
+use super::{Whole, WorkspaceReportBody, milliseconds, time};
 
 /// An execution as recorded. Figures of its end are null while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -34,6 +34,9 @@ pub struct ExecutionBody {
     /// Bytes left out of the log between its head and its tail.
     pub stdout_dropped_bytes: Option<u64>,
     pub stderr_dropped_bytes: Option<u64>,
+    /// What became of the files of its workspace, as it is now, if it used one. Lists do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceReportBody>,
 }
 
 impl From<&Execution> for ExecutionBody {
@@ -55,6 +58,7 @@ impl From<&Execution> for ExecutionBody {
             stderr_bytes: outcome.map(|o| o.stderr.total_bytes),
             stdout_dropped_bytes: outcome.map(|o| o.stdout.dropped_bytes),
             stderr_dropped_bytes: outcome.map(|o| o.stderr.dropped_bytes),
+            workspace: None,
         }
     }
 }

@@ -37,13 +37,18 @@ impl LinkRequestBody {
 
     /// How long the link is to last.
     pub fn lasts(&self) -> Result<Duration> {
-        match self.expires_in_s {
-            None => Ok(DEFAULT),
-            Some(Number(seconds)) if (f64::from(SHORTEST)..=f64::from(LONGEST)).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-            Some(Number(seconds)) => {
-                let message = format!("field `expires_in_s` is {seconds} s, allowed is {SHORTEST} to {LONGEST} s");
-                Err(Error::invalid("limit_out_of_range", message))
-            }
+        lasts(self.expires_in_s)
+    }
+}
+
+/// How long a link of any kind is to last.
+pub(super) fn lasts(expires_in_s: Option<Number>) -> Result<Duration> {
+    match expires_in_s {
+        None => Ok(DEFAULT),
+        Some(Number(seconds)) if (f64::from(SHORTEST)..=f64::from(LONGEST)).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Some(Number(seconds)) => {
+            let message = format!("field `expires_in_s` is {seconds} s, allowed is {SHORTEST} to {LONGEST} s");
+            Err(Error::invalid("limit_out_of_range", message))
         }
     }
 }

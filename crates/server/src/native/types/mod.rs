@@ -23,6 +23,7 @@ mod template;
 mod tenant;
 mod watch;
 mod webhook;
+mod workspace;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
 pub use commit::{CommitBody, CommitConfigBody};
@@ -49,6 +50,10 @@ pub use template::{MOST_WARM, PoolBody, RecipeBody, SetupBody, SetupStepBody, Te
 pub use tenant::{CallerBody, HoldingsBody, QuotasBody, TenantBody, UpdateQuotasBody};
 pub use watch::FileEventBody;
 pub use webhook::{CreateWebhookBody, WebhookBody, WebhookFailureBody};
+pub use workspace::{
+    DeletedWorkspaceBody, NotSyncedBody, SyncedInBody, SyncedOutBody, WorkspaceBody, WorkspaceFileBody, WorkspaceLinkBody,
+    WorkspaceLinkRequestBody, WorkspaceReportBody, WorkspaceUseBody,
+};
 
 pub(crate) use field::printable_path;
 pub(crate) use link::{DEFAULT as DEFAULT_LINK, LONGEST as LONGEST_LINK, SHORTEST as SHORTEST_LINK};

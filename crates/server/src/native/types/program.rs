@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    InputFileBody, LimitsBody, Number, TerminalBody, Whole,
+    InputFileBody, LimitsBody, Number, TerminalBody, Whole, WorkspaceUseBody,
     field::{decode, given, object, objects, unique},
+    workspace::without_workspace,
 };
 
 /// How long a program may run when the request says nothing.
@@ -125,6 +126,9 @@ pub struct RunBody {
     /// Files to put in before it starts.
     #[serde(deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<InputFileBody>,
+    /// A workspace whose files are put in before those of `files`, and into which new and changed ones are written afterwards.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceUseBody>,
     /// Bring back the contents of changed files up to this many bytes in all; 10 MiB when absent, 0 names them only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -187,9 +191,10 @@ impl ExecBody {
 }
 
 impl RunBody {
-    /// What the engine is to run. A template is looked up before.
+    /// What the engine is to run. A template is looked up before, and a workspace is that of a tenant, who is not known here.
     pub fn into_request(self) -> Result<RunRequest> {
         without_template(self.template.as_deref())?;
+        without_workspace(self.workspace.as_ref())?;
         let nothing = self.cmd.is_none() && self.shell.is_none() && self.language.is_none() && self.code.is_none() && self.args.is_none();
         let program = match nothing && self.image.is_some() {
             true => Program::OfImage,
@@ -207,6 +212,7 @@ impl RunBody {
             spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
             metadata: self.metadata,
             files: self.files.into_iter().enumerate().map(|(index, file)| file.into_core(index)).collect::<Result<_>>()?,
+            workspace: None,
             exec,
             max_file_bytes: self.max_file_bytes.map_or(Ok(DEFAULT_FILE_BYTES), |n| n.within("max_file_bytes", 0, MAX_FILE_BYTES))?,
         })

@@ -5,7 +5,7 @@ use caisson_engine::{Captured, ExecutionResult, RunResult};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ChangedFileBody, field::encode, milliseconds};
+use super::{ChangedFileBody, WorkspaceReportBody, field::encode, milliseconds};
 use crate::sse::torn_at;
 
 /// How a program ended, and its output as far as it fits.
@@ -68,6 +68,9 @@ pub struct RunResultBody {
     pub files: Vec<ChangedFileBody>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
+    /// What became of the files of its workspace, if it used one. `GET /v1/executions/{id}` has it as it is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceReportBody>,
     /// Limits that this host cannot enforce in full, which its operator has accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weaker_limits: Vec<String>,
@@ -129,8 +132,9 @@ impl ResultBody {
 impl From<RunResult> for RunResultBody {
     fn from(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
+        let workspace = run.workspace.as_ref().map(WorkspaceReportBody::from);
         let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
-        Self { result: run.result.into(), files, files_truncated, weaker_limits }
+        Self { result: run.result.into(), files, files_truncated, workspace, weaker_limits }
     }
 }
 
@@ -139,8 +143,9 @@ impl RunResultBody {
     #[must_use]
     pub fn without_output(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
+        let workspace = run.workspace.as_ref().map(WorkspaceReportBody::from);
         let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
-        Self { result: ResultBody::without_output(&run.result), files, files_truncated, weaker_limits }
+        Self { result: ResultBody::without_output(&run.result), files, files_truncated, workspace, weaker_limits }
     }
 }
 

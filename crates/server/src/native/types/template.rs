@@ -85,6 +85,13 @@ pub struct RecipeBody {
     /// None are kept where neither is given, or this is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_warm: Option<u32>,
+    /// Languages whose interpreters wait, already started, in sandboxes that are kept warm: `python`, `node` and `bash`. When absent, `python`
+    /// where `preload` names something, and none otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Vec<String>>,
+    /// Modules that a waiting Python has imported, 32 at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preload: Vec<String>,
 }
 
 /// A set-up command: a command line for the sandbox's shell, a program with its arguments, or either with a time limit.
@@ -263,7 +270,14 @@ impl RecipeBody {
             }
         }
         let setup = self.setup.iter().enumerate().map(|(index, step)| step.to_core(index)).collect::<Result<_>>()?;
-        spec.recipe = Recipe { template: Some(name.to_owned()), setup, interpreters, warm: self.warmth(owner)? };
+        let ready = match &self.ready {
+            // What is unknown is refused likewise.
+            Some(names) => names.iter().map(|asked| known_language(asked).unwrap_or(asked).to_owned()).collect(),
+            None if self.preload.is_empty() => Vec::new(),
+            None => vec!["python".to_owned()],
+        };
+        let warm = self.warmth(owner)?;
+        spec.recipe = Recipe { template: Some(name.to_owned()), setup, interpreters, ready, preload: self.preload.clone(), warm };
         Ok(())
     }
 
@@ -393,6 +407,19 @@ mod tests {
         assert_eq!((made.time_limits.lifetime, made.time_limits.idle_timeout), (None, Some(Duration::from_secs(60))));
         assert_eq!((spec.recipe.template.as_deref(), spec.recipe.setup.len()), (Some("t"), 1));
         assert_eq!(spec.recipe.interpreters["python"], ["/p"]);
+    }
+
+    #[test]
+    fn python_waits_where_modules_are_to_be_imported() {
+        for (recipe, ready) in [
+            (json!({}), &[][..]),
+            (json!({"preload": ["numpy"]}), &["python"]),
+            (json!({"ready": ["js", "bash"]}), &["node", "bash"]),
+            (json!({"ready": []}), &[]),
+        ] {
+            let recipe = template(recipe).create(CreateBody::default()).unwrap().spec.recipe;
+            assert_eq!(recipe.ready, ready);
+        }
     }
 
     #[test]

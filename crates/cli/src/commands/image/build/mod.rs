@@ -28,6 +28,7 @@ use caisson_dockerfile::{Dockerfile, Problem};
 use caisson_image::{Reference, Version};
 use caisson_server::native::types::{ImageBody, LimitsBody, Number};
 use clap::Args;
+use rustix::process::{Signal, getppid, nice, set_parent_process_death_signal};
 use serde::Serialize;
 
 pub(super) use self::cache::is_step;
@@ -93,6 +94,9 @@ pub(super) struct BuildArgs {
     /// Print a JSON object on standard output
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
+    /// End with the program that has started this one, and stand back for all others
+    #[arg(long, hide = true)]
+    in_background: bool,
     /// What steps reach: `none`, or `host` for all that this machine does [default: none]
     #[arg(long, value_name = "NETWORK", value_enum, default_value = "none", hide_default_value = true, hide_possible_values = true)]
     network: Reach,
@@ -122,6 +126,8 @@ enum Reach {
     Host,
 }
 
+/// As of `nice`.
+const STAND_BACK: i32 = 15;
 /// Files and directories that a step may add, for each MiB that it may.
 const ENTRIES_PER_MIB: u64 = 100;
 
@@ -153,11 +159,25 @@ pub(super) fn run(args: BuildArgs) -> Result<ExitCode> {
     if args.server.is_named() && host_network {
         bail!("a server gives its network to nobody; for --network host build on its machine without --server, and beside it");
     }
+    if args.in_background {
+        stand_back()?;
+    }
     let job = job(&args)?;
     if args.server.is_named() {
         return client::talk(&args.server, async |client| attend(&client, &args, &name, &job).await);
     }
     embedded::serving(Here::find()?, host_network, async |client| attend(&client, &args, &name, &job).await)
+}
+
+/// Ends with whoever has started this program, and leaves processors to everybody else.
+fn stand_back() -> Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot end with the program that has started this one")?;
+    if getppid() != parent || parent.is_none() {
+        bail!("the program that has started this one has ended");
+    }
+    nice(STAND_BACK).context("cannot stand back for other programs")?;
+    Ok(())
 }
 
 fn job(args: &BuildArgs) -> Result<Job> {

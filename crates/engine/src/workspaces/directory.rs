@@ -1,0 +1,48 @@
+//! Directories that a workspace is brought into.
+
+use caisson_core::{Error, Result};
+
+use crate::validate;
+
+/// The directory inside, absolute, without a slash at its end; nothing but the slash of a root.
+pub(super) fn absolute(work_dir: &str, given: Option<&str>) -> Result<String> {
+    let path = match given {
+        None => work_dir.to_owned(),
+        Some(given) => {
+            check("workspace.directory", given)?;
+            if given.starts_with('/') { given.to_owned() } else { format!("{}/{given}", work_dir.trim_end_matches('/')) }
+        }
+    };
+    validate::path("workspace.directory", path.as_bytes())?;
+    Ok(path.trim_end_matches('/').to_owned())
+}
+
+/// What files inside are called by is compared with it, so it has to be plain.
+pub(super) fn check(field: &str, given: &str) -> Result<()> {
+    validate::path(field, given.as_bytes())?;
+    let parts = given.strip_prefix('/').unwrap_or(given).trim_end_matches('/');
+    if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Error::invalid(
+            "invalid_path",
+            format!("field `{field}` is a directory without `.`, `..` and empty parts, and not the root"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_plain() {
+        for (given, expect) in
+            [(None, "/workspace"), (Some("/data/"), "/data"), (Some("in/here"), "/workspace/in/here"), (Some("/tmp"), "/tmp")]
+        {
+            assert_eq!(absolute("/workspace", given).unwrap(), expect);
+        }
+        for bad in ["", "/", ".", "..", "/a/../b", "a//b", "//", "a\0"] {
+            assert_eq!(absolute("/workspace", Some(bad)).unwrap_err().code(), "invalid_path", "{bad:?}");
+        }
+    }
+}
