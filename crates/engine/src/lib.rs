@@ -72,5 +72,5 @@ pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;
 pub use workspaces::{
     Missing, NewWorkspaceFile, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceFile, WorkspaceReport, WorkspaceUse,
-    media_type,
+    media_type, media_type_of_extension,
 };

@@ -46,7 +46,12 @@ const TABLE: &[(&str, &str)] = &[
 /// The media type of a file of this name, letters of any case; of octets when the name says nothing.
 #[must_use]
 pub fn media_type(name: &str) -> &'static str {
-    let Some(extension) = extension(name) else { return UNKNOWN };
+    extension(name).map_or(UNKNOWN, |extension| media_type_of_extension(&extension))
+}
+
+/// The same for an extension, in lower case and without its dot.
+#[must_use]
+pub fn media_type_of_extension(extension: &str) -> &'static str {
     TABLE.iter().find(|(known, _)| *known == extension).map_or(UNKNOWN, |(_, media_type)| media_type)
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     files::{NewWorkspaceFile, WorkspaceFile},
-    media::media_type,
+    media::{media_type, media_type_of_extension},
     request::{Missing, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceReport, WorkspaceUse},
 };
 pub(crate) use self::{

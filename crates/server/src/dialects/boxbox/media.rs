@@ -1,46 +1,6 @@
 //! What a file is, by its extension, and which kinds of files a program leaves for its chat.
 
-const TYPES: &[(&str, &str)] = &[
-    ("aac", "audio/aac"),
-    ("avi", "video/x-msvideo"),
-    ("bmp", "image/bmp"),
-    ("csv", "text/csv"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-    ("flac", "audio/flac"),
-    ("gif", "image/gif"),
-    ("go", "text/x-go"),
-    ("gz", "application/gzip"),
-    ("htm", "text/html"),
-    ("html", "text/html"),
-    ("ico", "image/x-icon"),
-    ("jpeg", "image/jpeg"),
-    ("jpg", "image/jpeg"),
-    ("js", "application/javascript"),
-    ("json", "application/json"),
-    ("m4a", "audio/mp4"),
-    ("md", "text/markdown"),
-    ("mkv", "video/x-matroska"),
-    ("mov", "video/quicktime"),
-    ("mp3", "audio/mpeg"),
-    ("mp4", "video/mp4"),
-    ("ogg", "audio/ogg"),
-    ("pdf", "application/pdf"),
-    ("png", "image/png"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
-    ("py", "text/x-python"),
-    ("svg", "image/svg+xml"),
-    ("tar", "application/x-tar"),
-    ("tif", "image/tiff"),
-    ("tiff", "image/tiff"),
-    ("ts", "application/typescript"),
-    ("txt", "text/plain"),
-    ("wav", "audio/wav"),
-    ("webm", "video/webm"),
-    ("webp", "image/webp"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-    ("xml", "application/xml"),
-    ("zip", "application/zip"),
-];
+use caisson_engine::media_type_of_extension;
 
 /// Extensions of files that are copied out. Others stay behind.
 pub(super) const OUTPUT: &[&str] = &[
@@ -50,8 +10,7 @@ pub(super) const OUTPUT: &[&str] = &[
 
 /// The media type of a file.
 pub(super) fn of(path: &str) -> &'static str {
-    let extension = extension(path);
-    TYPES.iter().find(|(known, _)| *known == extension).map_or("application/octet-stream", |(_, media_type)| media_type)
+    media_type_of_extension(&extension(path))
 }
 
 fn extension(path: &str) -> String {
@@ -76,6 +35,6 @@ mod tests {
         ] {
             assert_eq!(of(path), media_type, "{path}");
         }
-        assert!(TYPES.is_sorted() && OUTPUT.iter().all(|extension| TYPES.iter().any(|(known, _)| known == extension)));
+        assert!(OUTPUT.iter().all(|extension| media_type_of_extension(extension) != "application/octet-stream"));
     }
 }
