@@ -65,7 +65,10 @@ pub enum Message {
         why: String,
     },
     /// From here on an interrupt is for the code.
-    Begun,
+    Begun {
+        /// One may be missed, and does no harm twice.
+        may_miss: bool,
+    },
     Shown(Shown),
     Error(Failure),
     Done {
@@ -99,6 +102,7 @@ struct Line {
     traceback: Option<String>,
     status: Option<Done>,
     exit_code: Option<i32>,
+    may_miss: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -208,7 +212,7 @@ fn message(line: Line) -> Option<Message> {
         }),
         Kind::NoKernel => Some(Message::NoKernel),
         Kind::Lost => Some(Message::Lost { why: figures::tamed(&line.why?, MAX_NAME) }),
-        Kind::Begun => Some(Message::Begun),
+        Kind::Begun => Some(Message::Begun { may_miss: line.may_miss.unwrap_or_default() }),
         Kind::Display => shown(false, line.data, line.omitted),
         Kind::Value => shown(true, line.data, line.omitted),
         Kind::Error => {

@@ -18,6 +18,8 @@ use crate::{
     figures,
 };
 
+/// How long code goes on at most after an interrupt that its interpreter missed.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long a run that was interrupted for its time-out may take to end before its interpreter is killed.
 const GRACE: Duration = Duration::from_secs(3);
 /// How much of what is written between two runs is kept for the next, of each stream.
@@ -128,6 +130,7 @@ impl Task {
         let mut is_overdue = false;
         // An interrupt that comes before the code has begun is for the code all the same.
         let (mut has_begun, mut to_interrupt) = (false, false);
+        let (mut may_miss, mut again_at) = (false, None);
         loop {
             tokio::select! {
                 biased;
@@ -143,6 +146,7 @@ impl Task {
                     Some(Control::Interrupt(reply)) => {
                         to_interrupt = !has_begun;
                         let sent = if has_begun { interpreter.interrupt().await } else { Ok(()) };
+                        again_at = may_miss.then(|| Instant::now() + AGAIN);
                         // Whoever asked may have gone; it is interrupted all the same.
                         reply.send(sent).ok();
                     }
@@ -169,16 +173,23 @@ impl Task {
                         // One that cannot be sent is followed by the end as well.
                         interpreter.interrupt().await.ok();
                     }
+                    again_at = may_miss.then(|| Instant::now() + AGAIN);
+                }
+                // The moment stays the same until it has come.
+                () = until(again_at) => {
+                    interpreter.interrupt().await.ok();
+                    again_at = Some(Instant::now() + AGAIN);
                 }
                 // Kept between rounds.
                 () = &mut feeding, if !is_fed => is_fed = true,
                 // Cancel-safe, see there.
                 news = interpreter.next() => match news {
                     News::Wrote(stream, data) => collected.run.take(stream, &data).await,
-                    News::Said(Message::Begun) => {
-                        has_begun = true;
+                    News::Said(Message::Begun { may_miss: misses }) => {
+                        (has_begun, may_miss) = (true, misses);
                         if to_interrupt {
                             interpreter.interrupt().await.ok();
+                            again_at = may_miss.then(|| Instant::now() + AGAIN);
                         }
                     }
                     News::Said(Message::Shown(shown)) => collected.showing.push(shown),

@@ -124,25 +124,54 @@ const node = repl.start({
   prompt: '', input: new Readable({ read() {} }), output, terminal: false, useGlobal: true, breakEvalOnSigint: true, domain: noDomain,
 });
 
-// Its REPL looks at this before and after it begins to watch for interrupts, and only from then on one is for the code.
+// Its REPL looks at this when it begins to watch for interrupts, when it runs the code, and when it no longer watches. What it is told there is set
+// here: an interrupt is for the code only from the second look on.
 let looks = 0;
+let watches = [];
 let hasBegun = true;
 Object.defineProperty(node, 'breakEvalOnSigint', {
   get() {
     looks += 1;
     if (looks === 2) begin();
-    return true;
+    return watches[looks - 1] ?? true;
   },
 });
+
+// Whoever ends the last watch has the default action for interrupts, and is killed by the next one. So one more watch is held from before the code
+// until the next code comes, when nobody sends any.
+let holds = false;
+function watch(...answers) {
+  [looks, watches, hasBegun] = [0, answers, true];
+  node.eval('0\n', node.context, 'watch', () => {});
+}
+
+function hold() {
+  if (holds) watch(false, false, true);
+  watch(true, false, false);
+  holds = true;
+}
+
+// What comes while no code runs in one go is kept until a watch ends, and Node then tells its REPL.
+let missed = false;
+const [giveUp] = node.listeners('SIGINT');
+node.removeAllListeners('SIGINT');
+node.on('SIGINT', () => {
+  missed = true;
+});
+
+function catchUp() {
+  if (!missed) watch(true, false, true);
+  if (missed) interrupt();
+}
 
 function begin() {
   if (!hasBegun) {
     hasBegun = true;
-    tell({ type: 'begun' });
+    // One that comes before the code itself runs is missed by Node.
+    tell({ type: 'begun', may_miss: true });
   }
 }
 
-let busy = false;
 let number = 0;
 let interrupt = () => {};
 
@@ -159,40 +188,39 @@ function mend(stream) {
   }
 }
 
-function onInterrupt() {
-  if (busy) interrupt();
-}
-
 function evaluate(code, name) {
   return new Promise((resolve, reject) => {
     interrupt = () => {
-      node.emit('SIGINT');
+      giveUp.call(node);
       reject(Object.assign(new Error('Script execution was interrupted by `SIGINT`'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' }));
     };
-    [looks, hasBegun] = [0, false];
-    // While code runs in one go, Node itself watches for interrupts, but where it finds a listener it takes both away.
+    hold();
+    [looks, watches, hasBegun, missed] = [0, [], false, false];
+    // Listeners of the code's own are left where they are meanwhile.
     process.listenerCount = () => 0;
     try {
       node.eval(code + '\n', node.context, name, (error, value) => (error ? reject(error) : Promise.resolve(value).then(resolve, reject)));
     } finally {
       begin();
       delete process.listenerCount;
-      process.removeListener('SIGINT', onInterrupt);
-      process.on('SIGINT', onInterrupt);
     }
   });
 }
 
 async function run(order, code) {
-  busy = true;
   let status = 'ok';
+  let looking;
   try {
     number += 1;
-    const value = await evaluate(code, `<input ${number}>`);
+    const evaluated = evaluate(code, `<input ${number}>`);
+    looking = setInterval(catchUp, 50);
+    const value = await evaluated;
+    clearInterval(looking);
     if (value !== undefined) {
       show('value', bundle(value));
     }
   } catch (thrown) {
+    clearInterval(looking);
     if (thrown instanceof repl.Recoverable && order === 'try') {
       number -= 1;
       status = 'incomplete';
@@ -203,11 +231,9 @@ async function run(order, code) {
       tell({ type: 'error', ...toldError(error) });
     }
   }
-  busy = false;
   tell({ type: 'done', status });
 }
 
-process.on('SIGINT', onInterrupt);
 // Nobody waits for these: they are told, and the context goes on.
 process.on('uncaughtException', (error) => console.error('Uncaught', error));
 process.on('unhandledRejection', (reason) => console.error('Uncaught (in promise)', reason));
