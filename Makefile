@@ -71,6 +71,7 @@ fuzz:
 .PHONY: bench
 bench:
 	@tools/setup build bench
+	@CARGO=$(CARGO) tools/s3-servers
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-bench
 	$(AS_ROOT) target/release/caisson-bench target/release/caisson
 

@@ -1,13 +1,14 @@
 //! What a sandbox costs that does nothing.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
 use crate::{figures::promise, server::Server};
 
 const MANY: usize = 50;
+const THOUSAND: usize = 1000;
 
 /// Proportional set sizes of agents: shared pages count for their share (`proc(5)`, `smaps_rollup`).
 pub(crate) fn memory(server: &Server) -> Result<()> {
@@ -29,6 +30,28 @@ pub(crate) fn memory(server: &Server) -> Result<()> {
     println!("\nIdle sandboxes, PSS of the agent in MiB");
     promise("one alone", alone, 1.5, true);
     promise(&format!("mean of {MANY}"), shared, 1.5, true);
+    Ok(())
+}
+
+/// A thousand at one time, on a server of their own that allows them.
+pub(crate) fn many(program: &Path, directory: &Path) -> Result<()> {
+    let directory = directory.join("idle");
+    fs::create_dir(&directory)?;
+    let settings = [("CAISSON_MAX_SANDBOXES", (THOUSAND + 1).to_string())];
+    let server = Server::start_with(program, &directory, "off", &settings)?;
+    let mut connection = server.connect()?;
+    let begin = Instant::now();
+    let ids: Vec<String> = (0..THOUSAND).map(|_| connection.sandbox()).collect::<Result<_>>()?;
+    let took = begin.elapsed();
+    for id in ids.iter().step_by(THOUSAND / 20) {
+        let result = connection.ask("POST", &format!("/v1/sandboxes/{id}/exec"), &json!({"cmd": ["/bin/true"]}))?;
+        if result["exit_code"] != 0 {
+            bail!("/bin/true failed: {result}");
+        }
+    }
+    let mib = mean(&agents(&server)?)?;
+    println!("\n{THOUSAND} idle sandboxes at once: made in {:.1} s, one in 50 ran a program", took.as_secs_f64());
+    promise("PSS of an agent in MiB, mean", mib, 1.5, true);
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Runs before counting begins.
-const WARM_UP: usize = 5;
+pub(crate) const WARM_UP: usize = 5;
 
 /// Who, and how long each run took, in the order of the runs.
 pub(crate) type Samples = Vec<(Peer, Vec<Duration>)>;
@@ -62,39 +62,6 @@ pub(crate) fn write_csv(file: &Path, samples: &Samples) -> Result<()> {
         }
     }
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// The same from a pool that has had time to make the next one, beside an interpreter without any sandbox. On a server of its own.
-pub(crate) fn warm(program: &Path, directory: &Path, runs: usize) -> Result<()> {
-    /// Between two runs.
-    const PAUSE: Duration = Duration::from_millis(100);
-    let directory = directory.join("warm");
-    fs::create_dir(&directory)?;
-    let server = Server::start(program, &directory, "auto")?;
-    let mut connection = server.connect()?;
-    let (mut bare, mut warm) = (Vec::new(), Vec::new());
-    for round in 0..runs + WARM_UP {
-        std::thread::sleep(PAUSE);
-        let begin = Instant::now();
-        let status = Command::new("python3").args(["-c", "pass"]).stdin(Stdio::null()).status()?;
-        let on_host = begin.elapsed();
-        let begin = Instant::now();
-        let result = connection.ask("POST", "/v1/run", &json!({"language": "python", "code": "print('hello')"}))?;
-        let pooled = begin.elapsed();
-        if !status.success() || result["stdout"] != "hello\n" {
-            bail!("python failed: {status}, {result}");
-        }
-        if round >= WARM_UP {
-            bare.push(on_host);
-            warm.push(pooled);
-        }
-    }
-    let (bare, warm) = (Figures::new(bare), Figures::new(warm));
-    heading(&format!("Warm one-shot, python3 print('hello'), {runs} runs each, one every {} ms", PAUSE.as_millis()));
-    row("python3 -c pass on the host", &bare);
-    row("caisson, from the pool", &warm);
-    promise("caisson / python3 -c pass, p50", warm.p50() / bare.p50(), 0.25, true);
-    Ok(())
 }
 
 /// `/bin/true` in a sandbox that lives, beside the same on the host.

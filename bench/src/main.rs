@@ -13,6 +13,8 @@ mod peers;
 mod root;
 mod server;
 mod terminal;
+mod warm;
+mod workspaces;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -69,12 +71,14 @@ fn run() -> Result<()> {
     if let Some(file) = &arguments.csv {
         latency::write_csv(file, &samples)?;
     }
-    latency::warm(&arguments.program, directory.path(), arguments.runs)?;
+    warm::warm(&arguments.program, directory.path(), arguments.runs)?;
     latency::exec(&server, arguments.runs * 2)?;
     files::files(&server, directory.path(), arguments.runs / 5)?;
     terminal::echo(&server, arguments.runs * 10)?;
     followers::followers(&server)?;
     idle::memory(&server)?;
+    idle::many(&arguments.program, directory.path())?;
+    workspaces::sync(&arguments.program, directory.path(), arguments.runs / 30)?;
     load::throughput(&peers)?;
     load::burst(&peers)?;
     Ok(())

@@ -29,6 +29,11 @@ pub(crate) struct Server {
 impl Server {
     /// With or without a pool: `auto` or `off`.
     pub(crate) fn start(program: &Path, directory: &Path, pool: &str) -> Result<Self> {
+        Self::start_with(program, directory, pool, &[])
+    }
+
+    /// With more settings.
+    pub(crate) fn start_with(program: &Path, directory: &Path, pool: &str, settings: &[(&str, String)]) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = fs::File::create(directory.join("log"))?;
         let child = Command::new(program)
@@ -37,6 +42,7 @@ impl Server {
             .env("CAISSON_DATA_DIR", directory.join("data"))
             .env("CAISSON_API_KEY", KEY)
             .env("CAISSON_POOL", pool)
+            .envs(settings.iter().cloned())
             .env_remove("CAISSON_BENCH_ENTERED")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

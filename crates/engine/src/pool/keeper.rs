@@ -26,6 +26,8 @@ const ASKED_AT_ONCE: usize = 2;
 const MAKING: usize = 1;
 /// So long the pool stands back while somebody waits for a launch. Under load without a pause it would be empty for ever otherwise.
 const STANDS_BACK: Duration = Duration::from_millis(250);
+/// As it does for so long after one was handed out: most of what is run in it is short, and making the next one takes a processor for longer.
+const LETS_RUN: Duration = Duration::from_millis(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Older ones are replaced: what they have opened should not be older than what the host has by then.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -72,14 +74,15 @@ pub(crate) async fn keep(core: Arc<Core>) {
     pool.clear();
 }
 
-/// Begins to make the next one. Returns whether that has to wait for launches that somebody waits for.
+/// Begins to make the next one. Returns whether that has to wait for what somebody waits for.
 fn refill(core: &Arc<Core>, pool: &Pool, stands_back_since: &mut Option<Instant>) -> bool {
     let now = Instant::now();
     let Some(order) = pool.next_order(now) else {
         *stands_back_since = None;
         return false;
     };
-    if pool.foreground.load(Ordering::Acquire) > 0 && stands_back_since.get_or_insert(now).elapsed() < STANDS_BACK {
+    let is_used = pool.foreground.load(Ordering::Acquire) > 0 || pool.since_handed_out().is_some_and(|since| since < LETS_RUN);
+    if is_used && stands_back_since.get_or_insert(now).elapsed() < STANDS_BACK {
         return true;
     }
     if !core.registry.add_pooled(spare(core.config.max_sandboxes)) {

@@ -41,6 +41,8 @@ const GIVES_WAY_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     kinds: Mutex<Vec<Kind>>,
+    /// When the last one was handed out.
+    handed_out: Mutex<Option<Instant>>,
     /// Something for the keeper to do.
     work: Notify,
     /// A pooled sandbox has been destroyed.
@@ -203,7 +205,13 @@ impl Pool {
     }
 
     fn pop(&self, shape: &Shape) -> Option<Warm> {
-        self.kinds().iter_mut().find(|kind| kind.shape == *shape)?.warm.pop_front()
+        let warm = self.kinds().iter_mut().find(|kind| kind.shape == *shape)?.warm.pop_front()?;
+        *self.handed_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Some(warm)
+    }
+
+    fn since_handed_out(&self) -> Option<Duration> {
+        self.handed_out.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
     fn put_back(&self, shape: &Shape, warm: Warm) {
