@@ -7,6 +7,8 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 # Suites that make real sandboxes need root.
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 SUITES := caisson-tests
+# What depends on how records are kept, and so runs on both databases.
+ON_POSTGRES := api boxbox crash events idempotency modbox templates tenants workspaces
 # Of each fuzz target: a short run among the tests, a long one by `make fuzz`.
 FUZZ_SHORT := 5
 TIME ?= 600
@@ -17,7 +19,7 @@ DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --l
 help:
 	@echo "make demo      build, start a server, run real programs and hostile ones in sandboxes, stop it"
 	@echo "make test      all tests, on the real kernel"
-	@echo "make test-postgres  the suites again, with all records in PostgreSQL"
+	@echo "make test-postgres  all suites again, with all records in PostgreSQL (make test runs those that depend on it)"
 	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
 	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
@@ -48,12 +50,15 @@ test:
 	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
 	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
+	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast $(ON_POSTGRES:%=--test %) -- --test-threads=1
 
 .PHONY: test-postgres
 test-postgres:
 	@tools/setup build test
 	@tools/schemathesis
 	@tools/modbox-clients
+	@tools/ai-tool
+	@CARGO=$(CARGO) tools/s3-servers
 	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
 	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
 

@@ -36,6 +36,14 @@ const READERS: usize = 4;
 /// Where records are kept in all suites: `sqlite`, or `postgres` for a database of each server's own.
 const DATABASES: &str = "CAISSON_TEST_DATABASE";
 
+/// As many as a server makes at most to a database that is not in its own process.
+const CONNECTIONS: usize = 12;
+
+/// How many connections a server may have to a database of its own.
+pub(crate) fn database_connections() -> usize {
+    if std::env::var(DATABASES).is_ok_and(|wanted| wanted == "postgres") { CONNECTIONS } else { 0 }
+}
+
 /// How a server is to be started.
 #[derive(Debug, Clone)]
 pub struct Setup {
