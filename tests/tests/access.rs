@@ -182,7 +182,7 @@ fn r6_1_keys_are_in_no_log_no_record_and_no_answer() {
         }
         let log = fs::read(server.home().path().join("log")).unwrap();
         assert!(has(&log, "was answered with 401") && log.len() > 10_000, "the log tells nothing");
-        let data = contents(&server.home().data());
+        let data = [contents(&server.home().data()), server.records()].concat();
         assert!(has(&data, &sandbox_id(&answers)), "the records tell nothing");
         for secret in [key.as_str(), wrong] {
             assert!(!has(&log, secret), "a key is in the log as {format}");
