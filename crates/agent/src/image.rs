@@ -27,6 +27,7 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 pub(crate) fn settle(config: &mut AgentConfig) -> Result<(), Refusal> {
     let Some(OfImage { user }) = config.of_image.clone() else { return Ok(()) };
     let accounts = read("passwd")?;
+    let is_of_image = user.is_some();
     if let Some(user) = user {
         let found = find(&user, &accounts, &read("group")?)?;
         (config.uid, config.gid, config.name, config.home) = (found.uid, found.gid, found.name, found.home);
@@ -41,6 +42,9 @@ pub(crate) fn settle(config: &mut AgentConfig) -> Result<(), Refusal> {
     for directory in [&config.home, &config.work_dir] {
         make(directory, config.uid, config.gid)
             .map_err(|error| bad(format!("`{}` cannot be made a directory of the sandbox: {error}", directory.escape_default())))?;
+    }
+    if !is_of_image {
+        own(&config.home, config.uid, config.gid);
     }
     Ok(())
 }
@@ -210,6 +214,19 @@ fn make(directory: &str, uid: u32, gid: u32) -> io::Result<()> {
     }
     let kind = FileType::from_raw_mode(stat(directory)?.st_mode);
     if kind == FileType::Directory { Ok(()) } else { Err(Errno::NOTDIR.into()) }
+}
+
+/// Gives a user that the image does not know the home that it has all the same, such as the `WORKDIR` of a Dockerfile, which is root's. What is in
+/// it stays as it is, and so does a home where that cannot be.
+fn own(home: &str, uid: u32, gid: u32) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if home.trim_matches('/').is_empty() {
+        return;
+    }
+    let Ok(directory) = open(home, flags, Mode::empty()) else { return };
+    if fstat(&directory).is_ok_and(|stat| stat.st_uid != uid) {
+        fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).ok();
+    }
 }
 
 #[cfg(test)]
