@@ -248,7 +248,7 @@ impl Engine {
         if let Some(outcome) = &mut execution.outcome {
             (outcome.stdout, outcome.stderr) = (stdout_totals, stderr_totals);
         }
-        Ok(ExecutionResult { execution, stdout, stderr, changes: Vec::new(), changes_truncated: false })
+        Ok(ExecutionResult { execution, stdout, stderr, changes: Vec::new(), changes_truncated: false, workspace: None })
     }
 
     /// Sends a signal to the process group of a running program.

@@ -10,6 +10,7 @@
 mod directory;
 mod files;
 mod incoming;
+mod living;
 mod media;
 mod outgoing;
 mod request;
@@ -28,13 +29,14 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     files::{NewWorkspaceFile, WorkspaceFile},
+    living::{Pulled, PulledFile, Pushed, SyncRequest},
     media::{media_type, media_type_of_extension},
     request::{Missing, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceReport, WorkspaceUse},
 };
 pub(crate) use self::{
-    incoming::{InUse, bring_in},
+    incoming::{InUse, bring_in, find},
     outgoing::{Changed, keep},
-    upload::settle,
+    upload::settled,
 };
 use self::{
     spool::Spool,
@@ -142,16 +144,21 @@ pub(crate) async fn forget(core: &Core, executions: &[ExecutionId]) -> Result<()
 
 /// Whether a workspace can be used like this.
 pub(crate) fn check(wanted: &WorkspaceUse) -> Result<()> {
-    if wanted.files.len() > MAX_FILES {
-        let message = format!("field `workspace.files` has {} names, allowed are {MAX_FILES}", wanted.files.len());
-        return Err(Error::invalid("limit_out_of_range", message));
-    }
+    few("workspace.files", &wanted.files)?;
     if wanted.missing == Missing::Refuse {
         wanted.files.iter().try_for_each(|name| wanted.tree.key(name).map(drop))?;
     }
     wanted.directory.as_ref().map_or(Ok(()), |given| directory::check("workspace.directory", given))?;
     let mut also = wanted.outputs.iter().flat_map(|outputs| &outputs.also);
     also.try_for_each(|given| directory::check("workspace.also", given))
+}
+
+fn few(field: &str, files: &[String]) -> Result<()> {
+    if files.len() > MAX_FILES {
+        let message = format!("field `{field}` has {} names, allowed are {MAX_FILES}", files.len());
+        return Err(Error::invalid("limit_out_of_range", message));
+    }
+    Ok(())
 }
 
 /// A storage's failure as a caller sees it.
