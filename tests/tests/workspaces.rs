@@ -558,3 +558,42 @@ fn the_command_line_keeps_files() {
     fine(&["workspace", "rm", "a/b", "--all"]);
     assert!(!fine(&["workspace", "ls"]).contains("a/b"));
 }
+
+#[test]
+fn run_on_the_command_line_uses_a_workspace() {
+    let server = Server::start();
+    put(&server.client, "in.txt", "given");
+    let home = server.home().path().to_owned();
+    fs::write(
+        home.join("made.py"),
+        "import sys; open('out.txt', 'w').write(open('in.txt').read() + open('extra').read() + sys.stdin.read()); print('ran')",
+    )
+    .unwrap();
+    fs::write(home.join("extra"), " extra ").unwrap();
+    let ran = |arguments: &[&str], input: &str| {
+        let mut command = server.command(arguments);
+        fs::write(home.join("input"), input).unwrap();
+        let output = command.current_dir(&home).stdin(fs::File::open(home.join("input")).unwrap()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--in", "in.txt", "--file", "extra", "made.py"], "typed");
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ran\n", ""));
+    assert_eq!(get(&server.client, "out.txt").expect(200).text(), "given extra typed");
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--json", "--", "sh", "-c", "echo x > y; echo z; exit 3"], "");
+    let result: Value = out.parse().unwrap();
+    assert_eq!(
+        (code, &result["stdout"], names(&result["workspace"]["synced_out"])),
+        (Some(3), &json!("z\n"), vec!["y"]),
+        "{err} {result:#}"
+    );
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--in", "absent", "--", "echo", "ran"], "");
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
+    assert!(err.contains("absent"), "{err}");
+    let (code, _, err) = ran(&["run", "--workspace", "w", "--", "truncate", "-s", "100T", "holes"], "");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("holes is not in the workspace"), "what is not synced is told: {err}");
+    let (code, _, err) = ran(&["run", "--in", "in.txt", "--", "true"], "");
+    assert!(code != Some(0) && err.contains("--workspace"), "{err}");
+    let (code, _, err) = ran(&["run", "--server", "http://127.0.0.1:1", "--", "true"], "");
+    assert!(code != Some(0) && err.contains("--workspace"), "{err}");
+}
