@@ -90,6 +90,7 @@ pub(super) async fn all_there(workspaces: &Workspaces, tree: &Tree, files: &[Str
 pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agent: &AgentClient, wanted: WorkspaceUse) -> Result<InUse> {
     let WorkspaceUse { tree, mut files, missing, directory, outputs } = wanted;
     let directory = directory::absolute(&living.work_dir, directory.as_deref())?;
+    outputs.as_ref().map_or(Ok(()), |_| directory::has_outputs(&directory))?;
     files.sort_unstable();
     files.dedup();
     let bringing = files.into_iter().map(|name| {
