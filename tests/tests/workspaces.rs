@@ -597,3 +597,66 @@ fn run_on_the_command_line_uses_a_workspace() {
     let (code, _, err) = ran(&["run", "--server", "http://127.0.0.1:1", "--", "true"], "");
     assert!(code != Some(0) && err.contains("--workspace"), "{err}");
 }
+
+#[test]
+fn a_quota_holds_what_a_tenant_keeps() {
+    let server = Server::start();
+    let made = server.post("/v1/keys", &json!({"tenant": "team", "scope": "run"})).expect(201).json();
+    let team = Client { key: Some(made["key"].as_str().unwrap().to_owned()), ..server.client.clone() };
+    let quota =
+        |bytes: Value| server.request("PATCH", "/v1/tenants/team").json(&json!({"workspace_bytes": bytes})).send().expect(200).json();
+    let used = || team.request("GET", "/v1/whoami").send().expect(200).json()["tenant"]["use"]["workspace_bytes"].clone();
+    let put = |name: &str, bytes: usize| team.request("PUT", &format!("/v1/workspaces/{name}")).bytes(vec![b'x'; bytes]).send();
+    let delete = |name: &str| team.request("DELETE", &format!("/v1/workspaces/{name}")).send();
+    put("w/files/before", 600).expect(200);
+    assert_eq!(used(), Value::Null, "nothing is counted without a quota");
+    assert_eq!(quota(json!(1000))["quotas"]["workspace_bytes"], 1000);
+    put("w/files/a", 300).expect(200);
+    let refused = put("v/files/b", 200);
+    assert!(refused.refused(429, "quota_exceeded").contains("workspace_bytes"));
+    assert_eq!(refused.json()["error"]["details"], json!({"quota": "workspace_bytes", "limit": 1000, "used": 900}));
+    team.request("GET", "/v1/workspaces/v/files/b").send().refused(404, "not_found");
+    put("v/files/b", 100).expect(200);
+    assert_eq!(used(), 1000);
+    put("w/files/a", 300).expect(200);
+    put("w/files/a", 301).refused(429, "quota_exceeded");
+    put("w/files/a", 100).expect(200);
+    put("w/files/c", 200).expect(200);
+    delete("w/files/before").expect(204);
+    put("w/files/d", 600).expect(200);
+    put("v/files/e", 1).refused(429, "quota_exceeded");
+    assert_eq!(server.request("PUT", "/v1/workspaces/w/files/e").bytes(vec![0; 5000]).send().status, 200, "another's quota is another's");
+
+    // What a program leaves waits until there is room, unless it never will.
+    let run =
+        |line: &str| team.request("POST", "/v1/run").json(&json!({"shell": line, "workspace": {"name": "w"}})).send().expect(200).json();
+    let waits = run("head -c 500 /dev/zero > out; echo fine");
+    assert_eq!((&waits["stdout"], &waits["workspace"]["state"]), (&json!("fine\n"), &json!("pending")), "{waits:#}");
+    assert_eq!(names(&waits["workspace"]["pending"]), ["out"]);
+    assert!(waits["workspace"]["pending"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{waits:#}");
+    let never = run("head -c 2000 /dev/zero > big");
+    assert_eq!((&never["workspace"]["state"], names(&never["workspace"]["failed"])), (&json!("incomplete"), vec!["big"]), "{never:#}");
+    assert!(never["workspace"]["failed"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{never:#}");
+    let sandbox = team.request("POST", "/v1/sandboxes").json(&json!({})).send().expect(201).json();
+    let target = |rest: &str| format!("/v1/sandboxes/{}{rest}", sandbox["id"].as_str().unwrap());
+    team.request("POST", &target("/exec")).json(&json!({"shell": "echo pushed > p"})).send().expect(200);
+    let push = || team.request("POST", &target("/workspace/push")).json(&json!({"name": "w", "files": ["p"]})).send().expect(200).json();
+    let pushed = push();
+    assert_eq!((names(&pushed["written"]).len(), names(&pushed["failed"])), (0, vec!["p"]), "{pushed:#}");
+    assert!(pushed["failed"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{pushed:#}");
+
+    delete("w/files/d").expect(204);
+    let synced = || {
+        let record = team.request("GET", &format!("/v1/executions/{}", waits["id"].as_str().unwrap())).send().expect(200).json();
+        (record["workspace"]["state"] == "synced").then_some(())
+    };
+    eventually("there is room for what waits", Duration::from_secs(120), synced);
+    assert_eq!(team.request("GET", "/v1/workspaces/w/files/out").send().expect(200).body.len(), 500);
+    assert_eq!(names(&push()["written"]), ["p"]);
+    delete("w").expect(200);
+    put("w/files/large", 900).expect(200);
+    quota(Value::Null);
+    put("w/files/larger", 9000).expect(200);
+    let set = server.command(["tenant", "set", "team", "--workspaces", "1M"]).output().unwrap();
+    assert!(set.status.success() && String::from_utf8_lossy(&set.stdout).contains("/ 1"), "{set:?}");
+}

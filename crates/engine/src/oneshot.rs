@@ -129,7 +129,7 @@ async fn follow(
         // Before its end is recorded: what is recorded as finished has lost nothing.
         let unknown = (!ended.changes_known).then_some("its sandbox ended under it, and its files are gone");
         let changed = Changed { files: changes.clone(), truncated: files_truncated, unknown };
-        job = Some(workspaces::keep(living, &agent, used, started.id(), changed).await);
+        job = Some(workspaces::keep(core, living, &agent, used, started.id(), changed).await);
         changes.retain(|stat| is_below(&living.work_dir, &stat.path));
     }
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, &agent, changes, max_file_bytes));

@@ -139,7 +139,7 @@ pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecReq
                 // Before its end is recorded: what is recorded as finished has lost nothing.
                 let unknown = (!ended.changes_known).then_some(UNKNOWN);
                 let changed = Changed { files: ended.changes.clone(), truncated: ended.changes_truncated, unknown };
-                job = Some(workspaces::keep(&living, &agent, used, started.id(), changed).await);
+                job = Some(workspaces::keep(&core, &living, &agent, used, started.id(), changed).await);
             }
             let result = started.finish(ended).await;
             // Likewise.

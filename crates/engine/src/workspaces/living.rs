@@ -6,10 +6,11 @@ use caisson_core::{Error, FileKind, FileStat, Result, SandboxId};
 use futures::{StreamExt, stream};
 
 use super::{
-    Workspaces, blob_error, directory, few,
+    Workspaces, directory, few,
     incoming::{self, AT_ONCE, all_there},
     out_of_time,
     outgoing::{self, beyond, budget, failed_to},
+    quota::Allowance,
     request::{NotSynced, SyncedOut, Tree},
     upload::{Source, Whole, write_if_other},
 };
@@ -133,12 +134,13 @@ impl Engine {
             }
         }
         drop(looking);
+        let allowance = self.core.allowance(&self.tenant);
         let deadline = tokio::time::Instant::now() + outgoing::WITHIN;
         let pushing = found.into_iter().map(|(name, stat)| {
-            let (here, living, agent, tree) = (&here, &living, &agent, &request.tree);
+            let (here, allowance, living, agent, tree) = (&here, &allowance, &living, &agent, &request.tree);
             async move {
                 let size = stat.size;
-                let pushed = tokio::time::timeout_at(deadline, push(here, living, agent, tree, &name, stat)).await;
+                let pushed = tokio::time::timeout_at(deadline, push(here, allowance, living, agent, tree, &name, stat)).await;
                 (name, size, pushed.unwrap_or_else(|_| Err("there was no time left for it".to_owned())))
             }
         });
@@ -180,6 +182,7 @@ async fn pull(
 /// Writes one file, unless the workspace has it.
 async fn push(
     workspaces: &Workspaces,
+    allowance: &Allowance,
     living: &Living,
     agent: &AgentClient,
     tree: &Tree,
@@ -200,5 +203,6 @@ async fn push(
         return Err("it became shorter while it was brought out".to_owned());
     }
     let file = Whole { name, size: upload.size, mode: now.mode & 0o777, digest: upload.digest };
-    write_if_other(workspaces, tree, &file, &Source::Uploaded(&upload)).await.map_err(|error| blob_error(error).to_string())
+    let written = write_if_other(workspaces, allowance, tree, &file, &Source::Uploaded(&upload)).await;
+    written.map_err(|error| error.into_error().to_string())
 }

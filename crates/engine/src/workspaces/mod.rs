@@ -13,6 +13,7 @@ mod incoming;
 mod living;
 mod media;
 mod outgoing;
+mod quota;
 mod request;
 mod spool;
 mod upload;
@@ -23,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{BlobError, Blobs, Document, Error, ExecutionId, Result};
+use caisson_core::{BlobError, Blobs, Document, Error, ExecutionId, Holdings, Result, Tenant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -39,6 +40,7 @@ pub(crate) use self::{
     upload::settled,
 };
 use self::{
+    quota::{Allowance, Meter},
     spool::Spool,
     upload::{Job, begin},
 };
@@ -63,6 +65,7 @@ pub(crate) struct Workspaces {
     /// By execution: what is not done yet.
     jobs: Mutex<HashMap<ExecutionId, Arc<Job>>>,
     writes: Semaphore,
+    meter: Meter,
 }
 
 /// A report as it is kept.
@@ -70,6 +73,19 @@ pub(crate) struct Workspaces {
 struct Kept {
     tenant: String,
     report: WorkspaceReport,
+}
+
+impl Core {
+    /// What a tenant may have in its workspaces.
+    fn allowance(&self, tenant: &Tenant) -> Allowance {
+        Allowance { tenant: tenant.clone(), limit: self.keys.quotas(tenant).workspace_bytes }
+    }
+
+    /// What a tenant has.
+    pub(crate) fn holdings(&self, tenant: &Tenant) -> Holdings {
+        let workspace_bytes = self.workspaces.get().and_then(|workspaces| workspaces.meter.known(tenant));
+        Holdings { workspace_bytes, ..self.registry.holdings(tenant) }
+    }
 }
 
 impl Workspaces {
@@ -99,7 +115,8 @@ impl Engine {
         let opened = Spool::open(directory.clone()).await;
         let (spool, left) =
             opened.map_err(|error| Error::internal(format!("cannot use the directory `{}`", directory.display()), error))?;
-        let workspaces = Arc::new(Workspaces { blobs, spool, jobs: Mutex::default(), writes: Semaphore::new(WRITES) });
+        let workspaces =
+            Arc::new(Workspaces { blobs, spool, jobs: Mutex::default(), writes: Semaphore::new(WRITES), meter: Meter::default() });
         if self.core.workspaces.set(Arc::clone(&workspaces)).is_err() {
             return Err(Error::conflict("workspaces_exist", "there is a storage for workspaces already"));
         }

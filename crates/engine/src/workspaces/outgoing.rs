@@ -13,7 +13,12 @@ use super::{
     spool::{Batch, Item, Manifest},
     upload::Job,
 };
-use crate::{agent_client::AgentClient, core::now, figures, sandbox::Living};
+use crate::{
+    agent_client::AgentClient,
+    core::{Core, now},
+    figures,
+    sandbox::Living,
+};
 
 /// How long files may be on their way to the disk, all together.
 pub(super) const WITHIN: Duration = Duration::from_secs(15 * 60);
@@ -43,7 +48,7 @@ struct Candidate {
 
 /// Puts the outputs of an execution on the server's disk, where they are safe when this returns, and says what there is to be done. Whatever
 /// cannot be put there is told in the report.
-pub(crate) async fn keep(living: &Living, agent: &AgentClient, used: &InUse, id: ExecutionId, changed: Changed) -> Outcome {
+pub(crate) async fn keep(core: &Core, living: &Living, agent: &AgentClient, used: &InUse, id: ExecutionId, changed: Changed) -> Outcome {
     let workspaces = &used.workspaces;
     let outcome = |job| Outcome { workspaces: Arc::clone(workspaces), job };
     let mut manifest = Manifest {
@@ -71,7 +76,7 @@ pub(crate) async fn keep(living: &Living, agent: &AgentClient, used: &InUse, id:
     if candidates.is_empty() {
         return outcome(Job::done(manifest));
     }
-    let job = match kept(workspaces, living, agent, used, id, candidates, &mut manifest).await {
+    let job = match kept(core, living, agent, used, id, candidates, &mut manifest).await {
         Ok(true) => Job::new(manifest),
         Ok(false) => Job::done(manifest),
         Err(error) => {
@@ -90,7 +95,7 @@ pub(crate) async fn keep(living: &Living, agent: &AgentClient, used: &InUse, id:
 
 /// Whether there is anything to be written into the workspace.
 async fn kept(
-    workspaces: &Workspaces,
+    core: &Core,
     living: &Living,
     agent: &AgentClient,
     used: &InUse,
@@ -98,8 +103,12 @@ async fn kept(
     candidates: Vec<Candidate>,
     manifest: &mut Manifest,
 ) -> io::Result<bool> {
+    let workspaces = &used.workspaces;
     let batch = workspaces.spool.begin(id).await?;
     let budget = budget(living);
+    // What waits for a quota is on the server's disk, and so has an end as well.
+    let (tenant, limit) = (&living.tenant, core.allowance(&living.tenant).limit_in(&used.tree));
+    let mut may_wait = limit.map_or(u64::MAX, |limit| limit.saturating_sub(workspaces.waiting(tenant)));
     let mut left = budget;
     let mut tasks = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -108,6 +117,12 @@ async fn kept(
             manifest.failed.push(failed_to(candidate.name, Some(candidate.stat.size), &beyond(budget)));
             continue;
         }
+        if candidate.stat.size > may_wait {
+            let why = format!("quota `workspace_bytes` is {}, and no more than that may wait to be written", limit.unwrap_or_default());
+            manifest.failed.push(failed_to(candidate.name, Some(candidate.stat.size), &why));
+            continue;
+        }
+        may_wait -= candidate.stat.size;
         left -= candidate.stat.size;
         tasks.push(candidate);
     }

@@ -19,6 +19,7 @@ use super::{
     incoming::{AT_ONCE, MODE},
     media::media_type,
     outgoing::{Outcome, failed_to},
+    quota::{Allowance, NotWritten},
     request::{NotSynced, SyncedOut, Tree, WorkspaceReport},
     spool::{Item, Manifest, Upload},
 };
@@ -81,6 +82,11 @@ impl Job {
 
     fn with<T>(&self, see: impl FnOnce(&mut WorkspaceReport) -> T) -> T {
         see(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Bytes that wait on this server's disk.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.with(|report| report.pending.iter().filter_map(|file| file.size).fold(0, u64::saturating_add))
     }
 
     fn pending(&self) -> Vec<Item> {
@@ -189,12 +195,15 @@ async fn work(core: &Core, workspaces: &Workspaces, job: &Job) {
     let mut pause = PAUSE.0;
     loop {
         let writing = job.pending().into_iter().map(|item| async move {
-            match write(workspaces, job, &item).await {
+            match write(core, workspaces, job, &item).await {
                 Ok(file) => job.synced(file),
                 Err(error) => {
-                    let for_good = !error.is_temporary();
-                    let text = super::blob_error(error).to_string();
-                    tracing::warn!(execution.id = %job.manifest.execution, error = text, "An output of {} is not in its workspace", job.manifest.execution);
+                    let (for_good, is_over) = (!error.is_temporary(), matches!(error, NotWritten::Over(_)));
+                    let text = error.into_error().to_string();
+                    // What a tenant brings about itself is not for the log of everybody.
+                    if !is_over {
+                        tracing::warn!(execution.id = %job.manifest.execution, error = text, "An output of {} is not in its workspace", job.manifest.execution);
+                    }
                     job.not_synced(&item, &text, for_good);
                 }
             }
@@ -215,13 +224,14 @@ async fn work(core: &Core, workspaces: &Workspaces, job: &Job) {
 }
 
 /// Writes one file of an execution.
-async fn write(workspaces: &Workspaces, job: &Job, item: &Item) -> Result<SyncedOut, BlobError> {
+async fn write(core: &Core, workspaces: &Workspaces, job: &Job, item: &Item) -> Result<SyncedOut, NotWritten> {
     let refused = |error: &dyn std::fmt::Display| BlobError::Refused(error.to_string());
     let digest: Digest = item.digest.parse().map_err(|error| refused(&error))?;
     let execution = job.manifest.execution().ok_or_else(|| refused(&"its execution has no id"))?;
     let file = Whole { name: &item.name, size: item.size, mode: item.mode, digest };
     let source = Source::Spooled { execution, item, moved: &job.moved };
-    write_over(workspaces, &job.manifest.tree, &file, &source, item.seen.clone()).await
+    let tenant: Tenant = job.manifest.tenant.parse().map_err(|error| refused(&error))?;
+    write_over(workspaces, &core.allowance(&tenant), &job.manifest.tree, &file, &source, item.seen.clone()).await
 }
 
 /// A file that is to be written into a workspace.
@@ -263,28 +273,33 @@ impl Source<'_> {
 /// Writes a file over whatever is there, and finds out what that is, unless it is the version that was `seen`.
 async fn write_over(
     workspaces: &Workspaces,
+    allowance: &Allowance,
     tree: &Tree,
     file: &Whole<'_>,
     source: &Source<'_>,
     seen: Option<String>,
-) -> Result<SyncedOut, BlobError> {
+) -> Result<SyncedOut, NotWritten> {
     let _permit = workspaces.writes.acquire().await.map_err(|error| BlobError::Unavailable(error.into()))?;
     let key = tree.key(file.name).map_err(|error| BlobError::Refused(error.to_string()))?;
     let about = AboutBlob { mode: Some(file.mode), digest: Some(file.digest), media_type: Some(media_type(file.name).to_owned()) };
     let new = NewBlob { size: file.size, about };
+    let room = workspaces.room(allowance, tree, &key, file.size).await?;
     let mut only_if = seen.map_or(OnlyIf::Absent, OnlyIf::Matches);
     let mut overwrote = None;
     let mut contested = 0;
     loop {
         let content = source.read(workspaces).await.map_err(BlobError::Content)?;
         match workspaces.blobs.put(&key, &new, content, &only_if).await {
-            Ok(etag) => return Ok(file.written(etag, overwrote)),
+            Ok(etag) => {
+                room.use_up();
+                return Ok(file.written(etag, overwrote));
+            }
             Err(BlobError::Changed) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         only_if = match workspaces.blobs.head(&key).await {
             Err(BlobError::NotFound) => OnlyIf::Absent,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
             Ok(there) if is_same(workspaces, &there, file).await? => return Ok(file.written(there.etag, overwrote)),
             Ok(there) => {
                 overwrote = Some(there.etag.clone());
@@ -301,18 +316,19 @@ async fn write_over(
 /// The same for a file that nothing was seen of, which is written only where it is not there already: `None` where it is.
 pub(super) async fn write_if_other(
     workspaces: &Workspaces,
+    allowance: &Allowance,
     tree: &Tree,
     file: &Whole<'_>,
     source: &Source<'_>,
-) -> Result<Option<SyncedOut>, BlobError> {
+) -> Result<Option<SyncedOut>, NotWritten> {
     let key = tree.key(file.name).map_err(|error| BlobError::Refused(error.to_string()))?;
     let there = match workspaces.blobs.head(&key).await {
         Err(BlobError::NotFound) => None,
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
         Ok(there) if is_same(workspaces, &there, file).await? => return Ok(None),
         Ok(there) => Some(there.etag),
     };
-    let written = write_over(workspaces, tree, file, source, there.clone()).await?;
+    let written = write_over(workspaces, allowance, tree, file, source, there.clone()).await?;
     Ok(Some(SyncedOut { overwrote: written.overwrote.or(there), ..written }))
 }
 
