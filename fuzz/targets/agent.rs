@@ -258,7 +258,6 @@ fn run(play: Play) {
             spec: SandboxSpec::default(),
             metadata: BTreeMap::new(),
             files: vec![InputFile { path: b"put".to_vec(), content: Bytes::from_static(b"content"), mode: None }],
-            workspace: None,
             exec: exec_request(Some(Duration::from_secs(1)), Some(LIMIT)),
             max_file_bytes: 1 << 20,
         };

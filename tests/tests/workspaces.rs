@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use caisson_tests::{Answer, Client, Fault, FaultyLine, S3Kind, S3Server, Server, Setup, Value, eventually, fewer, json, with_s3};
+use caisson_tests::{Answer, Client, Fault, FaultyLine, S3Kind, S3Server, Sandbox, Server, Setup, Value, eventually, fewer, json, with_s3};
 
 /// A server of ours, and what keeps its files.
 struct Place {
@@ -37,6 +37,12 @@ fn files(client: &Client) -> BTreeMap<String, u64> {
 
 fn names(files: &Value) -> Vec<&str> {
     files.as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect()
+}
+
+/// A command line that says nothing.
+#[track_caller]
+fn does(sandbox: &Sandbox<'_>, line: &str) {
+    assert_eq!(sandbox.shell(line), "");
 }
 
 /// Files by themselves, whatever keeps them.
@@ -182,6 +188,101 @@ fn files_in_one_shots(server: &Server) {
     server.request("DELETE", "/v1/workspaces/w").send().expect(200);
 }
 
+/// What programs in a living sandbox do with files, and what is put in and taken out beside them, whatever keeps the files.
+fn files_in_living_sandboxes(server: &Server) {
+    let client = &server.client;
+    put(client, "in.txt", "given");
+    put(client, "same.txt", "same");
+    put(client, "tool?mode=0755", "#!/bin/sh\necho made by a tool\n");
+    let sandbox = server.sandbox(&json!({}));
+    does(&sandbox, "echo own > own; echo own > in.txt");
+    let missing = sandbox.try_exec(&json!({"shell": "echo ran > ran", "workspace": {"name": "w", "files": ["in.txt", "absent"]}}));
+    assert!(missing.refused(404, "not_found").contains("absent"));
+    assert_eq!(sandbox.shell("ls; cat in.txt"), "in.txt\nown\nown\n", "nothing ran, and nothing was put in");
+
+    let result = sandbox.exec(&json!({
+        "shell": "cat in.txt; mkdir sub; ./tool > sub/out.txt; echo more >> in.txt; cat same.txt > x; cat x > same.txt; rm x; echo a > t.csv; chmod 600 t.csv",
+        "workspace": {"name": "w", "files": ["in.txt", "tool", "same.txt"]},
+    }));
+    let told = &result["workspace"];
+    assert_eq!((&result["stdout"], &told["state"]), (&json!("given"), &json!("synced")), "{result:#}");
+    assert_eq!(names(&told["synced_in"]), ["in.txt", "same.txt", "tool"]);
+    assert_eq!(
+        names(&told["synced_out"]),
+        ["in.txt", "sub/out.txt", "t.csv"],
+        "`own` was there before, and `same.txt` is as it was: {told:#}"
+    );
+    assert_eq!(
+        (get(client, "in.txt").expect(200).text().as_str(), get(client, "sub/out.txt").expect(200).text().as_str()),
+        ("givenmore\n", "made by a tool\n")
+    );
+    assert_eq!(get(client, "t.csv").expect(200).header("x-caisson-mode"), Some("0600"));
+    get(client, "own").refused(404, "not_found");
+    assert_eq!(&server.execution(result["id"].as_str().unwrap())["workspace"], told);
+
+    // The sandbox is as it was left, and only what is new or changed from now on goes out.
+    let second = sandbox.exec(&json!({"shell": "cat in.txt; echo own > b", "workspace": {"name": "w"}}));
+    assert_eq!((&second["stdout"], names(&second["workspace"]["synced_out"])), (&json!("givenmore\n"), vec!["b"]), "{second:#}");
+    let kept = sandbox.exec(&json!({"shell": "echo x > c", "workspace": {"name": "w", "sync_out": false}}));
+    assert_eq!((&kept["workspace"]["state"], &kept["workspace"]["synced_out"]), (&json!("synced"), &json!([])), "{kept:#}");
+    let elsewhere = sandbox.exec(&json!({
+        "shell": "ls /tmp/place; echo x > /tmp/place/d; echo x > e", "workspace": {"name": "w", "files": ["in.txt"], "directory": "/tmp/place"}}));
+    assert_eq!((&elsewhere["stdout"], names(&elsewhere["workspace"]["synced_out"])), (&json!("in.txt\n"), vec!["d"]), "{elsewhere:#}");
+    let plain = sandbox.exec(&json!({"shell": "true"}));
+    assert!(plain.get("workspace").is_none(), "{plain:#}");
+
+    // In the background, and one that is killed: nobody knows what it has changed, and its files are where they were.
+    let id = sandbox.background(json!({"shell": "echo x > late", "workspace": {"name": "w"}}));
+    eventually("it is synced", Duration::from_secs(30), || (server.execution(&id)["workspace"]["state"] == "synced").then_some(()));
+    assert_eq!(get(client, "late").expect(200).text(), "x\n");
+    let id = sandbox.background(json!({"shell": "echo x > early; sleep 1000", "workspace": {"name": "w"}}));
+    eventually("it has written", Duration::from_secs(30), || (sandbox.shell("cat early || true") == "x\n").then_some(()));
+    server.request("POST", &format!("/v1/executions/{id}/kill")).send().expect(204);
+    let told =
+        eventually("it is told", Duration::from_secs(30), || Some(server.execution(&id)["workspace"].clone()).filter(Value::is_object));
+    assert_eq!((&told["state"], names(&told["failed"])), (&json!("incomplete"), vec![""]), "{told:#}");
+    assert!(told["failed"][0]["error"].as_str().unwrap().contains("can be pushed"), "{told:#}");
+
+    let (pull, push) = (sandbox.target("/workspace/pull"), sandbox.target("/workspace/push"));
+    let pushed = server.post(&push, &json!({"name": "w", "files": ["early", "in.txt", "sub/out.txt", "early"]})).expect(200).json();
+    assert_eq!((names(&pushed["written"]), &pushed["unchanged"]), (vec!["early"], &json!(["in.txt", "sub/out.txt"])), "{pushed:#}");
+    assert_eq!((get(client, "early").expect(200).text(), pushed["written"][0].get("overwrote")), ("x\n".to_owned(), None));
+    does(&sandbox, "echo other > early; chmod 700 in.txt; ln -s /etc/passwd link; mkdir dir");
+    let etag = &pushed["written"][0]["etag"];
+    let pushed = server.post(&push, &json!({"name": "w", "files": ["early", "in.txt", "link", "dir"]})).expect(200).json();
+    assert_eq!((names(&pushed["written"]), names(&pushed["failed"])), (vec!["early", "in.txt"], vec!["dir", "link"]), "{pushed:#}");
+    assert_eq!(&pushed["written"][0]["overwrote"], etag);
+    assert_eq!(
+        (get(client, "early").expect(200).text().as_str(), get(client, "in.txt").expect(200).header("x-caisson-mode")),
+        ("other\n", Some("0700"))
+    );
+    get(client, "link").refused(404, "not_found");
+    let missing = server.post(&push, &json!({"name": "w", "files": ["own", "absent"]}));
+    assert!(missing.refused(404, "not_found").contains("absent"));
+    get(client, "own").refused(404, "not_found");
+
+    let pulled = server.post(&pull, &json!({"name": "w", "files": ["tool", "in.txt", "d"], "directory": "deep/down"})).expect(200).json();
+    assert_eq!((names(&pulled["written"]), &pulled["failed"]), (vec!["d", "in.txt", "tool"], &json!([])), "{pulled:#}");
+    assert_eq!(pulled["written"][0]["overwrote"], false);
+    assert_eq!(sandbox.shell("deep/down/tool; stat -c %a deep/down/in.txt"), "made by a tool\n700\n");
+    does(&sandbox, "rm -r deep/down/d; mkdir deep/down/d");
+    let pulled = server.post(&pull, &json!({"name": "w", "files": ["in.txt", "d"], "directory": "deep/down"})).expect(200).json();
+    assert_eq!(
+        (names(&pulled["written"]), names(&pulled["failed"])),
+        (vec!["in.txt"], vec!["d"]),
+        "a directory is in its place: {pulled:#}"
+    );
+    assert_eq!(pulled["written"][0]["overwrote"], true);
+    does(&sandbox, "echo mine > in.txt");
+    let missing = server.post(&pull, &json!({"name": "w", "files": ["in.txt", "absent"]}));
+    assert!(missing.refused(404, "not_found").contains("absent"));
+    assert_eq!(sandbox.shell("cat in.txt"), "mine\n");
+    sandbox.delete().expect(200);
+    server.post(&pull, &json!({"name": "w", "files": ["in.txt"]})).refused(410, "gone");
+    server.post(&push, &json!({"name": "w", "files": ["in.txt"]})).refused(410, "gone");
+    server.request("DELETE", "/v1/workspaces/w").send().expect(200);
+}
+
 /// Large files go in parts and through little memory.
 fn large_files(server: &Server) {
     let bytes: Vec<u8> = (0..(33 << 20)).map(|at: u32| (at >> 8) as u8 ^ at as u8).collect();
@@ -202,6 +303,7 @@ fn a_directory_keeps_files() {
     let place = directory();
     files_by_themselves(&place.server.client);
     files_in_one_shots(&place.server);
+    files_in_living_sandboxes(&place.server);
     large_files(&place.server);
     let left = fs::read_dir(place.server.home().data().join("blobs/files")).unwrap().count();
     let spooled = fs::read_dir(place.server.home().data().join("spool")).unwrap().count();
@@ -213,6 +315,7 @@ fn s3s_fs_keeps_files() {
     let place = s3(S3Kind::Files);
     files_by_themselves(&place.server.client);
     files_in_one_shots(&place.server);
+    files_in_living_sandboxes(&place.server);
     large_files(&place.server);
     assert!(place.s3.is_some());
 }
@@ -222,6 +325,7 @@ fn moto_keeps_files() {
     let place = s3(S3Kind::Moto);
     files_by_themselves(&place.server.client);
     files_in_one_shots(&place.server);
+    files_in_living_sandboxes(&place.server);
     large_files(&place.server);
     assert!(place.s3.is_some());
 }
@@ -256,6 +360,45 @@ fn r5_5_names_lead_nowhere_else() {
 }
 
 #[test]
+fn r5_5_names_lead_nowhere_else_from_living_sandboxes() {
+    let server = Server::start();
+    put(&server.client, "secret", "of w");
+    let sandbox = server.sandbox(&json!({}));
+    does(&sandbox, "echo x > secret");
+    let (pull, push) = (sandbox.target("/workspace/pull"), sandbox.target("/workspace/push"));
+    for name in ["../secret", "/etc/passwd", "a/../../x", "a\nb", "", ".", "a//b"] {
+        sandbox.try_exec(&json!({"shell": "true", "workspace": {"name": "w", "files": [name]}})).refused(400, "invalid_file_name");
+        for target in [&pull, &push] {
+            server.post(target, &json!({"name": "w", "files": ["secret", name]})).refused(400, "invalid_file_name");
+        }
+    }
+    for directory in ["..", "/a/../..", "a//b", "/"] {
+        sandbox.try_exec(&json!({"shell": "true", "workspace": {"name": "w", "directory": directory}})).refused(400, "invalid_path");
+        for target in [&pull, &push] {
+            server.post(target, &json!({"name": "w", "files": ["secret"], "directory": directory})).refused(400, "invalid_path");
+        }
+    }
+    for target in [&pull, &push] {
+        for name in ["..", "", "a\nb"] {
+            server.post(target, &json!({"name": name, "files": ["secret"]})).refused(400, "invalid_workspace");
+        }
+        server.post(target, &json!({"name": "w", "files": []})).refused(400, "invalid_request");
+        server.post(target, &json!({"name": "w"})).refused(400, "invalid_request");
+        server.post(target, &json!({"name": "w", "files": vec!["a"; 10_001]})).refused(400, "limit_out_of_range");
+    }
+    // Links inside lead through what is inside alone, and out of it comes what is there.
+    does(&sandbox, "ln -s /etc away; mkdir real; ln -s real alias");
+    let through = server.post(&pull, &json!({"name": "w", "files": ["secret"], "directory": "away"})).expect(200).json();
+    assert_eq!((names(&through["written"]).len(), names(&through["failed"])), (0, vec!["secret"]), "{through:#}");
+    let inside = server.post(&pull, &json!({"name": "w", "files": ["secret"], "directory": "alias"})).expect(200).json();
+    assert_eq!((names(&inside["written"]), sandbox.shell("cat real/secret").as_str()), (vec!["secret"], "of w"), "{inside:#}");
+    let etc = server.post(&push, &json!({"name": "v", "files": ["shadow"], "directory": "/etc"}));
+    assert_ne!(etc.json()["written"], json!(["shadow"]), "{}", etc.text());
+    assert!(!std::path::Path::new("/etc/secret").exists());
+    assert_eq!(get(&server.client, "secret").expect(200).text(), "of w");
+}
+
+#[test]
 fn r5_5_tenants_see_nothing_of_one_another() {
     let server = Server::start();
     let client = |tenant: &str, scope: &str| {
@@ -273,6 +416,30 @@ fn r5_5_tenants_see_nothing_of_one_another() {
     assert_eq!(theirs.request("DELETE", "/v1/workspaces/w").send().expect(200).json(), json!({"files": 0}));
     let body = json!({"shell": "cat secret", "workspace": {"name": "w", "files": ["secret"]}});
     theirs.request("POST", "/v1/run").json(&body).send().refused(404, "not_found");
+    let made = |client: &Client| {
+        let made = client.request("POST", "/v1/sandboxes").json(&json!({})).send().expect(201).json();
+        format!("/v1/sandboxes/{}", made["id"].as_str().unwrap())
+    };
+    let (my_box, their_box) = (made(&mine), made(&theirs));
+    let sync = json!({"name": "w", "files": ["secret"]});
+    let post =
+        |client: &Client, target: &str, rest: &str, body: &Value| client.request("POST", &format!("{target}{rest}")).json(body).send();
+    for rest in ["/workspace/pull", "/workspace/push"] {
+        // The sandbox is another's, the workspace is another's, and the key is not for this.
+        post(&theirs, &my_box, rest, &sync).refused(404, "not_found");
+        post(&theirs, &their_box, rest, &sync).refused(404, "not_found");
+        assert_eq!(post(&reader, &my_box, rest, &sync).status, 403);
+    }
+    post(&theirs, &my_box, "/exec", &body).refused(404, "not_found");
+    post(&theirs, &their_box, "/exec", &body).refused(404, "not_found");
+    let told = post(&theirs, &their_box, "/exec", &json!({"shell": "echo theirs > secret", "workspace": {"name": "w"}})).expect(200).json();
+    assert_eq!(names(&told["workspace"]["synced_out"]), ["secret"]);
+    assert_eq!(
+        (get(&mine, "secret").expect(200).text().as_str(), get(&theirs, "secret").expect(200).text().as_str()),
+        ("of mine", "theirs\n")
+    );
+    post(&mine, &my_box, "/workspace/pull", &sync).expect(200);
+    assert_eq!(post(&mine, &my_box, "/exec", &json!({"shell": "cat secret"})).expect(200).json()["stdout"], "of mine");
     let run = mine.request("POST", "/v1/run").json(&body).send().expect(200).json();
     assert_eq!(run["stdout"], "of mine");
     let id = run["id"].as_str().unwrap();
@@ -307,6 +474,7 @@ fn what_storage_does_not_take_is_kept_and_written_later() {
     let mut server = with_s3(Setup::default(), line.address).start();
     put(&server.client, "in.txt", "given");
     let mut ids = Vec::new();
+    let sandbox = server.sandbox(&json!({}));
     for (number, fault) in [Fault::Status(403), Fault::Status(500), Fault::Refused, Fault::CutAfter(100)].into_iter().enumerate() {
         line.set(fault);
         let result = server.run(&json!({"shell": format!("echo {number} > out{number}"), "workspace": {"name": "w"}}));
@@ -314,6 +482,20 @@ fn what_storage_does_not_take_is_kept_and_written_later() {
         assert_eq!(names(&result["workspace"]["pending"]), [format!("out{number}")]);
         get(&server.client, "in.txt").refused(503, "blob_unavailable");
         server.post("/v1/run", &json!({"shell": "true", "workspace": {"name": "w", "files": ["in.txt"]}})).refused(503, "blob_unavailable");
+        // The same of a program in a sandbox that stays, and what is pushed is told as failed.
+        let used = json!({"shell": format!("echo {number} > living{number}"), "workspace": {"name": "w"}});
+        let living = sandbox.exec(&used);
+        assert_eq!(
+            (&living["workspace"]["state"], names(&living["workspace"]["pending"])),
+            (&json!("pending"), vec![&*format!("living{number}")]),
+            "{fault:?}: {living:#}"
+        );
+        ids.push(living["id"].as_str().unwrap().to_owned());
+        sandbox.try_exec(&json!({"shell": "true", "workspace": {"name": "w", "files": ["in.txt"]}})).refused(503, "blob_unavailable");
+        server.post(&sandbox.target("/workspace/pull"), &json!({"name": "w", "files": ["in.txt"]})).refused(503, "blob_unavailable");
+        let pushed =
+            server.post(&sandbox.target("/workspace/push"), &json!({"name": "w", "files": [format!("living{number}")]})).expect(200).json();
+        assert_eq!((names(&pushed["written"]).len(), names(&pushed["failed"]).len()), (0, 1), "{pushed:#}");
         ids.push(result["id"].as_str().unwrap().to_owned());
     }
     // What is pending survives the server.
@@ -321,10 +503,11 @@ fn what_storage_does_not_take_is_kept_and_written_later() {
     server.start_again();
     assert_eq!(server.execution(&ids[0])["workspace"]["state"], "pending");
     line.set(Fault::None);
-    for (number, id) in ids.iter().enumerate() {
+    for (at, id) in ids.iter().enumerate() {
+        let (number, name) = (at / 2, if at % 2 == 0 { "living" } else { "out" });
         let synced = || (server.execution(id)["workspace"]["state"] == "synced").then_some(());
         eventually("what was pending is synced", Duration::from_secs(60), synced);
-        assert_eq!(get(&server.client, &format!("out{number}")).expect(200).text(), format!("{number}\n"));
+        assert_eq!(get(&server.client, &format!("{name}{number}")).expect(200).text(), format!("{number}\n"));
     }
     assert_eq!(fs::read_dir(server.home().data().join("spool")).unwrap().count(), 0);
     let log = server.log();
@@ -374,4 +557,106 @@ fn the_command_line_keeps_files() {
     assert_eq!(ran(&["workspace", "get", "a/b", "report.txt"]).0, Some(1));
     fine(&["workspace", "rm", "a/b", "--all"]);
     assert!(!fine(&["workspace", "ls"]).contains("a/b"));
+}
+
+#[test]
+fn run_on_the_command_line_uses_a_workspace() {
+    let server = Server::start();
+    put(&server.client, "in.txt", "given");
+    let home = server.home().path().to_owned();
+    fs::write(
+        home.join("made.py"),
+        "import sys; open('out.txt', 'w').write(open('in.txt').read() + open('extra').read() + sys.stdin.read()); print('ran')",
+    )
+    .unwrap();
+    fs::write(home.join("extra"), " extra ").unwrap();
+    let ran = |arguments: &[&str], input: &str| {
+        let mut command = server.command(arguments);
+        fs::write(home.join("input"), input).unwrap();
+        let output = command.current_dir(&home).stdin(fs::File::open(home.join("input")).unwrap()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--in", "in.txt", "--file", "extra", "made.py"], "typed");
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ran\n", ""));
+    assert_eq!(get(&server.client, "out.txt").expect(200).text(), "given extra typed");
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--json", "--", "sh", "-c", "echo x > y; echo z; exit 3"], "");
+    let result: Value = out.parse().unwrap();
+    assert_eq!(
+        (code, &result["stdout"], names(&result["workspace"]["synced_out"])),
+        (Some(3), &json!("z\n"), vec!["y"]),
+        "{err} {result:#}"
+    );
+    let (code, out, err) = ran(&["run", "--workspace", "w", "--in", "absent", "--", "echo", "ran"], "");
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
+    assert!(err.contains("absent"), "{err}");
+    let (code, _, err) = ran(&["run", "--workspace", "w", "--", "truncate", "-s", "100T", "holes"], "");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("holes is not in the workspace"), "what is not synced is told: {err}");
+    let (code, _, err) = ran(&["run", "--in", "in.txt", "--", "true"], "");
+    assert!(code != Some(0) && err.contains("--workspace"), "{err}");
+    let (code, _, err) = ran(&["run", "--server", "http://127.0.0.1:1", "--", "true"], "");
+    assert!(code != Some(0) && err.contains("--workspace"), "{err}");
+}
+
+#[test]
+fn a_quota_holds_what_a_tenant_keeps() {
+    let server = Server::start();
+    let made = server.post("/v1/keys", &json!({"tenant": "team", "scope": "run"})).expect(201).json();
+    let team = Client { key: Some(made["key"].as_str().unwrap().to_owned()), ..server.client.clone() };
+    let quota =
+        |bytes: Value| server.request("PATCH", "/v1/tenants/team").json(&json!({"workspace_bytes": bytes})).send().expect(200).json();
+    let used = || team.request("GET", "/v1/whoami").send().expect(200).json()["tenant"]["use"]["workspace_bytes"].clone();
+    let put = |name: &str, bytes: usize| team.request("PUT", &format!("/v1/workspaces/{name}")).bytes(vec![b'x'; bytes]).send();
+    let delete = |name: &str| team.request("DELETE", &format!("/v1/workspaces/{name}")).send();
+    put("w/files/before", 600).expect(200);
+    assert_eq!(used(), Value::Null, "nothing is counted without a quota");
+    assert_eq!(quota(json!(1000))["quotas"]["workspace_bytes"], 1000);
+    put("w/files/a", 300).expect(200);
+    let refused = put("v/files/b", 200);
+    assert!(refused.refused(429, "quota_exceeded").contains("workspace_bytes"));
+    assert_eq!(refused.json()["error"]["details"], json!({"quota": "workspace_bytes", "limit": 1000, "used": 900}));
+    team.request("GET", "/v1/workspaces/v/files/b").send().refused(404, "not_found");
+    put("v/files/b", 100).expect(200);
+    assert_eq!(used(), 1000);
+    put("w/files/a", 300).expect(200);
+    put("w/files/a", 301).refused(429, "quota_exceeded");
+    put("w/files/a", 100).expect(200);
+    put("w/files/c", 200).expect(200);
+    delete("w/files/before").expect(204);
+    put("w/files/d", 600).expect(200);
+    put("v/files/e", 1).refused(429, "quota_exceeded");
+    assert_eq!(server.request("PUT", "/v1/workspaces/w/files/e").bytes(vec![0; 5000]).send().status, 200, "another's quota is another's");
+
+    // What a program leaves waits until there is room, unless it never will.
+    let run =
+        |line: &str| team.request("POST", "/v1/run").json(&json!({"shell": line, "workspace": {"name": "w"}})).send().expect(200).json();
+    let waits = run("head -c 500 /dev/zero > out; echo fine");
+    assert_eq!((&waits["stdout"], &waits["workspace"]["state"]), (&json!("fine\n"), &json!("pending")), "{waits:#}");
+    assert_eq!(names(&waits["workspace"]["pending"]), ["out"]);
+    assert!(waits["workspace"]["pending"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{waits:#}");
+    let never = run("head -c 2000 /dev/zero > big");
+    assert_eq!((&never["workspace"]["state"], names(&never["workspace"]["failed"])), (&json!("incomplete"), vec!["big"]), "{never:#}");
+    assert!(never["workspace"]["failed"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{never:#}");
+    let sandbox = team.request("POST", "/v1/sandboxes").json(&json!({})).send().expect(201).json();
+    let target = |rest: &str| format!("/v1/sandboxes/{}{rest}", sandbox["id"].as_str().unwrap());
+    team.request("POST", &target("/exec")).json(&json!({"shell": "echo pushed > p"})).send().expect(200);
+    let push = || team.request("POST", &target("/workspace/push")).json(&json!({"name": "w", "files": ["p"]})).send().expect(200).json();
+    let pushed = push();
+    assert_eq!((names(&pushed["written"]).len(), names(&pushed["failed"])), (0, vec!["p"]), "{pushed:#}");
+    assert!(pushed["failed"][0]["error"].as_str().unwrap().contains("workspace_bytes"), "{pushed:#}");
+
+    delete("w/files/d").expect(204);
+    let synced = || {
+        let record = team.request("GET", &format!("/v1/executions/{}", waits["id"].as_str().unwrap())).send().expect(200).json();
+        (record["workspace"]["state"] == "synced").then_some(())
+    };
+    eventually("there is room for what waits", Duration::from_secs(120), synced);
+    assert_eq!(team.request("GET", "/v1/workspaces/w/files/out").send().expect(200).body.len(), 500);
+    assert_eq!(names(&push()["written"]), ["p"]);
+    delete("w").expect(200);
+    put("w/files/large", 900).expect(200);
+    quota(Value::Null);
+    put("w/files/larger", 9000).expect(200);
+    let set = server.command(["tenant", "set", "team", "--workspaces", "1M"]).output().unwrap();
+    assert!(set.status.success() && String::from_utf8_lossy(&set.stdout).contains("/ 1"), "{set:?}");
 }

@@ -69,6 +69,8 @@ pub struct Quotas {
     pub memory_bytes: Option<u64>,
     /// The disk limits of its living sandboxes on disk together. Files of the others are in memory and count there.
     pub disk_bytes: Option<u64>,
+    /// All files of its workspaces together.
+    pub workspace_bytes: Option<u64>,
 }
 
 impl Quotas {
@@ -84,6 +86,8 @@ pub struct Holdings {
     pub executions_per_minute: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
+    /// As last counted; only those of tenants with a quota are.
+    pub workspace_bytes: Option<u64>,
 }
 
 /// Which quota.
@@ -93,6 +97,7 @@ pub enum Quota {
     ExecutionsPerMinute,
     MemoryBytes,
     DiskBytes,
+    WorkspaceBytes,
 }
 
 impl Quota {
@@ -104,6 +109,7 @@ impl Quota {
             Self::ExecutionsPerMinute => "executions_per_minute",
             Self::MemoryBytes => "memory_bytes",
             Self::DiskBytes => "disk_bytes",
+            Self::WorkspaceBytes => "workspace_bytes",
         }
     }
 }
@@ -133,6 +139,12 @@ impl fmt::Display for Exceeded {
             (Quota::MemoryBytes | Quota::DiskBytes, _) => {
                 write!(f, "quota `{name}` is {limit}, living sandboxes have {used} of it and this one asks for {asked}")?;
                 f.write_str("; end some of them, or ask for less")
+            }
+            (Quota::WorkspaceBytes, _) => {
+                write!(
+                    f,
+                    "quota `{name}` is {limit}, workspaces have {used} of it and this file asks for at least {asked} more; remove some files first"
+                )
             }
         }
     }

@@ -248,7 +248,7 @@ impl Engine {
         if let Some(outcome) = &mut execution.outcome {
             (outcome.stdout, outcome.stderr) = (stdout_totals, stderr_totals);
         }
-        Ok(ExecutionResult { execution, stdout, stderr, changes: Vec::new(), changes_truncated: false })
+        Ok(ExecutionResult { execution, stdout, stderr, changes: Vec::new(), changes_truncated: false, workspace: None })
     }
 
     /// Sends a signal to the process group of a running program.
@@ -398,18 +398,14 @@ impl Engine {
     /// Every tenant, in the order of their names.
     pub fn tenants(&self, limit: u32, cursor: Option<&str>) -> Result<Page<TenantUse>> {
         let Page { data, next_cursor } = self.core.keys.tenants(limit.clamp(1, MAX_PAGE), cursor)?;
-        let with_use = |(tenant, quotas)| TenantUse { holdings: self.core.registry.holdings(&tenant), tenant, quotas };
+        let with_use = |(tenant, quotas)| TenantUse { holdings: self.core.holdings(&tenant), tenant, quotas };
         Ok(Page { data: data.into_iter().map(with_use).collect(), next_cursor })
     }
 
     /// This tenant with what it may have and what it has.
     #[must_use]
     pub fn tenant_use(&self) -> TenantUse {
-        TenantUse {
-            tenant: self.tenant.clone(),
-            quotas: self.core.keys.quotas(&self.tenant),
-            holdings: self.core.registry.holdings(&self.tenant),
-        }
+        TenantUse { tenant: self.tenant.clone(), quotas: self.core.keys.quotas(&self.tenant), holdings: self.core.holdings(&self.tenant) }
     }
 
     /// Whether there is this tenant: one with a key, or with quotas.

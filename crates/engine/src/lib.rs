@@ -71,6 +71,6 @@ pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
 pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;
 pub use workspaces::{
-    Missing, NewWorkspaceFile, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceFile, WorkspaceReport, WorkspaceUse,
-    media_type, media_type_of_extension,
+    Missing, NewWorkspaceFile, NotSynced, OutputFilter, Outputs, Pulled, PulledFile, Pushed, SyncRequest, SyncedIn, SyncedOut, Tree,
+    WorkspaceFile, WorkspaceReport, WorkspaceUse, media_type, media_type_of_extension,
 };

@@ -16,7 +16,7 @@ use crate::{
     request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
     validate,
-    workspaces::{self, Changed, InUse, SyncedIn, Workspaces},
+    workspaces::{self, Changed, InUse, SyncedIn},
 };
 
 /// Files on their way at one time.
@@ -76,32 +76,28 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
 /// What is known of a one-shot whose program runs.
 struct Begun {
     agent: AgentClient,
-    workspace: Option<(Arc<Workspaces>, InUse)>,
+    workspace: Option<InUse>,
     max_file_bytes: u64,
 }
 
-async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, request: RunRequest) -> Result<(Begun, Started)> {
+async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, mut request: RunRequest) -> Result<(Begun, Started)> {
     let agent = living.agent().await?;
     create::set_up(living, &agent).await?;
     let mut ready = living.take_ready();
     // What an interpreter looks at when it starts has to be there before.
-    let may_wait =
-        request.workspace.as_ref().is_none_or(|wanted| wanted.files.is_empty()) && ready::may_come_late(&request.files, &living.work_dir);
+    let wanted = request.exec.workspace.take();
+    let may_wait = wanted.as_ref().is_none_or(|wanted| wanted.files.is_empty()) && ready::may_come_late(&request.files, &living.work_dir);
     if !may_wait && let Some(ready) = ready.take() {
         ready.end().await;
     }
-    let workspace = match request.workspace {
-        Some(wanted) => {
-            let workspaces = Engine::workspaces_of(core)?;
-            let used = workspaces::bring_in(&workspaces, living, &agent, wanted).await?;
-            Some((workspaces, used))
-        }
+    let workspace = match wanted {
+        Some(wanted) => Some(workspaces::bring_in(&Engine::workspaces_of(core)?, living, &agent, wanted).await?),
         None => None,
     };
     put_files(living, &agent, request.files).await?;
     // An image may name the root, and whoever starts there is not asking for a look at all files.
     let watched = Some(living.work_dir.clone()).filter(|directory| !directory.trim_matches('/').is_empty());
-    let also_report = workspace.iter().flat_map(|(_, used)| used.watched()).collect();
+    let also_report = workspace.iter().flat_map(InUse::watched).collect();
     let watched = ExecRequest { report_changes: watched, also_report, ..request.exec };
     let prepared = execution::prepare(living, &agent, watched).await?;
     let started = execution::start_ready(core, living, &agent, prepared, ready).await?;
@@ -119,7 +115,7 @@ async fn follow(
 ) -> End {
     let (result_to, result) = oneshot::channel();
     let Begun { agent, workspace, max_file_bytes } = begun;
-    let synced_in = workspace.as_ref().map_or_else(Vec::new, |(_, used)| used.synced_in().to_vec());
+    let synced_in = workspace.as_ref().map_or_else(Vec::new, |used| used.synced_in().to_vec());
     let ended = started
         .pump(|recorded| {
             // Whoever asked may have gone; the one-shot goes on.
@@ -129,29 +125,22 @@ async fn follow(
     let Some(mut ended) = ended else { return End::new(TombstoneReason::Finished, "its execution could not be recorded") };
     let (mut changes, files_truncated) = take_changes(&mut ended);
     let mut job = None;
-    if let Some((workspaces, used)) = workspace {
+    if let Some(used) = &workspace {
         // Before its end is recorded: what is recorded as finished has lost nothing.
-        let changed = Changed { files: changes.clone(), truncated: files_truncated, known: ended.changes_known };
-        let kept = workspaces::keep(&workspaces, living, &agent, &used, started.id(), changed).await;
-        job = Some((workspaces, kept));
+        let unknown = (!ended.changes_known).then_some("its sandbox ended under it, and its files are gone");
+        let changed = Changed { files: changes.clone(), truncated: files_truncated, unknown };
+        job = Some(workspaces::keep(core, living, &agent, used, started.id(), changed).await);
         changes.retain(|stat| is_below(&living.work_dir, &stat.path));
     }
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, &agent, changes, max_file_bytes));
     living.is_spent();
     let weaker_limits = core.weaker_limits();
-    let answer = result.map(|result| RunResult { result, files, files_truncated, workspace: None, weaker_limits });
-    match job {
+    let answered = move |result: Result<_>| {
         // Likewise.
-        None => drop(result_to.send(answer)),
-        // The sandbox has done its part.
-        Some((workspaces, job)) => {
-            let (core, tasks) = (Arc::clone(core), core.tasks.clone());
-            tasks.spawn(async move {
-                let report = workspaces::settle(&core, &workspaces, job).await;
-                drop(result_to.send(answer.map(|answer| RunResult { workspace: Some(report), ..answer })));
-            });
-        }
-    }
+        drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits })));
+    };
+    // The sandbox has done its part.
+    workspaces::settled(core, job, result, answered);
     End::new(TombstoneReason::Finished, "its one execution has ended")
 }
 

@@ -86,6 +86,8 @@ impl Account {
             executions_per_minute: self.executions.count(now),
             memory_bytes: self.memory_bytes,
             disk_bytes: self.disk_bytes,
+            // Storage knows.
+            workspace_bytes: None,
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct ExecRequest {
     pub report_changes: Option<String>,
     /// Further ones, and whether what is below them counts.
     pub also_report: Vec<(String, bool)>,
+    /// Files of it are there before the program starts, and new and changed ones go out into it behind its end.
+    pub workspace: Option<WorkspaceUse>,
 }
 
 impl ExecRequest {
@@ -130,6 +132,7 @@ impl ExecRequest {
             wait_for_readers: false,
             report_changes: None,
             also_report: Vec::new(),
+            workspace: None,
         }
     }
 }
@@ -148,9 +151,8 @@ pub struct InputFile {
 pub struct RunRequest {
     pub spec: SandboxSpec,
     pub metadata: BTreeMap<String, String>,
+    /// They are there behind those of the workspace.
     pub files: Vec<InputFile>,
-    /// Its files are there before those above.
-    pub workspace: Option<WorkspaceUse>,
     pub exec: ExecRequest,
     /// Bring back the contents of changed files up to this many bytes in all; 0 names them only.
     pub max_file_bytes: u64,
@@ -184,6 +186,8 @@ pub struct ExecutionResult {
     pub changes: Vec<FileStat>,
     /// Whether there may be more of them than are named.
     pub changes_truncated: bool,
+    /// What became of the files of its workspace, if it used one: known to whoever started it; others ask for [`crate::Engine::workspace_report`].
+    pub workspace: Option<WorkspaceReport>,
 }
 
 /// A file that a one-shot made or changed.
@@ -201,8 +205,6 @@ pub struct RunResult {
     pub files: Vec<ChangedFile>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
-    /// What became of the files of its workspace, if it used one.
-    pub workspace: Option<WorkspaceReport>,
     /// Limits that the host could not enforce in full.
     pub weaker_limits: Vec<String>,
 }

@@ -49,7 +49,6 @@ pub fn run(request: &RunRequest) -> Result<()> {
     spec(&request.spec)?;
     metadata(&request.metadata)?;
     exec(&request.exec)?;
-    request.workspace.as_ref().map_or(Ok(()), workspaces::check)?;
     if (&request.spec.image, &request.exec.program) == (&Image::Host, &Program::OfImage) {
         return Err(no_program());
     }
@@ -106,6 +105,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<()> {
     for (directory, _) in &request.also_report {
         path("also_report", directory.as_bytes())?;
     }
+    request.workspace.as_ref().map_or(Ok(()), workspaces::check)?;
     time_limit("timeout", request.timeout)?;
     if request.max_output_bytes == Some(0) {
         return Err(Error::invalid("limit_out_of_range", "field `max_output_bytes` must be at least 1"));
@@ -518,7 +518,6 @@ mod tests {
         let request = |files| RunRequest {
             spec: SandboxSpec::default(),
             metadata: BTreeMap::new(),
-            workspace: None,
             files,
             exec: request(argv(&["true"])),
             max_file_bytes: 0,

@@ -246,7 +246,7 @@ fn request(timeout: Option<Duration>) -> ExecRequest {
 
 fn one_shot(timeout: Option<Duration>) -> RunRequest {
     let spec = SandboxSpec::default();
-    RunRequest { spec, metadata: BTreeMap::new(), files: Vec::new(), workspace: None, exec: request(timeout), max_file_bytes: 1 << 20 }
+    RunRequest { spec, metadata: BTreeMap::new(), files: Vec::new(), exec: request(timeout), max_file_bytes: 1 << 20 }
 }
 
 fn bytes(parts: Vec<Bytes>, and_then_hang: bool) -> Response<Body> {

@@ -42,7 +42,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                         spec: SandboxSpec { image: image.parse()?, ..SandboxSpec::default() },
                         metadata: BTreeMap::new(),
                         files: Vec::new(),
-                        workspace: None,
                         exec: ExecRequest::new(Program::Argv(program.split(' ').map(str::to_owned).collect())),
                         max_file_bytes: 0,
                     };

@@ -86,7 +86,7 @@ fn shell(line: &str) -> Program {
 impl World {
     async fn try_run(&self, spec: SandboxSpec, program: Program) -> Result<Ran> {
         let exec = ExecRequest { timeout: Some(Duration::from_secs(120)), ..ExecRequest::new(program) };
-        let request = RunRequest { spec, metadata: BTreeMap::new(), files: Vec::new(), workspace: None, exec, max_file_bytes: 0 };
+        let request = RunRequest { spec, metadata: BTreeMap::new(), files: Vec::new(), exec, max_file_bytes: 0 };
         let result = self.engine.run(request).await?.wait().await?.result;
         let outcome = result.execution.outcome.as_ref().unwrap();
         assert_ne!(outcome.status, ExecutionStatus::TimedOut, "{result:?}");

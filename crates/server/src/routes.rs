@@ -86,6 +86,8 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::executions::kill)),
         route(Access::Key, routes!(native::links::create)),
         route(Access::Port, native::ports::every_method()),
+        route(Access::Key, routes!(native::workspaces::sync::pull)),
+        route(Access::Key, routes!(native::workspaces::sync::push)),
         route(Access::Key, routes!(native::workspaces::list)),
         route(Access::Key, routes!(native::workspaces::delete)),
         route(Access::Key, routes!(native::workspaces::list_files)),

@@ -23,6 +23,11 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// Whether the command line says anything about a server. What the environment says is for all commands.
+    pub(crate) fn is_on_command_line(&self) -> bool {
+        self.key_file.is_some() || self.server.as_ref().is_some_and(|server| std::env::var("CAISSON_SERVER").as_ref() != Ok(server))
+    }
+
     /// Whether anybody has named a server.
     pub(crate) fn is_named(&self) -> bool {
         self.server.is_some()

@@ -8,6 +8,7 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use caisson_core::Stream;
+use caisson_engine::Captured;
 use caisson_server::{
     ErrorBody,
     native::types::{ExecBody, ExecutionBody, OutputEvent, ResultBody, StartEvent},
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// What of standard input fits into one request.
-const MAX_STDIN: usize = 20 << 20;
+pub(super) const MAX_STDIN: usize = 20 << 20;
 /// How long the server may take to kill the program when we are asked to end.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 
@@ -95,25 +96,35 @@ pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
         return client::talk(&args.server, async |client| detach(&client, &args.id, body, args.json).await);
     }
     client::talk(&args.server, async |client| {
-        let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let mut execution = None;
-        let interrupted = {
-            let mut progress = Progress { execution: &mut execution, capture: args.json.then(Capture::default) };
-            tokio::select! {
-                result = progress.follow(&client, &args.id, &body) => match result {
-                    // Whoever read the output has gone: the program goes as well.
-                    Err(error) if error.is::<output::Closed>() => Err(error),
-                    other => return other,
-                },
-                // The program is killed below.
-                signal = signals.next() => Ok(status::of_signal(signal)),
-            }
-        };
-        if let Some(id) = execution {
-            kill(&client, &id).await;
-        }
-        interrupted
+        let follow = async |progress: &mut Progress<'_>| progress.follow(&client, &args.id, &body).await;
+        attend(&client, args.json, follow).await
     })
+}
+
+/// Follows a program to its end. When we are to end before, or nobody reads the output any more, it is killed.
+pub(super) async fn attend(
+    client: &Client,
+    json: bool,
+    follow: impl AsyncFnOnce(&mut Progress<'_>) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let mut execution = None;
+    let interrupted = {
+        let mut progress = Progress { execution: &mut execution, capture: json.then(Capture::default) };
+        tokio::select! {
+            result = follow(&mut progress) => match result {
+                // Whoever read the output has gone: the program goes as well.
+                Err(error) if error.is::<output::Closed>() => Err(error),
+                other => return other,
+            },
+            // The program is killed below.
+            signal = signals.next() => Ok(status::of_signal(signal)),
+        }
+    };
+    if let Some(id) = execution {
+        kill(client, &id).await;
+    }
+    interrupted
 }
 
 async fn detach(client: &Client, sandbox: &str, body: ExecBody, json: bool) -> Result<ExitCode> {
@@ -176,7 +187,7 @@ fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<Exec
 }
 
 /// How far it has come.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     /// Known from the start of the program on.
     execution: &'a mut Option<String>,
     /// Collects the output instead of passing it on.
@@ -197,7 +208,7 @@ impl Progress<'_> {
                 }
             };
             let mut feeding = std::pin::pin!(feeding.fuse());
-            let mut listening = std::pin::pin!(self.listen(&mut events, started));
+            let mut listening = std::pin::pin!(self.listen::<ResultBody>(&mut events, started));
             loop {
                 tokio::select! {
                     // Both are polled by reference until they are done.
@@ -208,21 +219,9 @@ impl Progress<'_> {
                 }
             }
         };
-        let result = match listened {
-            Ok(result) => result,
-            Err(error) if error.is::<output::Closed>() => return Err(error),
-            Err(error) => {
-                return Err(match &self.execution {
-                    Some(id) => anyhow!("{error:#}; the program may go on: `caisson logs {id} --follow` tells"),
-                    None => error,
-                });
-            }
-        };
-        // What went wrong in the sandbox is an answer, not a broken line.
-        let result = result?;
-        let result = match self.capture.take() {
-            Some(capture) => {
-                let (stdout, stderr) = capture.finish();
+        let result = self.heard(listened)?;
+        let result = match self.captured() {
+            Some((stdout, stderr)) => {
                 let result = result.with_output(&stdout, &stderr);
                 output::print_json(&result)?;
                 result
@@ -236,8 +235,26 @@ impl Progress<'_> {
         Ok(ExitCode::from(code))
     }
 
+    /// What there is to be said when the server has said its last word, or none.
+    pub(super) fn heard<T>(&self, listened: Result<Result<T>>) -> Result<T> {
+        match listened {
+            // What went wrong in the sandbox is an answer, not a broken line.
+            Ok(result) => result,
+            Err(error) if error.is::<output::Closed>() => Err(error),
+            Err(error) => Err(match &self.execution {
+                Some(id) => anyhow!("{error:#}; the program may go on: `caisson logs {id} --follow` tells"),
+                None => error,
+            }),
+        }
+    }
+
+    /// The output, where it was collected.
+    pub(super) fn captured(&mut self) -> Option<(Captured, Captured)> {
+        self.capture.take().map(Capture::finish)
+    }
+
     /// To the end of the program. The inner error is the server's last word, the outer one that there was none.
-    async fn listen(&mut self, events: &mut Events, started: oneshot::Sender<String>) -> Result<Result<ResultBody>> {
+    pub(super) async fn listen<T: DeserializeOwned>(&mut self, events: &mut Events, started: oneshot::Sender<String>) -> Result<Result<T>> {
         let mut started = Some(started);
         let mut gaps = output::Gaps::default();
         while let Some(event) = events.next().await? {

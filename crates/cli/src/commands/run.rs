@@ -1,11 +1,12 @@
-//! `caisson run`: one program in a fresh sandbox, on this machine, without a server.
+//! `caisson run`: one program in a fresh sandbox, on this machine, without a server; or on the server that has its workspace.
 
 mod files;
+mod on_server;
 mod program;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use caisson_core::{Backend, Image};
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
 use caisson_image::{ImageStore, Reference};
@@ -19,6 +20,7 @@ use clap::{ArgGroup, Args};
 
 use crate::{
     args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
+    client::ServerArgs,
     config::Here,
     embedded::{self, Output},
     images, logging, output,
@@ -39,9 +41,14 @@ Examples:
   caisson run --file data.csv --file lib.py:vendor/lib.py main.py < input
   caisson run --image alpine:3.20 -- cat /etc/os-release
   caisson run --memory 64M --timeout 2s --json hello.py
+  caisson run --workspace notes --in sales.csv report.py
 
 The sandbox has no network and nothing of this machine but its programs. It is destroyed when the program ends, and with it everything \
 the program made; --json shows the files that the program changed, up to 10 MiB of them.
+
+With --workspace the program runs on the server that has the workspace, and files of the work directory that are new or changed are written \
+into it; image and template are the server's. Standard input goes with the request then: it is read to its end first (at most 20 MiB), and a terminal is \
+not read.
 
 Exit status: the program's own; 128 + N when signal N ended it; 124 when it was ended at its time limit; 137 at its memory limit; \
 125 when Caisson itself failed or was used wrongly; 130, 143 or 129 when Ctrl-C, SIGTERM or SIGHUP ended it; \
@@ -70,6 +77,12 @@ pub(crate) struct RunArgs {
     /// Put a file in, under its own name in the work directory or at DST; may repeat
     #[arg(long, value_name = "SRC[:DST]")]
     file: Vec<FileArg>,
+    /// Run on a server, and write new and changed files into this workspace of it
+    #[arg(long, value_name = "NAME", conflicts_with = "accept_weaker_limits")]
+    workspace: Option<String>,
+    /// Put a file of the workspace in, under its name there; may repeat
+    #[arg(long = "in", value_name = "FILE", requires = "workspace")]
+    inputs: Vec<String>,
     /// Network of the sandbox: `none` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<String>,
@@ -84,6 +97,8 @@ pub(crate) struct RunArgs {
     /// Run even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Print the result as a JSON object instead of the program's output
     #[arg(long)]
     json: bool,
@@ -95,7 +110,13 @@ pub(crate) struct RunArgs {
     pub(crate) behind_dashes: bool,
 }
 
-pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
+pub(crate) fn run(mut args: RunArgs) -> Result<ExitCode> {
+    if let Some(name) = args.workspace.take() {
+        return on_server::run(args, name);
+    }
+    if args.server.is_on_command_line() {
+        bail!("--server and --key-file go with --workspace; without it the program runs on this machine");
+    }
     if let Some(filter) = std::env::var_os("CAISSON_LOG") {
         logging::begin(&filter.to_string_lossy(), logging::Format::Text)?;
     }
@@ -162,8 +183,19 @@ async fn provided(here: Here, name: &str, policy: Policy) -> Result<ImageStore> 
 fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
     let template = args.template.as_deref().map(template).transpose()?;
     let has_image = args.image.is_some() || template.as_ref().is_some_and(|template| template.recipe.image.is_some());
-    let program = program::of(&args.program, args.words, args.behind_dashes, has_image)?;
     let files = args.file.iter().map(FileArg::read).collect::<Result<Vec<InputFile>>>()?;
+    let (body, stdin_is_code) = body(args, has_image)?;
+    let mut request = match template {
+        Some(template) => template.run(body)?,
+        None => body.into_request()?,
+    };
+    request.files = files;
+    Ok((request, stdin_is_code))
+}
+
+/// What the options say, without files, and whether standard input is used up by the code.
+fn body(args: RunArgs, has_image: bool) -> Result<(RunBody, bool)> {
+    let program = program::of(&args.program, args.words, args.behind_dashes, has_image)?;
     let body = RunBody {
         cmd: program.cmd,
         language: program.language,
@@ -181,12 +213,7 @@ fn request(args: RunArgs) -> Result<(RunRequest, bool)> {
         user: args.user,
         ..RunBody::default()
     };
-    let mut request = match template {
-        Some(template) => template.run(body)?,
-        None => body.into_request()?,
-    };
-    request.files = files;
-    Ok((request, program.stdin_is_code))
+    Ok((body, program.stdin_is_code))
 }
 
 /// The template of this machine that has this name.

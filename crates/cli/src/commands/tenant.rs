@@ -20,7 +20,7 @@ A tenant comes into being with its first key (`caisson key add --tenant NAME`) o
 limits are the only ones. What a tenant has beyond a new quota it keeps.
 
 Examples:
-  caisson tenant set team-a --sandboxes 20 --executions-per-minute 600 --memory 8G --disk 40G
+  caisson tenant set team-a --sandboxes 20 --executions-per-minute 600 --memory 8G --disk 40G --workspaces 10G
   caisson tenant set team-a --memory none
   caisson tenant ls";
 
@@ -59,6 +59,9 @@ pub(crate) struct SetArgs {
     /// Disk limits of living sandboxes with storage `disk` together, or `none`
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     disk: Option<Change>,
+    /// All files of its workspaces together, or `none`
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    workspaces: Option<Change>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -119,6 +122,7 @@ fn set(args: SetArgs) -> Result<ExitCode> {
         executions_per_minute: Change::to_field(args.executions_per_minute),
         memory_bytes: Change::to_field(args.memory),
         disk_bytes: Change::to_field(args.disk),
+        workspace_bytes: Change::to_field(args.workspaces),
     };
     let target = format!("/v1/tenants/{}", percent(args.name.as_bytes()).replace('/', "%2F"));
     client::talk(&args.server, async |client| {
@@ -134,7 +138,7 @@ fn set(args: SetArgs) -> Result<ExitCode> {
 
 fn show(tenants: &[TenantBody]) -> Result<()> {
     let rows: Vec<_> = tenants.iter().map(row).collect();
-    output::print(&table::render(&["TENANT", "SANDBOXES", "EXECUTIONS/MIN", "MEMORY", "DISK"], &rows))
+    output::print(&table::render(&["TENANT", "SANDBOXES", "EXECUTIONS/MIN", "MEMORY", "DISK", "WORKSPACES"], &rows))
 }
 
 /// What it has, and behind a slash what it may have.
@@ -145,7 +149,7 @@ fn row(tenant: &TenantBody) -> Vec<String> {
     };
     let number: fn(u64) -> String = |figure| figure.to_string();
     let TenantBody { name, quotas, holdings } = tenant;
-    let QuotasBody { sandboxes, executions_per_minute, memory_bytes, disk_bytes } = *quotas;
+    let QuotasBody { sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes } = *quotas;
     let has: &HoldingsBody = holdings;
     vec![
         name.clone(),
@@ -153,6 +157,12 @@ fn row(tenant: &TenantBody) -> Vec<String> {
         of(has.executions_per_minute, executions_per_minute, number),
         of(has.memory_bytes, memory_bytes, shown_size),
         of(has.disk_bytes, disk_bytes, shown_size),
+        match (has.workspace_bytes, workspace_bytes) {
+            (None, None) => "-".to_owned(),
+            // Not counted yet.
+            (None, Some(may)) => format!("? / {}", shown_size(may)),
+            (Some(has), may) => of(has, may, shown_size),
+        },
     ]
 }
 

@@ -27,8 +27,8 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
-A workspace is a tree of files that outlives sandboxes; it comes into being with its first file. One-shots bring files in from it and \
-out into it: `workspace` in the body of POST /v1/run.
+A workspace is a tree of files that outlives sandboxes; it comes into being with its first file. Programs \
+bring files in from it and out into it: `caisson run --workspace`, and `workspace` in the body of POST /v1/run.
 
 Examples:
   caisson workspace put notes report.csv

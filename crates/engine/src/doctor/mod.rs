@@ -133,7 +133,6 @@ fn attack(engine: &Engine, group: &str) -> RunRequest {
         spec: SandboxSpec { limits: Limits { cpu_millis: 2000, ..Limits::default() }, ..SandboxSpec::default() },
         metadata: BTreeMap::from([("caisson.doctor".to_owned(), group.to_owned())]),
         files: vec![InputFile { path: PROBE_PATH.to_vec(), content: Bytes::from_static(engine.backend().probe()), mode: Some(0o755) }],
-        workspace: None,
         exec: ExecRequest { timeout: Some(GROUP_WITHIN), ..ExecRequest::new(Program::Argv(vec![program, group.to_owned()])) },
         max_file_bytes: 0,
     }

@@ -27,12 +27,14 @@ pub(crate) use self::{
     task::{CodeEnd, CodeRun, Ended, Started, start, start_ready},
 };
 use crate::{
+    Engine,
     activity::Activity,
-    agent_client::FrameSender,
+    agent_client::{AgentClient, FrameSender},
     core::{Core, unavailable},
     output_log::OutputLog,
     request::{ExecRequest, ExecutionResult},
     sandbox::Living,
+    workspaces::{self, Changed, InUse},
 };
 
 /// A frame waits this long behind others on their way to the program's agent.
@@ -101,6 +103,10 @@ impl Running {
     }
 }
 
+/// What is told instead of changed files, where nobody has said which these are.
+const UNKNOWN: &str = "it was killed, or its sandbox ended under it, before it was known which files it had changed; as long as the sandbox is there, \
+                       they are in it and can be pushed";
+
 /// Starts an execution in a living sandbox, in a task of its own that outlives the caller.
 pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecRequest) -> Result<Running> {
     let mut begun = living.begin_inside().await?;
@@ -109,13 +115,8 @@ pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecReq
     let (core, tasks) = (Arc::clone(core), core.tasks.clone());
     let executions = living.executions.clone();
     tasks.spawn(executions.track_future(async move {
-        let result = async {
-            let agent = living.ready_agent().await?;
-            let prepared = prepare(&living, &agent, request).await?;
-            start(&core, &living, &agent, prepared).await
-        };
-        let mut started = match result.await {
-            Ok(started) => started,
+        let (mut started, agent, workspace) = match prepare_and_start(&core, &living, request).await {
+            Ok(begun) => begun,
             // Whoever asked may have gone; nothing was started.
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -133,12 +134,41 @@ pub(crate) async fn exec(core: &Arc<Core>, living: Arc<Living>, request: ExecReq
             })
             .await;
         if let Some(ended) = ended {
+            let mut job = None;
+            if let Some(used) = &workspace {
+                // Before its end is recorded: what is recorded as finished has lost nothing.
+                let unknown = (!ended.changes_known).then_some(UNKNOWN);
+                let changed = Changed { files: ended.changes.clone(), truncated: ended.changes_truncated, unknown };
+                job = Some(workspaces::keep(&core, &living, &agent, used, started.id(), changed).await);
+            }
+            let result = started.finish(ended).await;
             // Likewise.
-            drop(result_to.send(started.finish(ended).await));
+            workspaces::settled(&core, job, result, |result| drop(result_to.send(result)));
         }
         drop(begun);
     }));
     started.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+/// Nothing runs when a file that it is to have is not there.
+async fn prepare_and_start(
+    core: &Arc<Core>,
+    living: &Arc<Living>,
+    mut request: ExecRequest,
+) -> Result<(Started, AgentClient, Option<InUse>)> {
+    let agent = living.ready_agent().await?;
+    let workspace = match request.workspace.take() {
+        Some(wanted) => {
+            let workspaces = Engine::workspaces_of(core)?;
+            // What is in the sandbox stays as it is when something is missing.
+            workspaces::find(&workspaces, &wanted).await?;
+            Some(workspaces::bring_in(&workspaces, living, &agent, wanted).await?)
+        }
+        None => None,
+    };
+    request.also_report.extend(workspace.iter().flat_map(InUse::watched));
+    let prepared = prepare(living, &agent, request).await?;
+    Ok((start(core, living, &agent, prepared).await?, agent, workspace))
 }
 
 /// A task of ours went without an answer: it panicked.

@@ -378,6 +378,7 @@ impl Started {
             stderr: stderr.captured,
             changes: ended.changes,
             changes_truncated: ended.changes_truncated,
+            workspace: None,
         })
     }
 

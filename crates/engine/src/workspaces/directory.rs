@@ -17,6 +17,16 @@ pub(super) fn absolute(work_dir: &str, given: Option<&str>) -> Result<String> {
     Ok(path.trim_end_matches('/').to_owned())
 }
 
+/// Whoever starts in the root is not asking for all files of the image, and a look at none of them would lose what is new.
+pub(super) fn has_outputs(directory: &str) -> Result<()> {
+    if directory.is_empty() {
+        let message =
+            "the work dir of this sandbox is the root, which has too many files; say `workspace.directory`, or `sync_out` as false";
+        return Err(Error::invalid("invalid_path", message));
+    }
+    Ok(())
+}
+
 /// What files inside are called by is compared with it, so it has to be plain.
 pub(super) fn check(field: &str, given: &str) -> Result<()> {
     validate::path(field, given.as_bytes())?;
@@ -33,6 +43,12 @@ pub(super) fn check(field: &str, given: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_comes_out_of_the_root() {
+        let of = |work_dir, given| has_outputs(&absolute(work_dir, given).unwrap()).map_err(|error| error.code());
+        assert_eq!((of("/", None), of("/", Some("in")), of("/workspace", None)), (Err("invalid_path"), Ok(()), Ok(())));
+    }
 
     #[test]
     fn directories_are_plain() {

@@ -6,7 +6,13 @@ use caisson_core::{AboutBlob, Blob, BlobError, BlobKey, Digest, Error, NewBlob, 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::{Workspaces, blob_error, incoming::AT_ONCE, media::media_type, request::Tree, request::shown};
+use super::{
+    Workspaces, blob_error,
+    incoming::AT_ONCE,
+    media::media_type,
+    quota::{NotWritten, over},
+    request::{Tree, shown},
+};
 use crate::{Engine, engine::MAX_PAGE, request::ByteStream};
 
 /// The largest file that is taken.
@@ -116,7 +122,14 @@ impl Engine {
         if only_if != OnlyIf::Always {
             allowed(&here, &key, &only_if).await.map_err(|error| about(name, error))?;
         }
-        let upload = here.spool.upload(MAX_FILE, content).await.map_err(|error| match error.kind() {
+        let allowance = self.core.allowance(&self.tenant);
+        // What has no room is not taken to the disk first.
+        let room = here.room_left(&allowance, tree, &key).await.map_err(NotWritten::into_error)?;
+        let upload = here.spool.upload(room.unwrap_or(MAX_FILE).min(MAX_FILE), content).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::FileTooLarge if room.is_some_and(|room| room < MAX_FILE) => {
+                let (limit, room) = (allowance.limit.unwrap_or_default(), room.unwrap_or_default());
+                Error::OverQuota(over(limit, limit.saturating_sub(room), room.saturating_add(1)))
+            }
             std::io::ErrorKind::FileTooLarge => {
                 Error::TooLarge { message: format!("the file has more than {MAX_FILE} bytes, which is the most") }
             }
@@ -132,7 +145,9 @@ impl Engine {
         let blob = NewBlob { size: upload.size, about: noted.clone() };
         let bytes = upload.read().await.map_err(|error| blob_error(BlobError::Content(error)))?;
         let _permit = here.writes.acquire().await.map_err(|error| Error::internal("the server is stopping", error))?;
+        let room = here.room(&allowance, tree, &key, upload.size).await.map_err(NotWritten::into_error)?;
         let etag = here.blobs.put(&key, &blob, bytes, &only_if).await.map_err(|error| about(name, error))?;
+        room.use_up();
         let (path, size, digest) = (name.to_owned(), upload.size, Some(upload.digest));
         Ok(WorkspaceFile { path, size, etag, modified_at: crate::core::now(), media_type, mode: noted.mode, digest })
     }
@@ -140,7 +155,9 @@ impl Engine {
     /// Removes a file.
     pub async fn delete_workspace_file(&self, tree: &Tree, name: &str, only_if: OnlyIf) -> Result<()> {
         let here = self.workspaces_here()?;
-        match here.blobs.delete(&tree.key(name)?, &only_if).await.map_err(|error| about(name, error))? {
+        let gone = here.blobs.delete(&tree.key(name)?, &only_if).await;
+        here.meter.doubt(&self.tenant);
+        match gone.map_err(|error| about(name, error))? {
             true => Ok(()),
             false => Err(Error::not_found("file", shown(name))),
         }
@@ -161,6 +178,7 @@ impl Engine {
             let gone: Vec<bool> = stream::iter(removing).buffer_unordered(AT_ONCE).try_collect().await?;
             removed += gone.into_iter().filter(|gone| *gone).count() as u64;
             if page.next.is_none() || after.is_none() {
+                here.meter.doubt(&self.tenant);
                 return Ok(removed);
             }
         }

@@ -27,11 +27,11 @@ pub(super) const AT_ONCE: usize = 8;
 /// Permission bits of what nothing is noted about.
 pub(super) const MODE: u32 = 0o644;
 /// How long files may be on their way in, all together.
-const WITHIN: Duration = Duration::from_secs(15 * 60);
+pub(super) const WITHIN: Duration = Duration::from_secs(15 * 60);
 
-/// A workspace that a sandbox works with.
-#[derive(Debug)]
+/// A workspace that an execution works with.
 pub(crate) struct InUse {
+    pub(super) workspaces: Arc<Workspaces>,
     pub(super) tree: Tree,
     /// Absolute, without a slash at its end.
     pub(super) directory: String,
@@ -63,10 +63,34 @@ impl InUse {
     }
 }
 
+/// Fails where a file that nothing goes without is not there.
+pub(crate) async fn find(workspaces: &Workspaces, wanted: &WorkspaceUse) -> Result<()> {
+    match wanted.missing {
+        Missing::Refuse => all_there(workspaces, &wanted.tree, &wanted.files).await,
+        Missing::Skip => Ok(()),
+    }
+}
+
+/// Fails where one of the files is not there.
+pub(super) async fn all_there(workspaces: &Workspaces, tree: &Tree, files: &[String]) -> Result<()> {
+    let looking = files.iter().map(|name| async move {
+        match workspaces.blobs.head(&tree.key(name)?).await {
+            Ok(_) => Ok(()),
+            Err(BlobError::NotFound) => Err(Error::not_found("file", shown(name))),
+            Err(error) => Err(blob_error(error)),
+        }
+    });
+    // A list first, as borrows of names are not for the streams of tasks.
+    let looking: Vec<_> = looking.collect();
+    let looked = stream::iter(looking).buffer_unordered(AT_ONCE).try_collect();
+    tokio::time::timeout(WITHIN, looked).await.map_err(|_| out_of_time(WITHIN))?
+}
+
 /// Brings in what is asked for. With [`Missing::Refuse`] all of it is there afterwards.
-pub(crate) async fn bring_in(workspaces: &Workspaces, living: &Living, agent: &AgentClient, wanted: WorkspaceUse) -> Result<InUse> {
+pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agent: &AgentClient, wanted: WorkspaceUse) -> Result<InUse> {
     let WorkspaceUse { tree, mut files, missing, directory, outputs } = wanted;
     let directory = directory::absolute(&living.work_dir, directory.as_deref())?;
+    outputs.as_ref().map_or(Ok(()), |_| directory::has_outputs(&directory))?;
     files.sort_unstable();
     files.dedup();
     let bringing = files.into_iter().map(|name| {
@@ -88,10 +112,10 @@ pub(crate) async fn bring_in(workspaces: &Workspaces, living: &Living, agent: &A
         brought.iter().map(|(name, (size, given))| SyncedIn { path: name.clone(), size: *size, etag: given.etag.clone() }).collect();
     synced_in.sort_by(|a, b| a.path.cmp(&b.path));
     let given = brought.into_iter().map(|(name, (_, given))| (name, given)).collect();
-    Ok(InUse { tree, directory, outputs, synced_in, given })
+    Ok(InUse { workspaces: Arc::clone(workspaces), tree, directory, outputs, synced_in, given })
 }
 
-async fn one(
+pub(super) async fn one(
     workspaces: &Workspaces,
     living: &Living,
     agent: &AgentClient,

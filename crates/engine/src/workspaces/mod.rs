@@ -10,8 +10,10 @@
 mod directory;
 mod files;
 mod incoming;
+mod living;
 mod media;
 mod outgoing;
+mod quota;
 mod request;
 mod spool;
 mod upload;
@@ -22,21 +24,23 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{BlobError, Blobs, Document, Error, ExecutionId, Result};
+use caisson_core::{BlobError, Blobs, Document, Error, ExecutionId, Holdings, Result, Tenant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use self::{
     files::{NewWorkspaceFile, WorkspaceFile},
+    living::{Pulled, PulledFile, Pushed, SyncRequest},
     media::{media_type, media_type_of_extension},
     request::{Missing, NotSynced, OutputFilter, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceReport, WorkspaceUse},
 };
 pub(crate) use self::{
-    incoming::{InUse, bring_in},
+    incoming::{InUse, bring_in, find},
     outgoing::{Changed, keep},
-    upload::settle,
+    upload::settled,
 };
 use self::{
+    quota::{Allowance, Meter},
     spool::Spool,
     upload::{Job, begin},
 };
@@ -61,6 +65,7 @@ pub(crate) struct Workspaces {
     /// By execution: what is not done yet.
     jobs: Mutex<HashMap<ExecutionId, Arc<Job>>>,
     writes: Semaphore,
+    meter: Meter,
 }
 
 /// A report as it is kept.
@@ -68,6 +73,19 @@ pub(crate) struct Workspaces {
 struct Kept {
     tenant: String,
     report: WorkspaceReport,
+}
+
+impl Core {
+    /// What a tenant may have in its workspaces.
+    fn allowance(&self, tenant: &Tenant) -> Allowance {
+        Allowance { tenant: tenant.clone(), limit: self.keys.quotas(tenant).workspace_bytes }
+    }
+
+    /// What a tenant has.
+    pub(crate) fn holdings(&self, tenant: &Tenant) -> Holdings {
+        let workspace_bytes = self.workspaces.get().and_then(|workspaces| workspaces.meter.known(tenant));
+        Holdings { workspace_bytes, ..self.registry.holdings(tenant) }
+    }
 }
 
 impl Workspaces {
@@ -97,7 +115,8 @@ impl Engine {
         let opened = Spool::open(directory.clone()).await;
         let (spool, left) =
             opened.map_err(|error| Error::internal(format!("cannot use the directory `{}`", directory.display()), error))?;
-        let workspaces = Arc::new(Workspaces { blobs, spool, jobs: Mutex::default(), writes: Semaphore::new(WRITES) });
+        let workspaces =
+            Arc::new(Workspaces { blobs, spool, jobs: Mutex::default(), writes: Semaphore::new(WRITES), meter: Meter::default() });
         if self.core.workspaces.set(Arc::clone(&workspaces)).is_err() {
             return Err(Error::conflict("workspaces_exist", "there is a storage for workspaces already"));
         }
@@ -142,16 +161,21 @@ pub(crate) async fn forget(core: &Core, executions: &[ExecutionId]) -> Result<()
 
 /// Whether a workspace can be used like this.
 pub(crate) fn check(wanted: &WorkspaceUse) -> Result<()> {
-    if wanted.files.len() > MAX_FILES {
-        let message = format!("field `workspace.files` has {} names, allowed are {MAX_FILES}", wanted.files.len());
-        return Err(Error::invalid("limit_out_of_range", message));
-    }
+    few("workspace.files", &wanted.files)?;
     if wanted.missing == Missing::Refuse {
         wanted.files.iter().try_for_each(|name| wanted.tree.key(name).map(drop))?;
     }
     wanted.directory.as_ref().map_or(Ok(()), |given| directory::check("workspace.directory", given))?;
     let mut also = wanted.outputs.iter().flat_map(|outputs| &outputs.also);
     also.try_for_each(|given| directory::check("workspace.also", given))
+}
+
+fn few(field: &str, files: &[String]) -> Result<()> {
+    if files.len() > MAX_FILES {
+        let message = format!("field `{field}` has {} names, allowed are {MAX_FILES}", files.len());
+        return Err(Error::invalid("limit_out_of_range", message));
+    }
+    Ok(())
 }
 
 /// A storage's failure as a caller sees it.

@@ -1,6 +1,6 @@
 //! Files on their way from a sandbox to the server's disk.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use caisson_core::{ExecutionId, FileKind, FileStat};
 use futures::{StreamExt, stream};
@@ -13,10 +13,15 @@ use super::{
     spool::{Batch, Item, Manifest},
     upload::Job,
 };
-use crate::{agent_client::AgentClient, core::now, figures, sandbox::Living};
+use crate::{
+    agent_client::AgentClient,
+    core::{Core, now},
+    figures,
+    sandbox::Living,
+};
 
 /// How long files may be on their way to the disk, all together.
-const WITHIN: Duration = Duration::from_secs(15 * 60);
+pub(super) const WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// What is known of the files that a program has made or changed.
 #[derive(Debug)]
@@ -24,8 +29,14 @@ pub(crate) struct Changed {
     pub(crate) files: Vec<FileStat>,
     /// There may be more.
     pub(crate) truncated: bool,
-    /// Whether anybody could say anything. Nobody can when the sandbox ended under its program.
-    pub(crate) known: bool,
+    /// Why nobody could say anything, where nobody could.
+    pub(crate) unknown: Option<&'static str>,
+}
+
+/// What an execution has left, safe on the server's disk.
+pub(crate) struct Outcome {
+    pub(super) workspaces: Arc<Workspaces>,
+    pub(super) job: Job,
 }
 
 /// A file that is to be brought out.
@@ -37,14 +48,9 @@ struct Candidate {
 
 /// Puts the outputs of an execution on the server's disk, where they are safe when this returns, and says what there is to be done. Whatever
 /// cannot be put there is told in the report.
-pub(crate) async fn keep(
-    workspaces: &Workspaces,
-    living: &Living,
-    agent: &AgentClient,
-    used: &InUse,
-    id: ExecutionId,
-    changed: Changed,
-) -> Job {
+pub(crate) async fn keep(core: &Core, living: &Living, agent: &AgentClient, used: &InUse, id: ExecutionId, changed: Changed) -> Outcome {
+    let workspaces = &used.workspaces;
+    let outcome = |job| Outcome { workspaces: Arc::clone(workspaces), job };
     let mut manifest = Manifest {
         execution: id.to_string(),
         tenant: living.tenant.to_string(),
@@ -54,10 +60,10 @@ pub(crate) async fn keep(
         failed: Vec::new(),
         items: Vec::new(),
     };
-    let Some(outputs) = &used.outputs else { return Job::done(manifest) };
-    if !changed.known {
-        manifest.failed.push(unnamed("its sandbox ended under it, and its files are gone"));
-        return Job::done(manifest);
+    let Some(outputs) = &used.outputs else { return outcome(Job::done(manifest)) };
+    if let Some(why) = changed.unknown {
+        manifest.failed.push(unnamed(why));
+        return outcome(Job::done(manifest));
     }
     if changed.truncated {
         manifest
@@ -68,9 +74,9 @@ pub(crate) async fn keep(
     let (candidates, failed) = candidates(used, outputs, files);
     manifest.failed.extend(failed);
     if candidates.is_empty() {
-        return Job::done(manifest);
+        return outcome(Job::done(manifest));
     }
-    match kept(workspaces, living, agent, used, id, candidates, &mut manifest).await {
+    let job = match kept(core, living, agent, used, id, candidates, &mut manifest).await {
         Ok(true) => Job::new(manifest),
         Ok(false) => Job::done(manifest),
         Err(error) => {
@@ -83,12 +89,13 @@ pub(crate) async fn keep(
             }
             Job::done(manifest)
         }
-    }
+    };
+    outcome(job)
 }
 
 /// Whether there is anything to be written into the workspace.
 async fn kept(
-    workspaces: &Workspaces,
+    core: &Core,
     living: &Living,
     agent: &AgentClient,
     used: &InUse,
@@ -96,18 +103,26 @@ async fn kept(
     candidates: Vec<Candidate>,
     manifest: &mut Manifest,
 ) -> io::Result<bool> {
+    let workspaces = &used.workspaces;
     let batch = workspaces.spool.begin(id).await?;
-    // In memory and on its disk.
-    let budget = living.limits.disk_bytes.saturating_add(living.limits.memory_bytes);
+    let budget = budget(living);
+    // What waits for a quota is on the server's disk, and so has an end as well.
+    let (tenant, limit) = (&living.tenant, core.allowance(&living.tenant).limit_in(&used.tree));
+    let mut may_wait = limit.map_or(u64::MAX, |limit| limit.saturating_sub(workspaces.waiting(tenant)));
     let mut left = budget;
     let mut tasks = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         // A file of holes is larger than everything that its sandbox can hold, and would be as large here as it says.
         if candidate.stat.size > left {
-            let why = format!("all outputs together have more than the {} that the sandbox may hold", figures::bytes(budget));
+            manifest.failed.push(failed_to(candidate.name, Some(candidate.stat.size), &beyond(budget)));
+            continue;
+        }
+        if candidate.stat.size > may_wait {
+            let why = format!("quota `workspace_bytes` is {}, and no more than that may wait to be written", limit.unwrap_or_default());
             manifest.failed.push(failed_to(candidate.name, Some(candidate.stat.size), &why));
             continue;
         }
+        may_wait -= candidate.stat.size;
         left -= candidate.stat.size;
         tasks.push(candidate);
     }
@@ -145,6 +160,15 @@ async fn kept(
     }
     batch.seal(manifest).await?;
     Ok(true)
+}
+
+/// What a sandbox can hold, in memory and on its disk.
+pub(super) fn budget(living: &Living) -> u64 {
+    living.limits.disk_bytes.saturating_add(living.limits.memory_bytes)
+}
+
+pub(super) fn beyond(budget: u64) -> String {
+    format!("all outputs together have more than the {} that the sandbox may hold", figures::bytes(budget))
 }
 
 async fn one(workspaces: &Workspaces, agent: &AgentClient, batch: &Batch, candidate: Candidate) -> io::Result<Item> {

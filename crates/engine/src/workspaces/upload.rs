@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{AboutBlob, Blob, BlobError, Digest, ExecutionId, NewBlob, OnlyIf, Tenant};
+use caisson_core::{AboutBlob, Blob, BlobError, BlobStream, Digest, Error, ExecutionId, NewBlob, OnlyIf, Tenant};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -18,11 +18,12 @@ use super::{
     Workspaces,
     incoming::{AT_ONCE, MODE},
     media::media_type,
-    outgoing::failed_to,
-    request::{NotSynced, SyncedOut, WorkspaceReport},
-    spool::{Item, Manifest},
+    outgoing::{Outcome, failed_to},
+    quota::{Allowance, NotWritten},
+    request::{NotSynced, SyncedOut, Tree, WorkspaceReport},
+    spool::{Item, Manifest, Upload},
 };
-use crate::core::Core;
+use crate::{core::Core, request::ExecutionResult};
 
 /// How often it is tried while somebody waits; then the answer says what is pending.
 const WHILE_AWAITED: u32 = 4;
@@ -83,6 +84,11 @@ impl Job {
         see(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Bytes that wait on this server's disk.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.with(|report| report.pending.iter().filter_map(|file| file.size).fold(0, u64::saturating_add))
+    }
+
     fn pending(&self) -> Vec<Item> {
         let report = self.report();
         self.manifest.items.iter().filter(|item| report.pending.iter().any(|file| file.path == item.name)).cloned().collect()
@@ -119,8 +125,23 @@ impl Job {
     }
 }
 
+/// Hands a result on, with what became of the files where there are some, which is waited for in a task of its own.
+pub(crate) fn settled(
+    core: &Arc<Core>,
+    outcome: Option<Outcome>,
+    result: Result<ExecutionResult, Error>,
+    tell: impl FnOnce(Result<ExecutionResult, Error>) + Send + 'static,
+) {
+    let Some(Outcome { workspaces, job }) = outcome else { return tell(result) };
+    let (core, tasks) = (Arc::clone(core), core.tasks.clone());
+    tasks.spawn(async move {
+        let report = settle(&core, &workspaces, job).await;
+        tell(result.map(|result| ExecutionResult { workspace: Some(report), ..result }));
+    });
+}
+
 /// Begins to write what there is, in a task of its own, and waits until it is there, or until there is no point in waiting.
-pub(crate) async fn settle(core: &Arc<Core>, workspaces: &Arc<Workspaces>, job: Job) -> WorkspaceReport {
+async fn settle(core: &Arc<Core>, workspaces: &Arc<Workspaces>, job: Job) -> WorkspaceReport {
     let job = Arc::new(job);
     if job.manifest.items.is_empty() {
         workspaces.remember(core, &job).await;
@@ -174,12 +195,15 @@ async fn work(core: &Core, workspaces: &Workspaces, job: &Job) {
     let mut pause = PAUSE.0;
     loop {
         let writing = job.pending().into_iter().map(|item| async move {
-            match write(workspaces, job, &item).await {
+            match write(core, workspaces, job, &item).await {
                 Ok(file) => job.synced(file),
                 Err(error) => {
-                    let for_good = !error.is_temporary();
-                    let text = super::blob_error(error).to_string();
-                    tracing::warn!(execution.id = %job.manifest.execution, error = text, "An output of {} is not in its workspace", job.manifest.execution);
+                    let (for_good, is_over) = (!error.is_temporary(), matches!(error, NotWritten::Over(_)));
+                    let text = error.into_error().to_string();
+                    // What a tenant brings about itself is not for the log of everybody.
+                    if !is_over {
+                        tracing::warn!(execution.id = %job.manifest.execution, error = text, "An output of {} is not in its workspace", job.manifest.execution);
+                    }
                     job.not_synced(&item, &text, for_good);
                 }
             }
@@ -199,36 +223,84 @@ async fn work(core: &Core, workspaces: &Workspaces, job: &Job) {
     }
 }
 
-/// Writes one file over whatever is there, and finds out what that is.
-async fn write(workspaces: &Workspaces, job: &Job, item: &Item) -> Result<SyncedOut, BlobError> {
-    let _permit = workspaces.writes.acquire().await.map_err(|error| BlobError::Unavailable(error.into()))?;
+/// Writes one file of an execution.
+async fn write(core: &Core, workspaces: &Workspaces, job: &Job, item: &Item) -> Result<SyncedOut, NotWritten> {
     let refused = |error: &dyn std::fmt::Display| BlobError::Refused(error.to_string());
-    let key = job.manifest.tree.key(&item.name).map_err(|error| refused(&error))?;
     let digest: Digest = item.digest.parse().map_err(|error| refused(&error))?;
-    let media_type = media_type(&item.name);
-    let about = AboutBlob { mode: Some(item.mode), digest: Some(digest), media_type: Some(media_type.to_owned()) };
-    let new = NewBlob { size: item.size, about };
     let execution = job.manifest.execution().ok_or_else(|| refused(&"its execution has no id"))?;
-    let done = |etag, overwrote| SyncedOut { path: item.name.clone(), size: item.size, media_type: media_type.to_owned(), etag, overwrote };
+    let file = Whole { name: &item.name, size: item.size, mode: item.mode, digest };
+    let source = Source::Spooled { execution, item, moved: &job.moved };
+    let tenant: Tenant = job.manifest.tenant.parse().map_err(|error| refused(&error))?;
+    write_over(workspaces, &core.allowance(&tenant), &job.manifest.tree, &file, &source, item.seen.clone()).await
+}
 
-    let mut only_if = item.seen.clone().map_or(OnlyIf::Absent, OnlyIf::Matches);
+/// A file that is to be written into a workspace.
+pub(super) struct Whole<'a> {
+    pub(super) name: &'a str,
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    pub(super) digest: Digest,
+}
+
+impl Whole<'_> {
+    /// As it is told when it is there.
+    fn written(&self, etag: String, overwrote: Option<String>) -> SyncedOut {
+        SyncedOut { path: self.name.to_owned(), size: self.size, media_type: media_type(self.name).to_owned(), etag, overwrote }
+    }
+}
+
+/// Where its bytes are.
+pub(super) enum Source<'a> {
+    Spooled { execution: ExecutionId, item: &'a Item, moved: &'a Arc<AtomicU64> },
+    Uploaded(&'a Upload),
+}
+
+impl Source<'_> {
+    async fn read(&self, workspaces: &Workspaces) -> std::io::Result<BlobStream> {
+        match self {
+            Source::Uploaded(upload) => upload.read().await,
+            Source::Spooled { execution, item, moved } => {
+                let content = workspaces.spool.read(*execution, item).await?;
+                let moved = Arc::clone(moved);
+                Ok(Box::pin(content.inspect_ok(move |piece| {
+                    moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                })))
+            }
+        }
+    }
+}
+
+/// Writes a file over whatever is there, and finds out what that is, unless it is the version that was `seen`.
+async fn write_over(
+    workspaces: &Workspaces,
+    allowance: &Allowance,
+    tree: &Tree,
+    file: &Whole<'_>,
+    source: &Source<'_>,
+    seen: Option<String>,
+) -> Result<SyncedOut, NotWritten> {
+    let _permit = workspaces.writes.acquire().await.map_err(|error| BlobError::Unavailable(error.into()))?;
+    let key = tree.key(file.name).map_err(|error| BlobError::Refused(error.to_string()))?;
+    let about = AboutBlob { mode: Some(file.mode), digest: Some(file.digest), media_type: Some(media_type(file.name).to_owned()) };
+    let new = NewBlob { size: file.size, about };
+    let room = workspaces.room(allowance, tree, &key, file.size).await?;
+    let mut only_if = seen.map_or(OnlyIf::Absent, OnlyIf::Matches);
     let mut overwrote = None;
     let mut contested = 0;
     loop {
-        let content = workspaces.spool.read(execution, item).await.map_err(BlobError::Content)?;
-        let moved = Arc::clone(&job.moved);
-        let content = content.inspect_ok(move |piece| {
-            moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        });
-        match workspaces.blobs.put(&key, &new, Box::pin(content), &only_if).await {
-            Ok(etag) => return Ok(done(etag, overwrote)),
+        let content = source.read(workspaces).await.map_err(BlobError::Content)?;
+        match workspaces.blobs.put(&key, &new, content, &only_if).await {
+            Ok(etag) => {
+                room.use_up();
+                return Ok(file.written(etag, overwrote));
+            }
             Err(BlobError::Changed) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         only_if = match workspaces.blobs.head(&key).await {
             Err(BlobError::NotFound) => OnlyIf::Absent,
-            Err(error) => return Err(error),
-            Ok(there) if is_same(workspaces, &there, item, digest).await? => return Ok(done(there.etag, overwrote)),
+            Err(error) => return Err(error.into()),
+            Ok(there) if is_same(workspaces, &there, file).await? => return Ok(file.written(there.etag, overwrote)),
             Ok(there) => {
                 overwrote = Some(there.etag.clone());
                 OnlyIf::Matches(there.etag)
@@ -241,18 +313,37 @@ async fn write(workspaces: &Workspaces, job: &Job, item: &Item) -> Result<Synced
     }
 }
 
+/// The same for a file that nothing was seen of, which is written only where it is not there already: `None` where it is.
+pub(super) async fn write_if_other(
+    workspaces: &Workspaces,
+    allowance: &Allowance,
+    tree: &Tree,
+    file: &Whole<'_>,
+    source: &Source<'_>,
+) -> Result<Option<SyncedOut>, NotWritten> {
+    let key = tree.key(file.name).map_err(|error| BlobError::Refused(error.to_string()))?;
+    let there = match workspaces.blobs.head(&key).await {
+        Err(BlobError::NotFound) => None,
+        Err(error) => return Err(error.into()),
+        Ok(there) if is_same(workspaces, &there, file).await? => return Ok(None),
+        Ok(there) => Some(there.etag),
+    };
+    let written = write_over(workspaces, allowance, tree, file, source, there.clone()).await?;
+    Ok(Some(SyncedOut { overwrote: written.overwrote.or(there), ..written }))
+}
+
 /// Whether what is there is what is to be written: an earlier attempt of ours whose answer was lost, or somebody else's equal file.
-async fn is_same(workspaces: &Workspaces, there: &Blob, item: &Item, digest: Digest) -> Result<bool, BlobError> {
-    if there.size != item.size || there.about.mode.unwrap_or(MODE) != item.mode {
+async fn is_same(workspaces: &Workspaces, there: &Blob, file: &Whole<'_>) -> Result<bool, BlobError> {
+    if there.size != file.size || there.about.mode.unwrap_or(MODE) != file.mode {
         return Ok(false);
     }
     if let Some(known) = there.about.digest {
-        return Ok(known == digest);
+        return Ok(known == file.digest);
     }
     let (_, mut content) = workspaces.blobs.get(&there.key, 0, None).await?;
     let mut hash = Sha256::new();
     while let Some(piece) = content.next().await {
         hash.update(&piece.map_err(|error| BlobError::Unavailable(error.into()))?);
     }
-    Ok(Digest::from_bytes(hash.finalize().into()) == digest)
+    Ok(Digest::from_bytes(hash.finalize().into()) == file.digest)
 }

@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(crate) fn one_shot(&self, exec: ExecRequest) -> RunRequest {
-        RunRequest { spec: self.spec(), metadata: BTreeMap::new(), files: Vec::new(), workspace: None, exec, max_file_bytes: 1 << 20 }
+        RunRequest { spec: self.spec(), metadata: BTreeMap::new(), files: Vec::new(), exec, max_file_bytes: 1 << 20 }
     }
 }
 

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use caisson_core::SandboxId;
-use caisson_engine::Running;
+use caisson_engine::{ExecRequest, Running};
 use http::{HeaderMap, StatusCode};
 
 use super::id::Id;
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// A program that fails is a success here: look at `status` and `exit_code`. With `background` the answer comes as soon as it has
 /// started. With `Accept: text/event-stream` the answer is a stream of the events `start`, `stdout`, `stderr`, and in the end `result`
-/// (without output) or `error`. The program goes on when the client hangs up; its record and output stay.
+/// (without output) or `error`. With `workspace`, nothing runs and nothing changes when one of its files is not there. The program goes on when the client hangs up; its record and output stay.
 #[utoipa::path(post, path = "/v1/sandboxes/{id}/exec", operation_id = "exec", tag = "executions",
     params(("id" = String, Path, description = "The sandbox")), request_body = ExecBody, responses(
     (status = 200, description = "How it ended", content((ResultBody = "application/json"), (String = "text/event-stream"))),
@@ -35,7 +35,7 @@ pub(crate) async fn exec(
     Caller(app): Caller,
     Id(id): Id<SandboxId>,
     headers: HeaderMap,
-    Json(body): Json<ExecBody>,
+    Json(mut body): Json<ExecBody>,
 ) -> ApiResult<Response> {
     let (background, streamed) = (body.background, sse::wanted(&headers));
     if background && streamed {
@@ -46,7 +46,8 @@ pub(crate) async fn exec(
         let message = "what is fed while it runs has to be known by its id first; ask for `background` or `text/event-stream`";
         return Err(ApiError::bad_request("invalid_request", message));
     }
-    let request = body.into_request()?;
+    let workspace = body.workspace.take().map(|workspace| workspace.into_use(app.engine.tenant())).transpose()?;
+    let request = ExecRequest { workspace, ..body.into_request()? };
     let engine = app.engine.clone();
     if !background && !streamed {
         let finished = app.owned(async move { engine.exec(id, request).await?.wait().await }).await??;

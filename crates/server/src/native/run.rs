@@ -34,7 +34,7 @@ pub(crate) async fn run(Caller(app): Caller, headers: HeaderMap, Json(mut body):
         Some(template) => template.run(body)?,
         None => body.into_request()?,
     };
-    request.workspace = workspace;
+    request.exec.workspace = workspace;
     images::pull::provide(&app, &request.spec.image, policy).await?;
     let engine = app.engine.clone();
     if !sse::wanted(&headers) {

@@ -131,6 +131,10 @@ fn texts(document: &mut OpenApi) {
         Some(RefOr::T(Schema::Array(setup))) => setup.max_items = Some(SETUP_STEPS),
         _ => panic!("`setup` of `Recipe` is no list"),
     }
+    match schema_of(document, "SyncRequest").properties.get_mut("files") {
+        Some(RefOr::T(Schema::Array(files))) => files.min_items = Some(1),
+        _ => panic!("`files` of `SyncRequest` is no list"),
+    }
     matching(property(document, "InputFile", "path"), 1, PATH_BYTES, NO_NUL);
     property(document, "InputFile", "content_base64").pattern = Some(BASE64.to_owned());
     matching(property(document, "CreateContext", "cwd"), 1, PATH_BYTES, NO_NUL);
@@ -201,7 +205,7 @@ fn tenants(document: &mut OpenApi) {
     within(expiry, SHORTEST_TIME.as_secs_f64().into(), TimeLimits::MAX.as_secs_f64().into(), Value::Null);
     let note = property(document, "CreateKey", "note");
     (note.max_length, note.pattern) = (Some(NOTE_LENGTH), Some(NO_NUL.to_owned()));
-    for quota in ["sandboxes", "executions_per_minute", "memory_bytes", "disk_bytes"] {
+    for quota in ["sandboxes", "executions_per_minute", "memory_bytes", "disk_bytes", "workspace_bytes"] {
         within(property(document, "UpdateQuotas", quota), 0u64.into(), Quotas::MAX.into(), Value::Null);
     }
 }

@@ -46,15 +46,16 @@ pub(super) async fn keys(db: &mut PgConnection) -> Result<Vec<Key>, Failure> {
 
 pub(super) async fn save_tenant(db: &mut PgConnection, tenant: &Tenant, quotas: &Quotas) -> Result<(), Failure> {
     sqlx::query(
-        "insert into tenants (name, sandboxes, executions_per_minute, memory_bytes, disk_bytes) values ($1, $2, $3, $4, $5) \
+        "insert into tenants (name, sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes) values ($1, $2, $3, $4, $5, $6) \
          on conflict (name) do update set sandboxes = excluded.sandboxes, executions_per_minute = excluded.executions_per_minute, \
-         memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes",
+         memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes, workspace_bytes = excluded.workspace_bytes",
     )
     .bind(tenant.as_str())
     .bind(quotas.sandboxes.map(clamp))
     .bind(quotas.executions_per_minute.map(clamp))
     .bind(quotas.memory_bytes.map(clamp))
     .bind(quotas.disk_bytes.map(clamp))
+    .bind(quotas.workspace_bytes.map(clamp))
     .execute(db)
     .await?;
     Ok(())

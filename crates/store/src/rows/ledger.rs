@@ -32,6 +32,7 @@ pub(crate) fn tenant(row: &impl Columns) -> Result<(Tenant, Quotas), StoreError>
             executions_per_minute: row.number("executions_per_minute")?,
             memory_bytes: row.number("memory_bytes")?,
             disk_bytes: row.number("disk_bytes")?,
+            workspace_bytes: row.number("workspace_bytes")?,
         };
         Some((row.parsed("name")?, quotas))
     };

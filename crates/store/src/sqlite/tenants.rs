@@ -33,15 +33,16 @@ pub(super) async fn remove_key(db: &mut SqliteConnection, id: KeyId) -> Result<b
 
 pub(super) async fn save(db: &mut SqliteConnection, tenant: &Tenant, quotas: &Quotas) -> Result<(), Failure> {
     sqlx::query(
-        "insert into tenants (name, sandboxes, executions_per_minute, memory_bytes, disk_bytes) values (?, ?, ?, ?, ?) \
+        "insert into tenants (name, sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes) values (?, ?, ?, ?, ?, ?) \
          on conflict (name) do update set sandboxes = excluded.sandboxes, executions_per_minute = excluded.executions_per_minute, \
-         memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes",
+         memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes, workspace_bytes = excluded.workspace_bytes",
     )
     .bind(tenant.to_string())
     .bind(quotas.sandboxes.map(clamp))
     .bind(quotas.executions_per_minute.map(clamp))
     .bind(quotas.memory_bytes.map(clamp))
     .bind(quotas.disk_bytes.map(clamp))
+    .bind(quotas.workspace_bytes.map(clamp))
     .execute(db)
     .await?;
     Ok(())

@@ -78,7 +78,13 @@ pub(crate) async fn keys_and_quotas_come_back(store: &dyn Store) {
     }
     assert_eq!(keys.len(), 2);
 
-    let quotas = Quotas { sandboxes: Some(0), executions_per_minute: None, memory_bytes: Some(Quotas::MAX), disk_bytes: Some(1) };
+    let quotas = Quotas {
+        sandboxes: Some(0),
+        executions_per_minute: None,
+        memory_bytes: Some(Quotas::MAX),
+        disk_bytes: Some(1),
+        workspace_bytes: Some(2),
+    };
     store.save_tenant(&other(), &quotas).await.unwrap();
     store.save_tenant(&"third".parse().unwrap(), &quotas).await.unwrap();
     let mut tenants = store.tenants().await.unwrap();

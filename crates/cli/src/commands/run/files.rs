@@ -3,7 +3,9 @@
 use std::{os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use caisson_engine::InputFile;
+use caisson_server::native::types::{InputFileBody, Mode};
 
 /// `SRC[:DST]`, split at the last colon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,12 @@ impl FileArg {
         let mode = if metadata.mode() & 0o111 == 0 { 0o644 } else { 0o755 };
         Ok(InputFile { path: self.destination.clone(), content: content.into(), mode: Some(mode) })
     }
+}
+
+/// As it goes over the line.
+pub(super) fn to_body(file: InputFile) -> Result<InputFileBody> {
+    let path = String::from_utf8(file.path).context("a file of --file has a name that is not UTF-8; give it another with SRC:DST")?;
+    Ok(InputFileBody { path, content: None, content_base64: Some(STANDARD.encode(&file.content)), mode: file.mode.map(Mode) })
 }
 
 #[cfg(test)]

@@ -52,11 +52,11 @@ impl Run {
             tracing::error!(sandbox.id = %sandbox, "An execution cannot be recorded: {error}");
             failed("internal_error", "failed to create execution")
         })?;
-        let RunResult { result, workspace, .. } = running.wait().await?;
-        for file in workspace.iter().flat_map(|report| &report.failed) {
+        let RunResult { result, .. } = running.wait().await?;
+        for file in result.workspace.iter().flat_map(|report| &report.failed) {
             tracing::warn!(sandbox.id = %sandbox, "File `{}` is not copied out: {}", file.path.escape_debug(), file.error);
         }
-        Ok(note.ended(&self.engine, &result, workspace.as_ref()).await)
+        Ok(note.ended(&self.engine, &result, result.workspace.as_ref()).await)
     }
 
     /// What the client is told when no program has come to run.
@@ -85,9 +85,12 @@ impl Run {
             spec: spec(settings, self.image.clone()),
             metadata: BTreeMap::from([(MARK.0.to_owned(), MARK.1.to_owned())]),
             files,
-            exec: ExecRequest { timeout: Some(self.job.timeout), ..ExecRequest::new(Program::Argv(argv(&self.job))) },
+            exec: ExecRequest {
+                timeout: Some(self.job.timeout),
+                workspace: Some(workspace(settings, self.tree.clone(), &self.job)),
+                ..ExecRequest::new(Program::Argv(argv(&self.job)))
+            },
             max_file_bytes: 0,
-            workspace: Some(workspace(settings, self.tree.clone(), &self.job)),
         }
     }
 }

@@ -51,8 +51,8 @@ pub use tenant::{CallerBody, HoldingsBody, QuotasBody, TenantBody, UpdateQuotasB
 pub use watch::FileEventBody;
 pub use webhook::{CreateWebhookBody, WebhookBody, WebhookFailureBody};
 pub use workspace::{
-    DeletedWorkspaceBody, NotSyncedBody, SyncedInBody, SyncedOutBody, WorkspaceBody, WorkspaceFileBody, WorkspaceLinkBody,
-    WorkspaceLinkRequestBody, WorkspaceReportBody, WorkspaceUseBody,
+    DeletedWorkspaceBody, NotSyncedBody, PulledBody, PulledFileBody, PushedBody, SyncRequestBody, SyncedInBody, SyncedOutBody,
+    WorkspaceBody, WorkspaceFileBody, WorkspaceLinkBody, WorkspaceLinkRequestBody, WorkspaceReportBody, WorkspaceUseBody,
 };
 
 pub(crate) use field::printable_path;

@@ -79,6 +79,10 @@ pub struct ExecBody {
     /// waits.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub wait_for_readers: bool,
+    /// A workspace whose files are put in before it starts, and into which new and changed ones are written behind its end. What other
+    /// programs change meanwhile counts as well.
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceUseBody>,
 }
 
 /// A one-shot: exactly one of `cmd`, `shell`, or `language` with `code`, in a fresh sandbox that is destroyed afterwards.
@@ -160,8 +164,9 @@ pub struct RunBody {
 }
 
 impl ExecBody {
-    /// What the engine is to run.
+    /// What the engine is to run. A workspace is that of a tenant, who is not known here.
     pub fn into_request(self) -> Result<ExecRequest> {
+        without_workspace(self.workspace.as_ref())?;
         let stdin = match (stdin(self.stdin, self.stdin_base64)?, self.stdin_stream) {
             (Stdin::Empty, true) => Stdin::Clients,
             (stdin, false) => stdin,
@@ -212,7 +217,6 @@ impl RunBody {
             spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
             metadata: self.metadata,
             files: self.files.into_iter().enumerate().map(|(index, file)| file.into_core(index)).collect::<Result<_>>()?,
-            workspace: None,
             exec,
             max_file_bytes: self.max_file_bytes.map_or(Ok(DEFAULT_FILE_BYTES), |n| n.within("max_file_bytes", 0, MAX_FILE_BYTES))?,
         })

@@ -50,6 +50,9 @@ pub struct ResultBody {
     /// User and system time.
     pub cpu_ms: f64,
     pub peak_memory_bytes: u64,
+    /// What became of the files of its workspace, if it used one. `GET /v1/executions/{id}` has it as it is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceReportBody>,
 }
 
 /// Whether something of a stream is missing in the result.
@@ -68,9 +71,6 @@ pub struct RunResultBody {
     pub files: Vec<ChangedFileBody>,
     /// Whether there were more changed files than are named.
     pub files_truncated: bool,
-    /// What became of the files of its workspace, if it used one. `GET /v1/executions/{id}` has it as it is later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<WorkspaceReportBody>,
     /// Limits that this host cannot enforce in full, which its operator has accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weaker_limits: Vec<String>,
@@ -125,6 +125,7 @@ impl ResultBody {
             duration_ms: milliseconds(outcome.duration),
             cpu_ms: milliseconds(outcome.cpu),
             peak_memory_bytes: outcome.peak_memory_bytes,
+            workspace: result.workspace.as_ref().map(WorkspaceReportBody::from),
         }
     }
 }
@@ -132,9 +133,8 @@ impl ResultBody {
 impl From<RunResult> for RunResultBody {
     fn from(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
-        let workspace = run.workspace.as_ref().map(WorkspaceReportBody::from);
         let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
-        Self { result: run.result.into(), files, files_truncated, workspace, weaker_limits }
+        Self { result: run.result.into(), files, files_truncated, weaker_limits }
     }
 }
 
@@ -143,9 +143,8 @@ impl RunResultBody {
     #[must_use]
     pub fn without_output(run: RunResult) -> Self {
         let files = run.files.into_iter().map(ChangedFileBody::from).collect();
-        let workspace = run.workspace.as_ref().map(WorkspaceReportBody::from);
         let (files_truncated, weaker_limits) = (run.files_truncated, run.weaker_limits);
-        Self { result: ResultBody::without_output(&run.result), files, files_truncated, workspace, weaker_limits }
+        Self { result: ResultBody::without_output(&run.result), files, files_truncated, weaker_limits }
     }
 }
 

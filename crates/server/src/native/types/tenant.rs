@@ -19,12 +19,14 @@ pub struct QuotasBody {
     pub memory_bytes: Option<u64>,
     /// The disk limits of its living sandboxes with storage `disk` together; files of the others are in memory and count there.
     pub disk_bytes: Option<u64>,
+    /// All files of its workspaces together.
+    pub workspace_bytes: Option<u64>,
 }
 
 impl From<&Quotas> for QuotasBody {
     fn from(quotas: &Quotas) -> Self {
-        let Quotas { sandboxes, executions_per_minute, memory_bytes, disk_bytes } = *quotas;
-        Self { sandboxes, executions_per_minute, memory_bytes, disk_bytes }
+        let Quotas { sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes } = *quotas;
+        Self { sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes }
     }
 }
 
@@ -45,6 +47,9 @@ pub struct UpdateQuotasBody {
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub disk_bytes: Option<Option<Whole>>,
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub workspace_bytes: Option<Option<Whole>>,
 }
 
 impl UpdateQuotasBody {
@@ -60,6 +65,7 @@ impl UpdateQuotasBody {
             executions_per_minute: changed("executions_per_minute", self.executions_per_minute, now.executions_per_minute)?,
             memory_bytes: changed("memory_bytes", self.memory_bytes, now.memory_bytes)?,
             disk_bytes: changed("disk_bytes", self.disk_bytes, now.disk_bytes)?,
+            workspace_bytes: changed("workspace_bytes", self.workspace_bytes, now.workspace_bytes)?,
         })
     }
 }
@@ -72,12 +78,14 @@ pub struct HoldingsBody {
     pub executions_per_minute: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
+    /// As last counted; null where that was not done, as for a tenant that has no quota of this.
+    pub workspace_bytes: Option<u64>,
 }
 
 impl From<&Holdings> for HoldingsBody {
     fn from(holdings: &Holdings) -> Self {
-        let Holdings { sandboxes, executions_per_minute, memory_bytes, disk_bytes } = *holdings;
-        Self { sandboxes, executions_per_minute, memory_bytes, disk_bytes }
+        let Holdings { sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes } = *holdings;
+        Self { sandboxes, executions_per_minute, memory_bytes, disk_bytes, workspace_bytes }
     }
 }
 

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use caisson_core::{Error, Result, Tenant};
-use caisson_engine::{Missing, NotSynced, Outputs, SyncedIn, SyncedOut, Tree, WorkspaceFile, WorkspaceReport, WorkspaceUse};
+use caisson_engine::{
+    Missing, NotSynced, Outputs, Pulled, PulledFile, Pushed, SyncRequest, SyncedIn, SyncedOut, Tree, WorkspaceFile, WorkspaceReport,
+    WorkspaceUse,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Number, link, time};
 
-/// How a one-shot uses a workspace.
+/// How an execution uses a workspace.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WorkspaceUse)]
@@ -97,9 +100,7 @@ impl From<&WorkspaceReport> for WorkspaceReportBody {
             (true, false) => "incomplete",
             (true, true) => "synced",
         };
-        let not = |files: &[NotSynced]| {
-            files.iter().map(|file| NotSyncedBody { path: file.path.clone(), size: file.size, error: file.error.clone() }).collect()
-        };
+        let not = |files: &[NotSynced]| files.iter().map(NotSyncedBody::from).collect();
         Self {
             state: state.to_owned(),
             synced_in: report.synced_in.iter().map(SyncedInBody::from).collect(),
@@ -107,6 +108,12 @@ impl From<&WorkspaceReport> for WorkspaceReportBody {
             pending: not(&report.pending),
             failed: not(&report.failed),
         }
+    }
+}
+
+impl From<&NotSynced> for NotSyncedBody {
+    fn from(file: &NotSynced) -> Self {
+        Self { path: file.path.clone(), size: file.size, error: file.error.clone() }
     }
 }
 
@@ -120,6 +127,79 @@ impl From<&SyncedOut> for SyncedOutBody {
     fn from(file: &SyncedOut) -> Self {
         let SyncedOut { path, size, media_type, etag, overwrote } = file.clone();
         Self { path, size, media_type, etag, overwrote }
+    }
+}
+
+/// Files that are to be put into a living sandbox, or written out of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SyncRequest)]
+pub struct SyncRequestBody {
+    /// The workspace.
+    pub name: String,
+    /// Names of files in the workspace; 1 to 10,000.
+    pub files: Vec<String>,
+    /// Where the files are inside: absolute, or relative to the work dir; the work dir itself when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+}
+
+impl SyncRequestBody {
+    /// What the engine is to do, for this tenant.
+    pub fn into_request(self, tenant: &Tenant) -> Result<SyncRequest> {
+        Ok(SyncRequest { tree: Tree::named(tenant, &self.name)?, files: self.files, directory: self.directory })
+    }
+}
+
+/// What was put into a sandbox. Lists are in the order of the names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Pulled)]
+pub struct PulledBody {
+    pub written: Vec<PulledFileBody>,
+    /// What was not, and why. What was in its place is still there.
+    pub failed: Vec<NotSyncedBody>,
+}
+
+/// A file that was put into a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PulledFile)]
+pub struct PulledFileBody {
+    pub path: String,
+    pub size: u64,
+    pub etag: String,
+    /// Whether there was something in its place.
+    pub overwrote: bool,
+}
+
+/// What was written into a workspace. Lists are in the order of the names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Pushed)]
+pub struct PushedBody {
+    /// `overwrote` is there wherever something was replaced.
+    pub written: Vec<SyncedOutBody>,
+    /// Names of files that the workspace had already, with this content and these permission bits.
+    pub unchanged: Vec<String>,
+    /// What is not in the workspace, and why. It is in the sandbox alone, and is not tried again.
+    pub failed: Vec<NotSyncedBody>,
+}
+
+impl From<&Pulled> for PulledBody {
+    fn from(pulled: &Pulled) -> Self {
+        let file = |file: &PulledFile| {
+            let PulledFile { path, size, etag, overwrote } = file.clone();
+            PulledFileBody { path, size, etag, overwrote }
+        };
+        Self { written: pulled.written.iter().map(file).collect(), failed: pulled.failed.iter().map(NotSyncedBody::from).collect() }
+    }
+}
+
+impl From<&Pushed> for PushedBody {
+    fn from(pushed: &Pushed) -> Self {
+        Self {
+            written: pushed.written.iter().map(SyncedOutBody::from).collect(),
+            unchanged: pushed.unchanged.clone(),
+            failed: pushed.failed.iter().map(NotSyncedBody::from).collect(),
+        }
     }
 }
 

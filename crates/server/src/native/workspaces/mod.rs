@@ -3,6 +3,7 @@
 pub(crate) mod files;
 pub(crate) mod links;
 mod place;
+pub(crate) mod sync;
 
 use std::sync::Arc;
 
