@@ -9,6 +9,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (1, "records", include_str!("../../migrations_postgres/0001_records.sql")),
     (2, "ledger", include_str!("../../migrations_postgres/0002_ledger.sql")),
     (3, "events", include_str!("../../migrations_postgres/0003_events.sql")),
+    (4, "documents end", include_str!("../../migrations_postgres/0004_documents_end.sql")),
 ];
 
 /// Everything that brings an empty schema to the present one. Whoever runs it has the database for itself.

@@ -12,6 +12,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (4, "events of sandbox", include_str!("../../migrations/0004_events_of_sandbox.sql")),
     (5, "webhooks", include_str!("../../migrations/0005_webhooks.sql")),
     (6, "documents", include_str!("../../migrations/0006_documents.sql")),
+    (7, "documents end", include_str!("../../migrations/0007_documents_end.sql")),
 ];
 
 /// Everything that brings an empty file to the present schema.

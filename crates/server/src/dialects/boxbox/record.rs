@@ -132,7 +132,7 @@ impl Note {
     /// Keeps it for as long as the record of its sandbox.
     pub(super) async fn keep(&self, engine: &Engine, sandbox: SandboxId) -> caisson_core::Result<()> {
         let body = serde_json::to_string(self).expect("what is kept has text keys and finite figures");
-        let document = Document { kind: KIND.to_owned(), owner: sandbox.to_string(), id: sandbox.to_string(), body };
+        let document = Document { kind: KIND.to_owned(), owner: sandbox.to_string(), id: sandbox.to_string(), body, ..Document::default() };
         engine.insert_document(&document).await.map(drop)
     }
 
