@@ -117,7 +117,7 @@ fn workspace(settings: &BoxboxSettings, tree: Tree, job: &Job) -> WorkspaceUse {
         max_file_bytes: Some(settings.max_file_bytes),
     };
     let outputs = Outputs { also: vec![ALSO.to_owned()], always: vec![format!("{WORK_DIR}/{}", clean(&job.path))], filter };
-    WorkspaceUse { tree, files: job.files.clone(), missing: Missing::Skip, directory: None, outputs: Some(outputs) }
+    WorkspaceUse { tree, files: job.files.clone(), missing: Missing::Skip, directory: None, outputs: Some(outputs), at_once: None }
 }
 
 /// The path as others write it.
