@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Answer, Client, Home, Ran, Request, Server, Setup, Value, eventually, json, signal};
+use caisson_tests::{Answer, Client, Fault, FaultyLine, Home, Ran, Request, Server, Setup, Value, eventually, json, signal, with_s3};
 use rustix::process::Signal;
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -43,6 +43,20 @@ impl<'a> Chat<'a> {
 
     fn post(&self, body: &Value) -> Answer {
         self.ask("POST", "/execute").json(body).send()
+    }
+
+    fn look(&self, id: &str) -> Answer {
+        self.ask("GET", &format!("/executions/{id}")).send()
+    }
+
+    /// The execution as soon as it is that far.
+    #[track_caller]
+    fn comes_to(&self, id: &str, status: &str) -> Value {
+        eventually(&format!("{id} is {status}"), Duration::from_secs(40), || {
+            // Whoever asks too often is told so.
+            thread::sleep(Duration::from_millis(120));
+            Some(self.look(id)).filter(|answer| answer.status == 200).map(|answer| answer.json()).filter(|found| found["status"] == status)
+        })
     }
 
     /// How a program ended, whose answer has all fields and no others.
@@ -431,33 +445,161 @@ fn running(server: &Server) -> Value {
     })
 }
 
-/// An id as other systems write it.
-fn uuid_of(id: &str) -> String {
-    let digit = |c| "0123456789abcdefghjkmnpqrstvwxyz".chars().position(|letter| letter == c).unwrap() as u128;
-    let bits = id[3..].chars().fold(0, |bits: u128, c| bits << 5 | digit(c)) >> 3;
-    let whole = bits >> 74 << 80 | 4 << 76 | (bits >> 62 & 0xfff) << 64 | 0b10 << 62 | bits & ((1 << 62) - 1);
-    let digits = format!("{whole:032x}");
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+/// An id that no other request has.
+fn uuid() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("8f8b1c1e-7a52-4c6e-9d53-{:012x}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 #[test]
 fn a_server_that_dies_leaves_executions_that_have_failed() {
-    let mut server = boxbox().start();
-    let (user, body) = ("u", json!({"language": "bash", "path": "x", "code": "echo begun; sleep 300"}));
-    let connection = Chat::of(&server, user, "c").ask("POST", "/execute").begin(body.to_string().len(), body.to_string().as_bytes());
-    let uuid = uuid_of(running(&server)["id"].as_str().unwrap());
-    let chat = Chat::of(&server, user, "c");
-    let now = eventually("its record", Duration::from_secs(10), || {
-        Some(chat.ask("GET", &format!("/executions/{uuid}")).send()).filter(|answer| answer.status == 200)
-    });
-    assert_eq!((&now.json()["status"], now.json().get("exit_code")), (&json!("executing"), None), "{}", now.text());
-    drop(chat);
+    let mut server = boxbox().env("CAISSON_MAX_SANDBOXES", "1").start();
+    let body = json!({"language": "bash", "path": "x", "code": "echo begun; sleep 300"}).to_string();
+    let ids = [uuid(), uuid()];
+    let mut connections = Vec::new();
+    for (id, status) in ids.iter().zip(["executing", "pending"]) {
+        let chat = Chat::of(&server, "u", "c");
+        connections.push(chat.ask("POST", "/execute").header("x-request-id", id).begin(body.len(), body.as_bytes()));
+        let now = chat.comes_to(id, status);
+        assert_eq!((now.get("exit_code"), now.get("completed_at")), (None, None), "{now:#}");
+    }
     server.kill();
-    drop(connection);
+    drop(connections);
     server.start_again();
-    let then = Chat::of(&server, user, "c").ask("GET", &format!("/executions/{uuid}")).send().expect(200).json();
-    assert_eq!((&then["status"], &then["exit_code"]), (&json!("failed"), &json!(1)), "{then:#}");
-    assert_eq!(then["stderr"], "the server that ran it died");
+    for id in ids {
+        let then = Chat::of(&server, "u", "c").look(&id).expect(200).json();
+        assert_eq!((&then["status"], &then["exit_code"]), (&json!("failed"), &json!(1)), "{then:#}");
+        assert_eq!(then["stderr"], "the server that ran it died");
+        assert!(then["completed_at"].is_string(), "{then:#}");
+    }
+    server.finish();
+}
+
+#[test]
+fn an_execution_is_seen_from_its_begin_on() {
+    // Storage that answers nothing as long as it is to be so.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = FaultyLine::to(nobody.local_addr().unwrap());
+    let server = with_s3(boxbox(), line.address).env("CAISSON_MAX_SANDBOXES", "1").env("SYNC_CONCURRENCY", "2").start();
+    let holder = server.sandbox(&json!({}));
+    let (chat, id) = (Chat::new(&server), uuid());
+    let files: Vec<String> = (0..6).map(|n| format!("{n}.csv")).collect();
+    let code = "echo out > out.txt; sleep 4";
+    let body = json!({"language": "bash", "path": "script.sh", "code": code, "files": files});
+    line.set(Fault::Silent);
+    let before = line.asked();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| chat.ask("POST", "/execute").header("x-request-id", &id).json(&body).send());
+        let known = |found: &Value| ["sandbox_id", "started_at", "completed_at", "exit_code"].map(|name| found.get(name).is_some());
+        let pending = chat.comes_to(&id, "pending");
+        assert_eq!(known(&pending), [false; 4], "{pending:#}");
+        assert_eq!((&pending["code"], &pending["timeout_seconds"]), (&json!(code), &json!(300)));
+        refused(&Chat::of(&server, &chat.user, "another").look(&id), 404, "not_found", "execution not found");
+        holder.delete().expect(200);
+        let syncing_in = chat.comes_to(&id, "syncing_in");
+        assert_eq!(known(&syncing_in), [true, false, false, false], "{syncing_in:#}");
+        thread::sleep(Duration::from_millis(700));
+        assert_eq!(line.asked() - before, 2, "as many files at one time as are allowed");
+        line.set(Fault::Status(404));
+        let executing = chat.comes_to(&id, "executing");
+        assert_eq!(known(&executing), [true, true, false, false], "{executing:#}");
+        assert_eq!((&executing["sandbox_id"], &executing["created_at"]), (&syncing_in["sandbox_id"], &pending["created_at"]));
+        line.set(Fault::Silent);
+        let syncing_out = chat.comes_to(&id, "syncing_out");
+        assert_eq!(known(&syncing_out), [true, true, false, false], "{syncing_out:#}");
+        line.set(Fault::Refused);
+        let answer = asking.join().unwrap().expect(200);
+        assert_eq!(answer.header("x-request-id"), Some(id.as_str()));
+        let ended = answer.json();
+        assert_eq!((&ended["execution_id"], &ended["status"], outputs(&ended)), (&json!(id), &json!("completed"), vec!["out.txt"]));
+        let completed = chat.look(&id).expect(200).json();
+        assert_eq!(known(&completed), [true; 4], "{completed:#}");
+        assert_eq!((&completed["status"], &completed["output_files"]), (&ended["status"], &ended["output_files"]));
+    });
+    drop(chat);
+    server.finish();
+}
+
+#[test]
+fn an_execution_that_gets_no_sandbox_is_kept() {
+    let mut server = boxbox().env("CAISSON_MAX_SANDBOXES", "1").env("CAISSON_QUEUE_WAIT", "1").start();
+    let holder = server.sandbox(&json!({}));
+    let (chat, id) = (Chat::new(&server), uuid());
+    let ask = || chat.ask("POST", "/execute").header("x-request-id", &id);
+    let body = json!({"language": "bash", "path": "x", "code": "echo fine"});
+    let none = ask().json(&body).send();
+    refused(&none, 503, "no_sandbox_available", "no sandbox available, please retry");
+    assert!(none.header("retry-after").is_some());
+    let kept = chat.look(&id).expect(200).json();
+    for (name, value) in
+        [("status", json!("failed")), ("exit_code", json!(1)), ("stderr", json!("no sandbox available")), ("execution_time_ms", json!(0))]
+    {
+        assert_eq!(kept[name], value, "{name} of {kept:#}");
+    }
+    assert!(kept["completed_at"].is_string() && kept.get("started_at").is_none() && kept.get("sandbox_id").is_none(), "{kept:#}");
+    holder.delete().expect(200);
+    // Trying again is another execution, whatever the request is called.
+    let again = ask().json(&body).send().expect(200).json();
+    assert_eq!((&again["stdout"], again["execution_id"] == json!(id)), (&json!("fine\n"), false), "{again:#}");
+    assert_eq!(chat.look(again["execution_id"].as_str().unwrap()).expect(200).json()["status"], "completed");
+    // What cannot be written is kept with its sandbox.
+    let below = chat.run(&json!({"language": "bash", "path": ".local/bin/python/x", "code": "true"}));
+    let found = chat.look(below["execution_id"].as_str().unwrap()).expect(200).json();
+    assert_eq!((&found["status"], &found["stderr"]), (&json!("failed"), &below["stderr"]), "{found:#}");
+    assert!(found["sandbox_id"].is_string() && found.get("started_at").is_none(), "{found:#}");
+    let user = chat.user.clone();
+    drop(chat);
+    server.stop();
+    server.start_again();
+    assert_eq!(Chat::of(&server, &user, "chat").look(&id).expect(200).json(), kept, "a restart changes nothing");
+    server.finish();
+}
+
+/// A figure of the server's.
+fn figure(server: &Server, name: &str) -> u64 {
+    let text = server.get("/metrics").expect(200).text();
+    let name = format!("caisson_{name} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}in {text}")).parse().unwrap()
+}
+
+#[test]
+fn sandboxes_and_interpreters_are_ready_and_nothing_shows_that() {
+    let cold = boxbox().start();
+    let server = boxbox().env("CAISSON_POOL", "auto").env("POOL_MIN_WARM", "2").env("POOL_MAX_WARM", "3").start();
+    let warm = || {
+        eventually("two are warm", Duration::from_secs(30), || (figure(&server, "pool_warm") >= 2).then_some(()));
+        assert!(figure(&server, "pool_target") <= 3);
+    };
+    let python = "import os, sys\nprint(sys.argv, sys.orig_argv, sys.flags, __file__, sorted(os.environ.items()), os.getcwd())\n\
+                  print(sorted(os.listdir()), sorted(os.listdir('/tmp')), open(__file__).read() == open(sys.argv[0]).read(), os.getuid())\n\
+                  print(1 / 0)";
+    let bash = "echo $0 $BASH_SOURCE $# $PWD; env | sort; ls -A . /tmp; cat script.sh; python -c 'print(1)'; no-such-program";
+    let data = json!(["data.csv"]);
+    let mut ready = 0;
+    for (n, (is_ready, body)) in [
+        (true, json!({"language": "python", "path": "main.py", "code": python})),
+        (true, json!({"language": "bash", "path": "script.sh", "code": bash})),
+        (true, json!({"language": "shell", "path": "script.sh", "code": "echo x > made.txt; exit 3"})),
+        (false, json!({"language": "python", "path": "other.py", "code": python})),
+        (false, json!({"language": "python", "path": "main.py", "code": python, "files": data})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        warm();
+        let seen = [&cold, &server].map(|server| {
+            let chat = Chat::new(server);
+            chat.store("data.csv", "1\n");
+            let result = chat.run(&body);
+            let id = result["execution_id"].as_str().unwrap().to_owned();
+            assert_eq!(chat.look(&id).expect(200).json()["stdout"], result["stdout"]);
+            ["status", "exit_code", "stdout", "stderr", "output_files"].map(|name| result[name].clone())
+        });
+        assert_eq!(seen[0], seen[1], "{body}");
+        ready += u64::from(is_ready);
+        assert_eq!((figure(&server, "pool_hits_total"), figure(&server, "pool_ready_total")), (n as u64 + 1, ready), "{body}");
+    }
+    cold.finish();
     server.finish();
 }
 
@@ -508,6 +650,8 @@ fn names_in_the_environment_are_taken_as_upstream_takes_them() {
         .env("EXECUTION_TIMEOUT", "")
         .env("QUEUE_WAIT_TIMEOUT", "1h30m")
         .env("MAX_FILE_SIZE_MB", "-1")
+        .env("POOL_MIN_WARM", "1")
+        .env("SYNC_CONCURRENCY", "0")
         .start();
     let log = server.log();
     for line in [
@@ -517,6 +661,8 @@ fn names_in_the_environment_are_taken_as_upstream_takes_them() {
         "QUEUE_MAX_CONCURRENT is `many`, which is no number from 1 to 10000; the default is used",
         "QUEUE_WAIT_TIMEOUT of the environment is used",
         "MAX_FILE_SIZE_MB is `-1`",
+        "POOL_MIN_WARM of the environment is used",
+        "SYNC_CONCURRENCY is `0`, which is no number from 1 to 100",
     ] {
         assert!(log.contains(line), "{line}: {log}");
     }
@@ -583,7 +729,7 @@ fn the_image_is_built_at_the_start_and_anew_when_it_was_edited() {
     let write = |content: &str| {
         fs::write(
             &dockerfile,
-            format!("FROM scratch\nADD root.tar /\nCOPY said /said\nRUN [\"/bin/mkdir\", \"/home\"]\nENV SAID={content}\n"),
+            format!("FROM scratch\nADD root.tar /\nCOPY said /said\nWORKDIR /home/daytona\nENV SAID={content}\n"),
         )
         .unwrap();
         fs::write(directory.join("said"), format!("{content}\n")).unwrap();

@@ -32,6 +32,11 @@ pub(crate) fn place(code: &CodeFile, directory: &str) -> Result<String, Refusal>
     Ok(format!("{}/{}.{}", directory.trim_end_matches('/'), code.stem, code.extension))
 }
 
+/// What the program is told of a file that is there.
+pub(crate) fn told<'a>(code: &CodeFile, path: &'a str) -> &'a str {
+    if code.exact { path.rsplit('/').next().unwrap_or(path) } else { path }
+}
+
 fn check_name(code: &CodeFile) -> Result<(), Refusal> {
     let plain =
         |part: &str| !part.is_empty() && part.len() <= 64 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
@@ -63,6 +68,12 @@ pub(crate) fn not_the_user(error: std::io::Error) -> Refusal {
 /// Writes the file into `directory`, or into `/tmp` where the user may not write there. Never touches one that exists.
 pub(crate) fn write(code: &CodeFile, directory: &str, user: Identity) -> Result<Written, Refusal> {
     check_name(code)?;
+    if code.exact {
+        let path = place(code, directory)?;
+        // What cannot be removed cannot be made either.
+        as_file_owner(user, || unlink(path.as_str()).ok()).map_err(not_the_user)?;
+        return write_at(path, &code.text, user);
+    }
     let written = as_file_owner(user, || {
         let mut last = Errno::EXIST;
         for place in [directory, "/tmp"] {
@@ -113,7 +124,7 @@ mod tests {
     }
 
     fn file(stem: &str) -> CodeFile {
-        CodeFile { stem: stem.to_owned(), extension: "py".to_owned(), text: "print(1)".to_owned() }
+        CodeFile { stem: stem.to_owned(), extension: "py".to_owned(), text: "print(1)".to_owned(), exact: false }
     }
 
     #[test]

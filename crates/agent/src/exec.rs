@@ -172,8 +172,9 @@ struct Place<'a> {
 impl Place<'_> {
     /// The arguments with the code's path in them. The program sees the name it was found by.
     fn argv(&self, start: &ExecStart, code_path: Option<&str>) -> Vec<String> {
+        let file = code_path.map(|path| start.code.as_ref().map_or(path, |code| code::told(code, path)));
         let mut argv: Vec<String> =
-            start.argv.iter().map(|arg| if arg == CODE_FILE { code_path.unwrap_or(arg).to_owned() } else { arg.clone() }).collect();
+            start.argv.iter().map(|arg| if arg == CODE_FILE { file.unwrap_or(arg).to_owned() } else { arg.clone() }).collect();
         if let Some(found) = self.names.iter().find(|name| self.path.ends_with(**name)) {
             argv[0] = (*found).to_owned();
         }

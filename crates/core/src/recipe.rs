@@ -13,6 +13,9 @@ pub struct Recipe {
     pub setup: Vec<SetupStep>,
     /// By the names of languages: the words to which the code's file is added, or in which it stands.
     pub interpreters: BTreeMap<String, Vec<String>>,
+    /// By the names of languages: what the code's file is called, in the work directory and by its program, instead of `main` and the whole
+    /// path. What is there under that name makes room.
+    pub file_names: BTreeMap<String, String>,
     /// Names of languages whose interpreters wait, already started, in a sandbox that is kept ready.
     pub ready: Vec<String>,
     /// What a Python that waits has imported.
@@ -32,6 +35,12 @@ pub struct Warmth {
     pub env: BTreeMap<String, String>,
     /// Whose template it is; the operator's, which is for everybody, where nobody is named.
     pub owner: Option<Tenant>,
+    /// Which of the server's dialects they are for, where it is not a template that wants them.
+    pub dialect: Option<&'static str>,
+    /// So many stay until they are too old, though fewer would do by now.
+    pub stay: u32,
+    /// How old one may become before it is replaced; as old as all others may when absent.
+    pub max_age: Option<Duration>,
 }
 
 impl Recipe {

@@ -121,6 +121,8 @@ pub trait Ledger: Send + Sync {
     async fn document(&self, kind: &str, owner: &str, id: &str) -> Result<Option<Document>, StoreError>;
     /// All of a kind and owner, the oldest first.
     async fn documents(&self, kind: &str, owner: &str) -> Result<Vec<Document>, StoreError>;
+    /// Removes those whose time has come.
+    async fn forget_documents(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Whose a sandbox is, living or ended, for whoever was let in to it by other means than a key.
     async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError>;
 

@@ -29,7 +29,8 @@ use crate::{
     pool::{self, Pool},
     registry::{Registry, unknown_execution, unknown_sandbox},
     request::{
-        ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, OutputChunk, Progress, RunRequest, SandboxUpdate,
+        ByteStream, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, OneShotStage, OutputChunk, Progress, RunRequest,
+        SandboxUpdate,
     },
     retention,
     sandbox::{End, Living},
@@ -213,7 +214,18 @@ impl Engine {
 
     /// The same in a fresh sandbox that is destroyed afterwards.
     pub async fn run(&self, request: RunRequest) -> Result<RunningOneShot> {
-        oneshot::run(&self.core, &self.tenant, request).await
+        self.run_told(request, watch::Sender::default()).await
+    }
+
+    /// The same for whoever wants to know how far it is.
+    pub async fn run_told(&self, request: RunRequest, stage: watch::Sender<OneShotStage>) -> Result<RunningOneShot> {
+        oneshot::run(&self.core, &self.tenant, request, stage).await
+    }
+
+    /// How long records are kept at least.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.core.config.retention
     }
 
     /// An execution, running or ended.

@@ -64,7 +64,7 @@ pub use pool::PoolFigures;
 pub use ports::PortStream;
 pub use request::{
     ByteStream, Captured, ChangedFile, CreateRequest, Created, ExecRequest, ExecutionResult, FileAttributes, FileEvents, InputFile,
-    OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
+    OneShotStage, OutputChunk, Program, Progress, RunRequest, RunResult, SandboxUpdate, Stdin, WindowSize,
 };
 pub use room::asked_for;
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};

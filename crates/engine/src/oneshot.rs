@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use caisson_core::{Execution, FileKind, FileStat, Result, Tenant, TimeLimits, TombstoneReason};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     Engine,
@@ -12,8 +15,8 @@ use crate::{
     core::Core,
     create,
     execution::{self, Ended, Started, task_ended},
-    images, ready,
-    request::{ChangedFile, ExecRequest, InputFile, RunRequest, RunResult},
+    images,
+    request::{ChangedFile, ExecRequest, InputFile, OneShotStage, RunRequest, RunResult},
     sandbox::{End, Living, Purpose},
     validate,
     workspaces::{self, Changed, InUse, SyncedIn},
@@ -44,7 +47,12 @@ impl RunningOneShot {
 }
 
 /// Runs it in a task of its own that outlives the caller.
-pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) -> Result<RunningOneShot> {
+pub(crate) async fn run(
+    core: &Arc<Core>,
+    tenant: &Tenant,
+    request: RunRequest,
+    stage: watch::Sender<OneShotStage>,
+) -> Result<RunningOneShot> {
     validate::run(&request)?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
@@ -57,8 +65,8 @@ pub(crate) async fn run(core: &Arc<Core>, tenant: &Tenant, request: RunRequest) 
     let executions = living.executions.clone();
     tasks.spawn(executions.track_future(async move {
         let begun = living.activity.begin();
-        let end = match prepare_and_start(&core, &living, request).await {
-            Ok((begin, started)) => follow(&core, &living, begin, started, reply).await,
+        let end = match prepare_and_start(&core, &living, request, &stage).await {
+            Ok((begin, started)) => follow(&core, &living, begin, started, reply, &stage).await,
             Err(error) => {
                 let end = End::new(TombstoneReason::Finished, format!("its program did not start: {error}"));
                 living.is_spent();
@@ -80,13 +88,20 @@ struct Begun {
     max_file_bytes: u64,
 }
 
-async fn prepare_and_start(core: &Arc<Core>, living: &Arc<Living>, mut request: RunRequest) -> Result<(Begun, Started)> {
+async fn prepare_and_start(
+    core: &Arc<Core>,
+    living: &Arc<Living>,
+    mut request: RunRequest,
+    stage: &watch::Sender<OneShotStage>,
+) -> Result<(Begun, Started)> {
     let agent = living.agent().await?;
+    stage.send_replace(OneShotStage::Prepares(living.id));
     create::set_up(living, &agent).await?;
     let mut ready = living.take_ready();
     // What an interpreter looks at when it starts has to be there before.
     let wanted = request.exec.workspace.take();
-    let may_wait = wanted.as_ref().is_none_or(|wanted| wanted.files.is_empty()) && ready::may_come_late(&request.files, &living.work_dir);
+    let brings_nothing = wanted.as_ref().is_none_or(|wanted| wanted.files.is_empty());
+    let may_wait = ready.as_ref().is_some_and(|ready| brings_nothing && ready.waits_for(&request.files, &living.work_dir));
     if !may_wait && let Some(ready) = ready.take() {
         ready.end().await;
     }
@@ -112,16 +127,19 @@ async fn follow(
     begun: Begun,
     mut started: Started,
     reply: oneshot::Sender<Result<RunningOneShot>>,
+    stage: &watch::Sender<OneShotStage>,
 ) -> End {
     let (result_to, result) = oneshot::channel();
     let Begun { agent, workspace, max_file_bytes } = begun;
     let synced_in = workspace.as_ref().map_or_else(Vec::new, |used| used.synced_in().to_vec());
+    stage.send_replace(OneShotStage::Runs(living.id));
     let ended = started
         .pump(|recorded| {
             // Whoever asked may have gone; the one-shot goes on.
             drop(reply.send(recorded.map(|execution| RunningOneShot { execution, synced_in, result })));
         })
         .await;
+    stage.send_replace(OneShotStage::Ended(living.id));
     let Some(mut ended) = ended else { return End::new(TombstoneReason::Finished, "its execution could not be recorded") };
     let (mut changes, files_truncated) = take_changes(&mut ended);
     let mut job = None;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Execution, FileEvent, FileStat, Result, Sandbox, SandboxSpec, TimeLimits};
+use caisson_core::{Execution, FileEvent, FileStat, Result, Sandbox, SandboxId, SandboxSpec, TimeLimits};
 use futures::Stream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -196,6 +196,19 @@ pub struct ChangedFile {
     pub stat: FileStat,
     /// Absent when it did not fit under `max_file_bytes`.
     pub content: Option<Bytes>,
+}
+
+/// How far a one-shot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OneShotStage {
+    /// It waits for its sandbox.
+    #[default]
+    Asked,
+    /// It has this one, and its files are on their way into it.
+    Prepares(SandboxId),
+    Runs(SandboxId),
+    /// Its program has ended, and its files are on their way out.
+    Ended(SandboxId),
 }
 
 /// A finished one-shot.

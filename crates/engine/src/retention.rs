@@ -43,6 +43,7 @@ async fn purge(core: &Core) -> Result<()> {
         ledger.forget_answers(old).await.map_err(store_error)?;
         let old = Timestamp::now().checked_sub(events::KEPT_FOR.min(core.config.retention)).unwrap_or(Timestamp::MIN);
         ledger.forget_events(old).await.map_err(store_error)?;
+        ledger.forget_documents(Timestamp::now()).await.map_err(store_error)?;
     }
     let old = core.store.purge(before).await.map_err(store_error)?;
     forget_logs(core, old).await?;

@@ -239,12 +239,15 @@ impl WindowSize {
 }
 
 /// A source file that lives as long as its execution: `{stem}.{extension}` in the execution's working directory, or
-/// `{stem}-{random}.{extension}` when that name is taken, or the same in `/tmp` when the directory cannot be written.
+/// `{stem}-{random}.{extension}` when that name is taken, or the same in `/tmp` when the directory cannot be written. An `exact` one has the first
+/// name and no other, in the place of what is there, and its program is told that name without the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeFile {
     pub stem: String,
     pub extension: String,
     pub text: String,
+    #[serde(default)]
+    pub exact: bool,
 }
 
 /// The program has been started: payload of [`frame::Kind::Started`].

@@ -21,6 +21,12 @@ use super::{
 use crate::{key::Key, printable};
 
 const GIB: u64 = 1 << 30;
+/// Sandboxes that are kept ready for an installation of boxbox's that does not say how many.
+const KEPT: u32 = 5;
+/// As many as a template may have.
+const MOST_WARM: u64 = 1000;
+/// Files on their way at one time.
+const MOST_AT_ONCE: u64 = 100;
 /// Of the memory so much may be files, where files are in memory: some is left for programs when it is full.
 const FILES: u64 = 75;
 
@@ -66,15 +72,10 @@ pub(super) fn in_our_words<'a>(name: &str, text: &'a str) -> Cow<'a, str> {
 }
 
 /// Names that change nothing here, and why.
-const OF_NO_USE: [(&str, &str); 8] = [
+const OF_NO_USE: [(&str, &str); 3] = [
     ("DAYTONA_API_KEY", "is not needed: sandboxes are made on this machine"),
     ("DAYTONA_API_URL", "is not needed: sandboxes are made on this machine"),
-    ("POOL_MAX_WARM", "is not used: as many sandboxes are kept ready as were asked for lately"),
-    ("POOL_MIN_WARM", "is not used: as many sandboxes are kept ready as were asked for lately"),
-    ("POOL_SANDBOX_TTL", "is not used: as many sandboxes are kept ready as were asked for lately"),
-    ("POOL_SCALE_DOWN_THRESHOLD", "is not used: as many sandboxes are kept ready as were asked for lately"),
     ("SANDBOX_AUTO_STOP_INTERVAL", "is not used: a sandbox ends with its one execution"),
-    ("SYNC_CONCURRENCY", "is not used: as many files are copied at one time as for everybody"),
 ];
 
 /// What is made of them.
@@ -107,17 +108,30 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment) -> Boxbox
         }
     }
     let port = names.number("API_PORT", 1..=u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok());
-    let settings = settings(&mut names);
+    let settings = settings(&mut names, is_meant);
     Boxbox { key, image, dockerfile, is_meant, port, settings, notes: names.notes }
 }
 
-fn settings(names: &mut Names<'_>) -> BoxboxSettings {
+/// Those of an installation of boxbox's, or of one that has nothing to do with it and may be asked all the same.
+fn settings(names: &mut Names<'_>, is_meant: bool) -> BoxboxSettings {
     let default = BoxboxSettings::default();
     let usize_of = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let memory_bytes = names.number("SANDBOX_MEMORY", 1..=1024).map_or(default.limits.memory_bytes, |gib| gib * GIB);
     let disk = names.number("SANDBOX_DISK", 1..=1024).map(|gib| gib * GIB);
     let cores = names.number("SANDBOX_CPU", 1..=512).and_then(|cores| u32::try_from(cores).ok());
+    let mut count = |name: &str, most: u64| names.number(name, 0..=most).and_then(|count| u32::try_from(count).ok());
+    let kept = if is_meant { KEPT } else { 0 };
+    let min = count("POOL_MIN_WARM", MOST_WARM).unwrap_or(kept);
+    let max = count("POOL_MAX_WARM", MOST_WARM).unwrap_or(*default.warm.end());
+    let warm_stay = count("POOL_SCALE_DOWN_THRESHOLD", MOST_WARM).unwrap_or(kept);
+    if min > max {
+        names.notes.push(format!("POOL_MIN_WARM is {min} and POOL_MAX_WARM is {max}; {min} is the most as well"));
+    }
     BoxboxSettings {
+        warm: min..=max.max(min),
+        warm_stay,
+        warm_age: names.duration("POOL_SANDBOX_TTL").unwrap_or(default.warm_age),
+        files_at_once: names.number("SYNC_CONCURRENCY", 1..=MOST_AT_ONCE).map_or(default.files_at_once, usize_of),
         timeout: names.duration("EXECUTION_TIMEOUT").unwrap_or(default.timeout),
         slots: names.number("QUEUE_MAX_CONCURRENT", 1..=10_000).map_or(default.slots, usize_of),
         wait: names.duration("QUEUE_WAIT_TIMEOUT").unwrap_or(default.wait),

@@ -254,7 +254,9 @@ fn names_of_boxbox_are_read_as_it_reads_them() {
         ("QUEUE_WAIT_TIMEOUT", ""),
         ("SANDBOX_MEMORY", "4"),
         ("MAX_FILE_SIZE_MB", "7"),
-        ("POOL_MIN_WARM", "5"),
+        ("POOL_MIN_WARM", "3"),
+        ("POOL_SANDBOX_TTL", "never"),
+        ("SYNC_CONCURRENCY", "2"),
     ]);
     let boxbox = &config.boxbox;
     assert_eq!(boxbox.key.as_ref().map(|key| key.reveal()), Some("k"));
@@ -266,12 +268,25 @@ fn names_of_boxbox_are_read_as_it_reads_them() {
     for line in [
         "EXECUTION_TIMEOUT of the environment is used",
         "QUEUE_MAX_CONCURRENT is `0`, which is no number from 1 to 10000; the default is used",
-        "POOL_MIN_WARM is not used: as many sandboxes are kept ready as were asked for lately",
+        "POOL_MIN_WARM of the environment is used",
+        "POOL_SANDBOX_TTL is `never`, which is no time such as 90s, 5m or 1h30m; the default is used",
     ] {
         assert!(boxbox.notes.iter().any(|note| note == line), "{line}: {:#?}", boxbox.notes);
     }
     assert!(!boxbox.notes.iter().any(|note| note.contains("QUEUE_WAIT_TIMEOUT")), "empty is absent: {:#?}", boxbox.notes);
     assert_eq!(config.aliases, ["API_KEY"]);
+    assert_eq!((settings.warm.clone(), settings.warm_stay, settings.files_at_once), (3..=50, 0, 2));
+    assert_eq!(settings.warm_age, Duration::from_secs(3600));
+    // What is kept ready by itself is for installations of boxbox's.
+    let settings = read(&[("API_KEY", "k"), ("DAYTONA_API_KEY", "d"), ("POOL_SANDBOX_TTL", "10m"), ("POOL_MAX_WARM", "7")]).boxbox.settings;
+    assert_eq!((settings.warm, settings.warm_stay, settings.warm_age), (5..=7, 5, Duration::from_secs(600)));
+    let boxbox = read(&[("POOL_MIN_WARM", "9"), ("POOL_MAX_WARM", "0"), ("POOL_SCALE_DOWN_THRESHOLD", "1001")]).boxbox;
+    assert_eq!((boxbox.settings.warm, boxbox.settings.warm_stay), (9..=9, 0));
+    assert!(
+        boxbox.notes.iter().any(|note| note == "POOL_MIN_WARM is 9 and POOL_MAX_WARM is 0; 9 is the most as well"),
+        "{:#?}",
+        boxbox.notes
+    );
     // Its own disk takes a word.
     let disk = read(&[("SANDBOX_DISK", "2")]).boxbox.settings;
     assert_eq!((disk.storage, disk.limits.disk_bytes), (caisson_core::Storage::Disk, 2 << 30));

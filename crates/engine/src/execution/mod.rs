@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::clients::Attachment;
 pub(crate) use self::{
     input::{Gate, Input},
-    prepare::{prepare, words},
+    prepare::{code_file, prepare, words},
     task::{CodeEnd, CodeRun, Ended, Started, start, start_ready},
 };
 use crate::{

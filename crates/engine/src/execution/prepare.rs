@@ -77,7 +77,7 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
             (vec![LOGIN_SHELL.to_owned(), "-l".to_owned()], Wanted::Shell)
         }
         Program::Code { language, text, args } => {
-            let (mut argv, extension, wanted) = match languages::find(&language)? {
+            let (mut argv, file, wanted) = match languages::find(&language)? {
                 Found::Known(language) => {
                     let wanted = match living.recipe.interpreters.get(language.name) {
                         Some(words) => Wanted::OfTemplate { language: language.name, program: words[0].clone() },
@@ -90,15 +90,16 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
                         }
                         None => called(runner(living, agent, language).await?),
                     };
-                    (argv, language.extension.to_owned(), wanted)
+                    (argv, code_file(&living.recipe, language, text), wanted)
                 }
                 Found::Interpreter(name) => {
                     let extension = if name.bytes().all(|c| c.is_ascii_alphanumeric()) { name.clone() } else { "txt".to_owned() };
-                    (vec![name.clone(), CODE_FILE.to_owned()], extension, Wanted::Interpreter(name))
+                    let file = CodeFile { stem: languages::STEM.to_owned(), extension, text, exact: false };
+                    (vec![name.clone(), CODE_FILE.to_owned()], file, Wanted::Interpreter(name))
                 }
             };
             argv.extend(args);
-            code = Some(CodeFile { stem: languages::STEM.to_owned(), extension, text });
+            code = Some(file);
             (argv, wanted)
         }
     };
@@ -130,6 +131,14 @@ pub(crate) async fn prepare(living: &Living, agent: &AgentClient, request: ExecR
     };
     let (stdin, timeout, wait_for_readers) = (stdin.unwrap_or_default(), request.timeout, request.wait_for_readers);
     Ok(Prepared { start, first, inline_stdin, stdin, timeout, wait_for_readers, wanted })
+}
+
+/// Where code in a language is, with what it says.
+pub(crate) fn code_file(recipe: &Recipe, language: &Language, text: String) -> CodeFile {
+    match recipe.file_names.get(language.name).and_then(|name| name.rsplit_once('.')) {
+        Some((stem, extension)) => CodeFile { stem: stem.to_owned(), extension: extension.to_owned(), text, exact: true },
+        None => CodeFile { stem: languages::STEM.to_owned(), extension: language.extension.to_owned(), text, exact: false },
+    }
 }
 
 /// How code in a language is run, and by which other programs where the first is not there; `None` where the image decides.

@@ -150,15 +150,15 @@ impl Pool {
         let now = Instant::now();
         let mut kinds = self.kinds();
         for kind in kinds.iter_mut() {
-            let target = kind.target(now);
+            let (target, max_age) = (kind.target(now), kind.warmth.max_age.unwrap_or(MAX_AGE));
             let (good, bad) = std::mem::take(&mut kind.warm)
                 .into_iter()
-                .map(|mut warm| (now.saturating_duration_since(warm.born) < MAX_AGE && !warm.has_ended() && !kind.is_outdated, warm))
+                .map(|mut warm| (now.saturating_duration_since(warm.born) < max_age && !warm.has_ended() && !kind.is_outdated, warm))
                 .partition::<Vec<_>, _>(|(good, _)| *good);
             kind.warm = good.into_iter().map(|(_, warm)| warm).collect();
             self.drop_all(bad.into_iter().map(|(_, warm)| warm).collect());
             if may_shrink
-                && kind.warm.len() > target
+                && kind.warm.len() > target.max(kind.warmth.stay as usize)
                 && let Some(oldest) = kind.warm.pop_front()
             {
                 self.drop_one(oldest);
@@ -257,7 +257,7 @@ impl Kind {
     /// The first failure of a row is told, and the next ones are tried for less and less.
     fn failed(&mut self, error: &NotMade, now: Instant) {
         if self.failures == 0 {
-            let name = self.shape.template().unwrap_or("the built-in image").to_owned();
+            let name = self.shape.template().or(self.shape.dialect()).unwrap_or("the built-in image").to_owned();
             tracing::warn!(%error, "No sandbox of {name} can be kept warm: {error}");
         }
         self.rests_until = now + (RESTS * 2_u32.saturating_pow(self.failures)).min(RESTS_AT_MOST);

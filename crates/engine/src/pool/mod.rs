@@ -260,11 +260,14 @@ impl Pool {
             // Until somebody asks for one with other limits, those of the template are the ones to launch with.
             (kind.warmth, kind.spec) = (warmth, shape::before(&spec));
         }
-        // A template that says something else by now, or is gone, makes the old kind nobody's.
+        // A template that says something else by now, or is gone, makes the old kind nobody's. So does a dialect that has another image.
         let pinned: Vec<(Shape, Recipe)> =
             kinds.iter().filter(|kind| kind.is_pinned).map(|kind| (kind.shape.clone(), kind.spec.recipe.clone())).collect();
         for kind in kinds.iter_mut().filter(|kind| !kind.is_pinned && kind.shape.is_of_operator()) {
-            let is_there = kind.shape.template().is_some_and(|name| names.iter().any(|there| there == name));
+            let is_there = match kind.shape.template() {
+                Some(name) => names.iter().any(|there| there == name),
+                None => pinned.iter().any(|(shape, _)| shape.is_kin(&kind.shape) && shape.image().name() == kind.shape.image().name()),
+            };
             let is_other = pinned.iter().any(|(shape, recipe)| shape.is_kin(&kind.shape) && *recipe != kind.spec.recipe);
             kind.is_outdated |= !is_there || is_other;
         }
@@ -327,7 +330,7 @@ impl Pool {
 }
 
 impl Engine {
-    /// What the operator's templates have kept warm; takes the place of what was said before. Those whose image is not here are left out, and
+    /// What the operator's templates and the server's dialects have kept warm; takes the place of what was said before. Those whose image is not here are left out, and
     /// so is everything where there is no pool.
     pub async fn keep_warm(&self, wanted: Vec<SandboxSpec>) {
         let Some(pool) = &self.core.pool else { return };

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use caisson_core::{Image, Limits, SandboxSpec, Storage, Warmth};
 
 /// How many are kept of the built-in image for requests that name no template, at most.
-const WITHOUT_TEMPLATE: Warmth = Warmth { min: 0, max: 4, env: BTreeMap::new(), owner: None };
+const WITHOUT_TEMPLATE: Warmth = Warmth { min: 0, max: 4, env: BTreeMap::new(), owner: None, dialect: None, stay: 0, max_age: None };
 /// Bytes of an environment that can be told to an agent that waits.
 const MOST_ENV: usize = 48 << 10;
 
@@ -28,9 +28,15 @@ impl Shape {
         self.0.recipe.template.as_deref()
     }
 
-    /// Whether its template is the operator's.
+    /// The dialect that wants it.
+    pub(crate) fn dialect(&self) -> Option<&'static str> {
+        self.0.recipe.warm.as_ref().and_then(|warm| warm.dialect)
+    }
+
+    /// Whether its template is the operator's, or it is a dialect's.
     pub(crate) fn is_of_operator(&self) -> bool {
-        self.0.recipe.template.is_some() && self.0.recipe.warm.as_ref().is_some_and(|warm| warm.owner.is_none())
+        (self.0.recipe.template.is_some() || self.dialect().is_some())
+            && self.0.recipe.warm.as_ref().is_some_and(|warm| warm.owner.is_none())
     }
 
     /// The image that it is made of.
@@ -38,9 +44,10 @@ impl Shape {
         &self.0.image
     }
 
-    /// Whether it is of the same template as another, which share one [`Warmth::max`].
+    /// Whether it is of the same template, or for the same dialect, as another, which share one [`Warmth::max`].
     pub(crate) fn is_kin(&self, other: &Self) -> bool {
-        let key = |shape: &Self| (shape.0.recipe.template.clone(), shape.0.recipe.warm.as_ref().and_then(|warm| warm.owner.clone()));
+        let owner = |shape: &Self| shape.0.recipe.warm.as_ref().and_then(|warm| warm.owner.clone());
+        let key = |shape: &Self| (shape.0.recipe.template.clone(), shape.dialect(), owner(shape));
         key(self) == key(other)
     }
 }
@@ -84,7 +91,7 @@ mod tests {
     }
 
     fn spec(change: impl FnOnce(&mut SandboxSpec)) -> SandboxSpec {
-        let warm = Some(Warmth { min: 1, max: 2, env: env(&[("A", "t")]), owner: None });
+        let warm = Some(Warmth { min: 1, max: 2, env: env(&[("A", "t")]), ..Warmth::default() });
         let recipe = Recipe { template: Some("t".to_owned()), warm, ..Recipe::default() };
         let mut spec = SandboxSpec { env: env(&[("A", "t")]), recipe, ..SandboxSpec::default() };
         change(&mut spec);
@@ -123,6 +130,8 @@ mod tests {
             spec(|spec| spec.recipe.setup = vec![step]),
             spec(|spec| drop(spec.recipe.interpreters.insert("python".to_owned(), vec!["/p".to_owned()]))),
             spec(|spec| spec.recipe.warm.as_mut().unwrap().owner = Some("other".parse().unwrap())),
+            spec(|spec| spec.recipe.warm.as_mut().unwrap().dialect = Some("other")),
+            spec(|spec| drop(spec.recipe.file_names.insert("python".to_owned(), "x.py".to_owned()))),
             spec(|spec| spec.recipe.warm.as_mut().unwrap().env = env(&[("A", "other")])),
         ];
         for spec in others {

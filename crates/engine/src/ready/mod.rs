@@ -21,7 +21,7 @@ use std::{
 
 use caisson_core::{Recipe, SandboxSpec};
 use caisson_wire::{
-    CodeFile, ExecStart, Go,
+    ExecStart, Go,
     frame::{Frame, Kind},
 };
 use futures::future::join_all;
@@ -29,7 +29,7 @@ use futures::future::join_all;
 use crate::{
     agent_client::{AgentClient, AgentError, ExecFrame, ExecStream, FrameSender},
     execution, figures,
-    languages::{self, Found, Language, STEM},
+    languages::{self, Found, Language},
     request::InputFile,
     validate,
 };
@@ -42,6 +42,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// So much is told of why one is not ready.
 const SHOWN: usize = 1000;
+/// Where a user's own programs are, below the home.
+const OWN_PROGRAMS: &[u8] = b".local/bin/";
 /// Templates that are told about once, and then no more.
 const MOST_TOLD: usize = 1000;
 
@@ -80,7 +82,10 @@ pub(crate) async fn warm_up(agent: &AgentClient, spec: &SandboxSpec) -> Option<R
         let Ok(Found::Known(language)) = languages::find(name) else { continue };
         match tokio::time::timeout(READY_WITHIN, Held::begin(agent, &spec.recipe, language)).await.unwrap_or(Err(Unready::Late)) {
             Ok(one) => held.extend(one),
-            Err(why) => tell(spec.recipe.template.as_deref().unwrap_or_default(), language.name, &why),
+            Err(why) => {
+                let dialect = spec.recipe.warm.as_ref().and_then(|warm| warm.dialect);
+                tell(spec.recipe.template.as_deref().or(dialect).unwrap_or_default(), language.name, &why);
+            }
         }
     }
     (!held.is_empty()).then_some(Ready { held })
@@ -106,6 +111,13 @@ impl Ready {
         taken
     }
 
+    /// Whether files may be brought while these wait.
+    pub(crate) fn waits_for(&self, files: &[InputFile], work_dir: &str) -> bool {
+        let stems: Vec<&str> = self.held.iter().filter_map(|held| Some(held.start.code.as_ref()?.stem.as_str())).collect();
+        let interpreters = self.held.iter().flat_map(|held| held.start.argv.first().into_iter().chain(&held.start.alternatives));
+        may_come_late(files, work_dir, &stems, &interpreters.map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// Ends all of them, before the sandbox is given to somebody who runs no code in it at once.
     pub(crate) async fn end(self) {
         join_all(self.held.into_iter().map(Held::end)).await;
@@ -113,14 +125,18 @@ impl Ready {
 }
 
 /// Whether files are none that an interpreter looks at when it starts: those it would look at are hidden, outside of the work
-/// directory, `package.json`, or called as the code is.
-pub(crate) fn may_come_late(files: &[InputFile], work_dir: &str) -> bool {
+/// directory, `package.json`, or called as the code is. Of what is hidden, programs that are none of the interpreters are looked at
+/// by whoever calls them.
+fn may_come_late(files: &[InputFile], work_dir: &str, stems: &[&str], interpreters: &[&str]) -> bool {
     files.iter().all(|file| {
         let Ok(path) = validate::absolute_path(work_dir, &file.path) else { return false };
         let Some(below) = path.strip_prefix(work_dir.trim_end_matches('/').as_bytes()).and_then(|below| below.strip_prefix(b"/")) else {
             return false;
         };
-        let is_code = below.strip_prefix(STEM.as_bytes()).is_some_and(|rest| rest.starts_with(b"."));
+        let is_code = stems.iter().any(|stem| below.strip_prefix(stem.as_bytes()).is_some_and(|rest| rest.starts_with(b".")));
+        if let Some(program) = below.strip_prefix(OWN_PROGRAMS) {
+            return !program.contains(&b'/') && interpreters.iter().all(|name| name.as_bytes() != program);
+        }
         !is_code && below.split(|byte| *byte == b'/').all(|part| !part.starts_with(b".") && part != b"package.json")
     })
 }
@@ -141,7 +157,7 @@ impl Held {
             terminal: None,
             timeout_ms: None,
             max_output_bytes: None,
-            code: Some(CodeFile { stem: STEM.to_owned(), extension: language.extension.to_owned(), text: String::new() }),
+            code: Some(execution::code_file(recipe, language, String::new())),
             report_changes: None,
             also_report: Vec::new(),
             hold: Some(hold),
@@ -160,7 +176,7 @@ impl Held {
     fn fits(&self, program: &ExecStart, work_dir: &str) -> bool {
         let ours = &self.start;
         let same_file = match (&ours.code, &program.code) {
-            (Some(ours), Some(theirs)) => (&ours.stem, &ours.extension) == (&theirs.stem, &theirs.extension),
+            (Some(ours), Some(theirs)) => (&ours.stem, &ours.extension, ours.exact) == (&theirs.stem, &theirs.extension, theirs.exact),
             _ => false,
         };
         let arguments = program.argv.strip_prefix(&ours.argv[..]);

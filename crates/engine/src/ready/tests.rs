@@ -109,7 +109,7 @@ impl World {
             terminal: None,
             timeout_ms: Some(30_000),
             max_output_bytes: Some(4 << 20),
-            code: Some(CodeFile { stem: STEM.to_owned(), extension: language.extension.to_owned(), text: code.to_owned() }),
+            code: Some(execution::code_file(&self.spec.recipe, language, code.to_owned())),
             report_changes: Some(self.spec.work_dir.clone()),
             also_report: Vec::new(),
             hold: None,

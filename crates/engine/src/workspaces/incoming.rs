@@ -22,7 +22,7 @@ use crate::{
     validate,
 };
 
-/// Files on their way at one time.
+/// Files on their way at one time, where nobody says how many.
 pub(super) const AT_ONCE: usize = 8;
 /// Permission bits of what nothing is noted about.
 pub(super) const MODE: u32 = 0o644;
@@ -36,6 +36,8 @@ pub(crate) struct InUse {
     /// Absolute, without a slash at its end.
     pub(super) directory: String,
     pub(super) outputs: Option<Outputs>,
+    /// Files on their way at one time.
+    pub(super) at_once: usize,
     pub(super) synced_in: Vec<SyncedIn>,
     /// By name: what was brought in.
     pub(super) given: HashMap<String, Given>,
@@ -88,7 +90,8 @@ pub(super) async fn all_there(workspaces: &Workspaces, tree: &Tree, files: &[Str
 
 /// Brings in what is asked for. With [`Missing::Refuse`] all of it is there afterwards.
 pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agent: &AgentClient, wanted: WorkspaceUse) -> Result<InUse> {
-    let WorkspaceUse { tree, mut files, missing, directory, outputs } = wanted;
+    let WorkspaceUse { tree, mut files, missing, directory, outputs, at_once } = wanted;
+    let at_once = at_once.unwrap_or(AT_ONCE).max(1);
     let directory = directory::absolute(&living.work_dir, directory.as_deref())?;
     outputs.as_ref().map_or(Ok(()), |_| directory::has_outputs(&directory))?;
     files.sort_unstable();
@@ -106,13 +109,13 @@ pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agen
             }
         }
     });
-    let bringing = stream::iter(bringing).buffer_unordered(AT_ONCE).try_filter_map(async |one| Ok(one)).try_collect();
+    let bringing = stream::iter(bringing).buffer_unordered(at_once).try_filter_map(async |one| Ok(one)).try_collect();
     let brought: Vec<(String, (u64, Given))> = tokio::time::timeout(WITHIN, bringing).await.map_err(|_| out_of_time(WITHIN))??;
     let mut synced_in: Vec<SyncedIn> =
         brought.iter().map(|(name, (size, given))| SyncedIn { path: name.clone(), size: *size, etag: given.etag.clone() }).collect();
     synced_in.sort_by(|a, b| a.path.cmp(&b.path));
     let given = brought.into_iter().map(|(name, (_, given))| (name, given)).collect();
-    Ok(InUse { workspaces: Arc::clone(workspaces), tree, directory, outputs, synced_in, given })
+    Ok(InUse { workspaces: Arc::clone(workspaces), tree, directory, outputs, at_once, synced_in, given })
 }
 
 pub(super) async fn one(

@@ -97,7 +97,7 @@ impl Workspaces {
     async fn remember(&self, core: &Core, job: &Job) {
         let (Some(ledger), Some(id)) = (core.store.ledger(), job.execution()) else { return };
         let body = serde_json::to_string(&Kept { tenant: job.tenant().to_owned(), report: job.report() }).expect("reports are plain data");
-        let document = Document { kind: KIND.to_owned(), owner: String::new(), id: id.to_string(), body };
+        let document = Document { kind: KIND.to_owned(), owner: String::new(), id: id.to_string(), body, ..Document::default() };
         let kept = match ledger.insert_document(&document).await {
             Ok(false) => ledger.replace_document(&document).await.map(drop),
             other => other.map(drop),

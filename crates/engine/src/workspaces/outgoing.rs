@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     Workspaces,
-    incoming::{AT_ONCE, InUse},
+    incoming::InUse,
     media::{extension, media_type},
     request::{NotSynced, OutputFilter, Outputs, shown},
     spool::{Batch, Item, Manifest},
@@ -55,6 +55,7 @@ pub(crate) async fn keep(core: &Core, living: &Living, agent: &AgentClient, used
         execution: id.to_string(),
         tenant: living.tenant.to_string(),
         tree: used.tree.clone(),
+        at_once: Some(used.at_once),
         made_at: now().to_string(),
         synced_in: used.synced_in.clone(),
         failed: Vec::new(),
@@ -138,7 +139,7 @@ async fn kept(
                 .map_err(|error| failed_to(name, Some(size), &figures::tamed(&error.to_string(), 500)))
         }
     });
-    let mut kept = stream::iter(reading).buffer_unordered(AT_ONCE);
+    let mut kept = stream::iter(reading).buffer_unordered(used.at_once);
     while let Some(one) = kept.next().await {
         match one {
             Ok(mut item) => {

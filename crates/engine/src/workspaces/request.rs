@@ -116,6 +116,8 @@ pub struct WorkspaceUse {
     pub directory: Option<String>,
     /// What is brought out, when the program has ended; nothing when absent.
     pub outputs: Option<Outputs>,
+    /// So many files are on their way at one time; as many as for everybody when absent.
+    pub at_once: Option<usize>,
 }
 
 /// Which files are brought out: new ones and changed ones in [`WorkspaceUse::directory`], and what else is said here. The name of a file in

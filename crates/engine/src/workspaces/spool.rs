@@ -70,6 +70,9 @@ pub(super) struct Manifest {
     pub(super) execution: String,
     pub(super) tenant: String,
     pub(super) tree: Tree,
+    /// Files that are written at one time, where the request has said so.
+    #[serde(default)]
+    pub(super) at_once: Option<usize>,
     pub(super) made_at: String,
     pub(super) synced_in: Vec<SyncedIn>,
     pub(super) failed: Vec<NotSynced>,
@@ -338,6 +341,7 @@ mod tests {
             execution: sealed.to_string(),
             tenant: "t".to_owned(),
             tree: Tree::at("u/c/").unwrap(),
+            at_once: Some(3),
             made_at: "2026-01-01T00:00:00Z".to_owned(),
             synced_in: Vec::new(),
             failed: Vec::new(),

@@ -208,7 +208,8 @@ async fn work(core: &Core, workspaces: &Workspaces, job: &Job) {
                 }
             }
         });
-        stream::iter(writing).for_each_concurrent(AT_ONCE, |write| write).await;
+        let at_once = job.manifest.at_once.unwrap_or(AT_ONCE);
+        stream::iter(writing).for_each_concurrent(at_once, |write| write).await;
         if job.report().is_settled() {
             return;
         }

@@ -19,7 +19,7 @@ mod utf8;
 use std::sync::Arc;
 
 use axum::{extract::Request, response::Response};
-use caisson_core::Tenant;
+use caisson_core::{SandboxSpec, Tenant};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
 use utoipa::openapi::OpenApi;
@@ -28,6 +28,7 @@ use crate::{
     app::App,
     auth::{self, Auth, hosts},
     caller::View,
+    config::Config,
     error::{ApiError, ApiResult},
     ports::PublicDomain,
     request_id,
@@ -60,6 +61,8 @@ pub(crate) struct Dialect {
     hosts: Option<(&'static str, &'static str)>,
     /// Whether a slash at the end of a path changes nothing.
     any_slash: bool,
+    /// What is to be kept ready for its requests.
+    kept_warm: Option<fn(&Config) -> SandboxSpec>,
     routes: fn() -> Vec<Route>,
     /// The key that a request shows.
     pub(crate) key: fn(&Request) -> Option<Vec<u8>>,
@@ -90,6 +93,7 @@ impl Dialect {
             uuids: false,
             hosts: None,
             any_slash: false,
+            kept_warm: None,
             routes: Vec::new,
             key,
             admit,
@@ -163,6 +167,11 @@ fn whose(path: &str) -> Option<&'static Dialect> {
 /// Whether requests for a path are named by UUIDs.
 pub(crate) fn names_by_uuid(path: &str) -> bool {
     whose(path).is_some_and(|dialect| dialect.uuids)
+}
+
+/// What is to be kept ready for dialects' requests.
+pub(crate) fn kept_warm(config: &Config) -> impl Iterator<Item = SandboxSpec> {
+    ALL.iter().filter_map(move |dialect| Some((dialect.kept_warm?)(config)))
 }
 
 /// Who asks a route of a dialect's that has its own keys.

@@ -28,7 +28,7 @@ pub(super) async fn all(engine: &Engine) -> Result<Vec<(String, RecipeBody)>> {
 /// Whether there was none of that name.
 pub(super) async fn put(engine: &Engine, name: &TemplateName, recipe: &RecipeBody) -> Result<bool> {
     let body = serde_json::to_string(recipe).map_err(|error| Error::internal("a template cannot be written", error))?;
-    let document = Document { kind: KIND.to_owned(), owner: owner(engine), id: name.to_string(), body };
+    let document = Document { kind: KIND.to_owned(), owner: owner(engine), id: name.to_string(), body, ..Document::default() };
     if engine.replace_document(&document).await? {
         return Ok(false);
     }

@@ -1,21 +1,26 @@
-//! Tells the engine what the operator's templates have kept warm, as they are now.
+//! Tells the engine what the operator's templates and the dialects have kept warm, as they are now.
 
 use std::{sync::Arc, time::Duration};
 
 use caisson_core::SandboxSpec;
 
 use super::{Read, Template, TemplateFolder, blocking};
-use crate::{app::App, native::types::CreateBody};
+use crate::{app::App, dialects, native::types::CreateBody};
 
 /// Between two looks at the files. A request looks itself.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Until it is dropped.
 pub(crate) async fn keep_warm(app: Arc<App>) {
-    let Some(folder) = app.config.templates.as_ref().filter(|_| app.operator.has_pool()) else { return };
+    if !app.operator.has_pool() {
+        return;
+    }
     loop {
-        match blocking(Some(folder), TemplateFolder::all).await {
-            Ok(all) => app.operator.keep_warm(all.into_iter().flatten().filter_map(wanted).collect()).await,
+        match blocking(app.config.templates.as_ref(), TemplateFolder::all).await {
+            Ok(all) => {
+                let of_templates = all.into_iter().flatten().filter_map(wanted);
+                app.operator.keep_warm(of_templates.chain(dialects::kept_warm(&app.config)).collect()).await;
+            }
             Err(error) => tracing::warn!(%error, "Templates could not be read"),
         }
         tokio::time::sleep(LOOK_EVERY).await;

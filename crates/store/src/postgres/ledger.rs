@@ -106,17 +106,29 @@ pub(super) async fn forget_events(db: &mut PgConnection, before: Timestamp) -> R
 
 /// Whether there was none of that name. One that is there to the letter may be what was written a moment ago.
 pub(super) async fn insert_document(db: &mut PgConnection, document: &Document, again: bool) -> Result<bool, Failure> {
-    let Document { kind, owner, id, body } = document;
-    let query =
-        sqlx::query("insert into documents (kind, owner, id, body) values ($1, $2, $3, $4) on conflict (kind, owner, id) do nothing");
-    let inserted = query.bind(kind).bind(owner).bind(id).bind(body).execute(&mut *db).await?.rows_affected() > 0;
+    let Document { kind, owner, id, body, until, sandbox } = document;
+    let query = sqlx::query(
+        "insert into documents (kind, owner, id, body, until_us, sandbox) values ($1, $2, $3, $4, $5, $6) \
+         on conflict (kind, owner, id) do nothing",
+    );
+    let query = query.bind(kind).bind(owner).bind(id).bind(body);
+    let query = query.bind(until.map(|until| until.as_microsecond())).bind(sandbox.map(|sandbox| sandbox.to_string()));
+    let inserted = query.execute(&mut *db).await?.rows_affected() > 0;
     Ok(inserted || (again && self::document(db, kind, owner, id).await?.as_ref() == Some(document)))
 }
 
 pub(super) async fn replace_document(db: &mut PgConnection, document: &Document) -> Result<bool, Failure> {
-    let Document { kind, owner, id, body } = document;
-    let query = sqlx::query("update documents set body = $1 where kind = $2 and owner = $3 and id = $4");
-    Ok(query.bind(body).bind(kind).bind(owner).bind(id).execute(db).await?.rows_affected() > 0)
+    let Document { kind, owner, id, body, until, sandbox } = document;
+    let query = sqlx::query("update documents set body = $1, until_us = $2, sandbox = $3 where kind = $4 and owner = $5 and id = $6");
+    let query = query.bind(body).bind(until.map(|until| until.as_microsecond())).bind(sandbox.map(|sandbox| sandbox.to_string()));
+    Ok(query.bind(kind).bind(owner).bind(id).execute(db).await?.rows_affected() > 0)
+}
+
+/// Removes at most a batch of those whose time has come. Whether there may be more.
+pub(super) async fn forget_documents(db: &mut PgConnection, now: Timestamp) -> Result<bool, Failure> {
+    let query = sqlx::query("delete from documents where number in (select number from documents where until_us < $1 limit $2)");
+    let removed = query.bind(now.as_microsecond()).bind(i64::from(PURGE_BATCH)).execute(db).await?;
+    Ok(removed.rows_affected() >= u64::from(PURGE_BATCH))
 }
 
 pub(super) async fn remove_document(db: &mut PgConnection, kind: &str, owner: &str, id: &str, again: bool) -> Result<bool, Failure> {

@@ -10,6 +10,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (2, "ledger", include_str!("../../migrations_postgres/0002_ledger.sql")),
     (3, "events", include_str!("../../migrations_postgres/0003_events.sql")),
     (4, "workspace quota", include_str!("../../migrations_postgres/0004_workspace_quota.sql")),
+    (5, "documents end", include_str!("../../migrations_postgres/0005_documents_end.sql")),
 ];
 
 /// Everything that brings an empty schema to the present one. Whoever runs it has the database for itself.

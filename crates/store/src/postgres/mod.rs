@@ -237,6 +237,14 @@ impl Ledger for Postgres {
         with_connection!(self, |db| ledger::documents(db, kind, owner))
     }
 
+    async fn forget_documents(&self, now: Timestamp) -> Result<(), StoreError> {
+        loop {
+            if !with_connection!(self, |db| ledger::forget_documents(db, now))? {
+                return Ok(());
+            }
+        }
+    }
+
     async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError> {
         with_connection!(self, |db| ledger::owner(db, id))
     }

@@ -4,6 +4,7 @@ use caisson_core::{
     Delivery, Document, EventKind, FailedAttempt, Happened, KeptAnswer, Key, KeyHash, LifecycleEvent, Quotas, StoreError, Tenant, Webhook,
     WebhookSecret,
 };
+use jiff::Timestamp;
 
 use super::Columns;
 
@@ -53,7 +54,17 @@ pub(crate) fn answer(row: &impl Columns, key: &str) -> Result<KeptAnswer, StoreE
 
 pub(crate) fn document(row: &impl Columns) -> Result<Document, StoreError> {
     let column = |name| row.text(name).flatten();
-    let read = || Some(Document { kind: column("kind")?, owner: column("owner")?, id: column("id")?, body: column("body")? });
+    let read = || {
+        let until = match row.integer("until_us")? {
+            Some(at) => Some(Timestamp::from_microsecond(at).ok()?),
+            None => None,
+        };
+        let sandbox = match row.text("sandbox")? {
+            Some(id) => Some(id.parse().ok()?),
+            None => None,
+        };
+        Some(Document { kind: column("kind")?, owner: column("owner")?, id: column("id")?, body: column("body")?, until, sandbox })
+    };
     read().ok_or_else(|| StoreError::Corrupt(format!("document {}", row.integer("number").flatten().unwrap_or_default())))
 }
 

@@ -11,19 +11,23 @@ use crate::{
 
 pub(super) async fn insert(db: &mut SqliteConnection, document: &Document) -> Result<bool, Failure> {
     let inserted =
-        sqlx::query("insert into documents (kind, owner, id, body) values (?, ?, ?, ?) on conflict (kind, owner, id) do nothing")
+        sqlx::query("insert into documents (kind, owner, id, body, until_us, sandbox) values (?, ?, ?, ?, ?, ?) on conflict (kind, owner, id) do nothing")
             .bind(document.kind.clone())
             .bind(document.owner.clone())
             .bind(document.id.clone())
             .bind(document.body.clone())
+            .bind(document.until.map(|until| until.as_microsecond()))
+            .bind(document.sandbox.map(|sandbox| sandbox.to_string()))
             .execute(db)
             .await?;
     Ok(inserted.rows_affected() > 0)
 }
 
 pub(super) async fn replace(db: &mut SqliteConnection, document: &Document) -> Result<bool, Failure> {
-    let replaced = sqlx::query("update documents set body = ? where kind = ? and owner = ? and id = ?")
+    let replaced = sqlx::query("update documents set body = ?, until_us = ?, sandbox = ? where kind = ? and owner = ? and id = ?")
         .bind(document.body.clone())
+        .bind(document.until.map(|until| until.as_microsecond()))
+        .bind(document.sandbox.map(|sandbox| sandbox.to_string()))
         .bind(document.kind.clone())
         .bind(document.owner.clone())
         .bind(document.id.clone())
@@ -40,6 +44,16 @@ pub(super) async fn remove(db: &mut SqliteConnection, kind: &str, owner: &str, i
         .execute(db)
         .await?;
     Ok(removed.rows_affected() > 0)
+}
+
+/// Removes at most so many whose time has come. Whether there may be more.
+pub(super) async fn forget(db: &mut SqliteConnection, now_us: i64, limit: u32) -> Result<bool, Failure> {
+    let removed = sqlx::query("delete from documents where number in (select number from documents where until_us < ? limit ?)")
+        .bind(now_us)
+        .bind(i64::from(limit))
+        .execute(db)
+        .await?;
+    Ok(removed.rows_affected() >= u64::from(limit))
 }
 
 pub(super) async fn one(pool: &SqlitePool, kind: &str, owner: &str, id: &str) -> Result<Option<Document>, StoreError> {

@@ -261,6 +261,12 @@ impl Ledger for Sqlite {
         documents::of(&self.readers, kind, owner).await
     }
 
+    async fn forget_documents(&self, now: Timestamp) -> Result<(), StoreError> {
+        let now_us = now.as_microsecond();
+        while let Done::Removed(true) = self.writer.submit(Operation::ForgetDocuments { now_us, limit: PURGE_BATCH }).await? {}
+        Ok(())
+    }
+
     async fn owner(&self, id: SandboxId) -> Result<Option<Tenant>, StoreError> {
         documents::owner(&self.readers, id).await
     }

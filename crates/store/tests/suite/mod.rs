@@ -25,6 +25,7 @@ macro_rules! every_test {
             events_have_no_gaps_in_a_burst,
             webhooks_come_back_as_far_as_they_came,
             documents_are_found_by_kind_and_owner,
+            documents_go_at_their_time_and_with_their_sandbox,
             what_is_kept_about_a_sandbox_goes_with_it,
         }
     };

@@ -196,9 +196,9 @@ async fn nothing_is_left_of_one_that_is_given_up() {
 fn files_that_interpreters_look_at_do_not_come_late() {
     let late = |path: &str| {
         let file = InputFile { path: path.as_bytes().to_vec(), mode: None, content: bytes::Bytes::new() };
-        may_come_late(&[file], "/workspace/")
+        may_come_late(&[file], "/workspace/", &["main", "script"], &["python3", "bash"])
     };
-    for fine in ["data.csv", "a/b.c", "/workspace/x", "package.json.txt", "mainly.py", "a/main.js"] {
+    for fine in ["data.csv", "a/b.c", "/workspace/x", "package.json.txt", "mainly.py", "a/main.js", ".local/bin/python"] {
         assert!(late(fine), "{fine}");
     }
     for bad in [
@@ -210,6 +210,9 @@ fn files_that_interpreters_look_at_do_not_come_late() {
         "a/package.json",
         "../x",
         "/workspace/.local/x",
+        ".local/bin/python3",
+        ".local/bin/a/b",
+        "script.sh",
         "main.js",
         "/workspace/main.py",
     ] {

@@ -4,12 +4,44 @@ use super::{programs::PROGRAMS, *};
 
 #[tokio::test]
 async fn programs_cannot_tell_a_ready_interpreter_from_a_fresh_one() {
+    nothing_shows(|recipe| recipe).await;
+}
+
+/// Where the code has a name of its own, and is called by that.
+#[tokio::test]
+async fn nor_can_they_where_their_file_has_a_name_of_its_own() {
+    nothing_shows(|recipe| Recipe {
+        file_names: [("python", "main.py"), ("bash", "script.sh")].map(|(of, name)| (of.to_owned(), name.to_owned())).into(),
+        interpreters: [("python".to_owned(), vec!["python3".to_owned(), "-u".to_owned()])].into(),
+        ..recipe
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_of_that_name_makes_room_and_the_name_is_what_the_program_is_told() {
+    let place = place();
+    let with_name = Recipe { file_names: [("python".to_owned(), "run.py".to_owned())].into(), ..recipe(&["python"], &[]) };
+    let world = World::new(&place, with_name).await;
+    world.put("run.py", "print('old')").await;
+    let program = world.program("python", "import sys; print(sys.argv, open(sys.argv[0]).read())");
+    let seen = world.cold(&program).await;
+    let expect = "['run.py'] import sys; print(sys.argv, open(sys.argv[0]).read())\n";
+    assert_eq!((seen.stdout.as_str(), seen.exit_code), (expect, Some(0)), "{seen:?}");
+    let seen = world.warm(&program).await;
+    assert_eq!((seen.stdout.as_str(), seen.exit_code), (expect, Some(0)), "{seen:?}");
+    // One that is there is nothing that can be held, and is told.
+    world.put("run.py", "print('old')").await;
+    assert!(world.warm_up().await.is_none());
+}
+
+async fn nothing_shows(changed: impl Fn(Recipe) -> Recipe) {
     let place = place();
     let mut different = Vec::new();
     for program in PROGRAMS {
         let mut seen = Vec::new();
         for is_warm in [false, true] {
-            let world = World::new(&place, recipe(&[program.language], &[])).await;
+            let world = World::new(&place, changed(recipe(&[program.language], &[]))).await;
             for (name, text) in program.files {
                 world.put(name, text).await;
             }

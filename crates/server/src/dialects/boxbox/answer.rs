@@ -8,6 +8,10 @@ use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
+/// What is kept of an execution that got no sandbox.
+const NO_SANDBOX: &str = "no sandbox available";
+const NOT_CLAIMED: &str = "failed to claim sandbox";
+
 /// The body of every answer that is no success, but for paths and methods that there are not.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BoxboxError {
@@ -62,15 +66,15 @@ pub(super) fn failed(code: &'static str, message: impl Into<String>) -> ApiError
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
 }
 
-/// What the client is told when there is no sandbox.
-pub(super) fn unclaimed(error: &Error) -> ApiError {
+/// What the client is told when there is no sandbox, and what is kept of that.
+pub(super) fn unclaimed(error: &Error) -> (&'static str, ApiError) {
     let full = || unavailable("no_sandbox_available", "no sandbox available, please retry");
     match error {
-        Error::Unavailable { retry_after, .. } => full().after(*retry_after),
-        Error::OverQuota(exceeded) => exceeded.retry_after.into_iter().fold(full(), ApiError::after),
+        Error::Unavailable { retry_after, .. } => (NO_SANDBOX, full().after(*retry_after)),
+        Error::OverQuota(exceeded) => (NO_SANDBOX, exceeded.retry_after.into_iter().fold(full(), ApiError::after)),
         _ => {
             tracing::error!("A sandbox for an execution cannot be made: {error}");
-            failed("internal_error", "failed to claim sandbox")
+            (NOT_CLAIMED, failed("internal_error", NOT_CLAIMED))
         }
     }
 }

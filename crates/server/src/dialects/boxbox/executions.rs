@@ -1,7 +1,7 @@
 //! Executions that were, or are.
 
 use axum::{extract::Path, response::Response};
-use caisson_core::{SandboxId, Uuid};
+use caisson_core::Uuid;
 use http::StatusCode;
 
 use super::{
@@ -20,7 +20,6 @@ use crate::{
 pub(crate) async fn get(Caller(view): Caller, who: Who, Path(id): Path<String>) -> ApiResult<Response> {
     let uuid: Uuid = id.parse().map_err(|_| invalid("invalid execution id"))?;
     let unknown = || ApiError::new(StatusCode::NOT_FOUND, "not_found", "execution not found");
-    let sandbox = SandboxId::from_uuid(uuid).ok_or_else(unknown)?;
-    let execution = BoxboxExecution::find(&view.engine, sandbox, &who).await?.ok_or_else(unknown)?;
+    let execution = BoxboxExecution::find(&view.engine, &view.boxbox.live, uuid, &who).await?.ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &execution))
 }

@@ -4,13 +4,15 @@
 //! key, X-User-ID, X-Chat-ID, rate ─▶ body ─▶ queue ─▶ one-shot on the chat's workspace: files in, program, files out ─▶ answer
 //! ```
 //!
-//! A sandbox has one execution, so both have one id.
+//! An execution is kept from when it has its turn, under an id of its own; where it is then is seen here (`live`), and what it has come to is
+//! asked of the engine.
 
 mod answer;
 mod body;
 mod describe;
 mod execute;
 mod executions;
+mod live;
 mod media;
 mod queue;
 mod rate;
@@ -40,6 +42,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     cors: Some(Cors { methods: "GET, POST, OPTIONS", headers: "Content-Type, X-API-Key, X-User-ID, X-Chat-ID, Authorization" }),
     tells_everybody: true,
     uuids: true,
+    kept_warm: Some(|config| run::kept_warm(&config.boxbox)),
     routes,
     describe: describe::describe,
     ..Dialect::new(NAME, &["/execute", "/executions"], key, answer::refuse)

@@ -1,13 +1,17 @@
-//! An execution as its chat sees it. What the engine does not know of it is kept beside the record of its sandbox, and goes with that; the
+//! An execution as its chat sees it. What the engine does not know of it is kept from its begin on, and goes with the record of its sandbox; the
 //! rest is asked when somebody wants to know, so that nothing is ever told twice and differently.
 
-use caisson_core::{Document, Error, Execution, ExecutionStatus, SandboxId, Stream, Tenant};
-use caisson_engine::{Engine, ExecutionResult, SyncedIn, WorkspaceReport};
+use std::time::Duration;
+
+use caisson_core::{Document, Error, Execution, ExecutionStatus, SandboxId, Stream, Tenant, Uuid};
+use caisson_engine::{Engine, ExecutionResult, OneShotStage, SyncedIn, WorkspaceReport};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     body::Job,
+    live::Live,
     media,
     said::{said, with_line},
     who::Who,
@@ -22,6 +26,10 @@ const KIND: &str = "boxbox.execution";
 const TIMED_OUT: i32 = 124;
 /// Where the engine knows of no exit code.
 const NO_CODE: i32 = 1;
+/// What is kept may be about something that goes on for so long beside its program.
+const GRACE: Duration = Duration::from_secs(3600);
+/// What became of an execution that nobody knows more of.
+const LOST: &str = "the server that ran it died";
 
 /// What is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,18 +40,39 @@ pub(super) struct Note {
     path: String,
     code: String,
     timeout_seconds: u64,
+    created_at: String,
+    sandbox: Option<String>,
+    began: Option<Began>,
+    failed: Option<NotStarted>,
+}
+
+/// What is known when its program runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Began {
     /// That of the engine.
     execution: String,
+    at: String,
     /// Milliseconds from the request for a sandbox to the begin of the program.
     before_ms: u64,
     input_files: Vec<BoxboxFile>,
+}
+
+/// How it ended where no program has come to run, or nobody knows what became of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NotStarted {
+    exit_code: i32,
+    stderr: String,
+    at: String,
 }
 
 /// How far an execution is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
+    Pending,
+    SyncingIn,
     Executing,
+    SyncingOut,
     Completed,
     Failed,
     Timeout,
@@ -67,8 +96,8 @@ impl BoxboxFile {
 /// How a program ended.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct BoxboxExecuted {
-    /// A UUID
-    pub(super) execution_id: String,
+    /// A UUID: that of the request (`X-Request-ID`), where it is one of version 4 that no other execution has
+    execution_id: String,
     /// `completed`, `failed` or `timeout`
     status: Status,
     /// 124 after `timeout_seconds`
@@ -87,7 +116,8 @@ pub(crate) struct BoxboxExecution {
     id: String,
     /// The same
     execution_id: String,
-    sandbox_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<String>,
     user_id: String,
     chat_id: String,
     language: String,
@@ -96,7 +126,8 @@ pub(crate) struct BoxboxExecution {
     status: Status,
     timeout_seconds: u64,
     created_at: String,
-    started_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     completed_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,8 +145,8 @@ pub(crate) struct BoxboxExecution {
 }
 
 impl Note {
-    /// About a program that has just been started.
-    pub(super) fn new(who: &Who, job: &Job, execution: &Execution, synced_in: &[SyncedIn], before_ms: u64) -> Self {
+    /// About an execution that has its turn.
+    pub(super) fn new(who: &Who, job: &Job) -> Self {
         Self {
             user: who.user.clone(),
             chat: who.chat.clone(),
@@ -123,31 +154,77 @@ impl Note {
             path: job.path.clone(),
             code: job.code.clone(),
             timeout_seconds: job.timeout.as_secs(),
-            execution: execution.id.to_string(),
-            before_ms,
-            input_files: synced_in.iter().map(|file| BoxboxFile::new(file.path.clone(), file.size)).collect(),
+            created_at: time(Timestamp::now()),
+            sandbox: None,
+            began: None,
+            failed: None,
         }
     }
 
-    /// Keeps it for as long as the record of its sandbox.
-    pub(super) async fn keep(&self, engine: &Engine, sandbox: SandboxId) -> caisson_core::Result<()> {
-        let body = serde_json::to_string(self).expect("what is kept has text keys and finite figures");
-        let document = Document { kind: KIND.to_owned(), owner: sandbox.to_string(), id: sandbox.to_string(), body };
-        engine.insert_document(&document).await.map(drop)
+    /// Its program has just been started.
+    pub(super) fn begins(&mut self, execution: &Execution, synced_in: &[SyncedIn], before_ms: u64) {
+        self.sandbox = Some(execution.sandbox.to_string());
+        self.began = Some(Began {
+            execution: execution.id.to_string(),
+            at: time(execution.started_at),
+            before_ms,
+            input_files: synced_in.iter().map(|file| BoxboxFile::new(file.path.clone(), file.size)).collect(),
+        });
     }
 
-    /// That of a sandbox of this tenant's.
-    async fn find(engine: &Engine, sandbox: SandboxId) -> ApiResult<Option<Self>> {
-        let id = sandbox.to_string();
-        let Some(document) = engine.document(KIND, &id, &id).await? else { return Ok(None) };
+    /// It has ended like this, and no program of it runs.
+    pub(super) fn fails(&mut self, sandbox: Option<SandboxId>, exit_code: i32, stderr: String) {
+        self.sandbox = sandbox.map(|sandbox| sandbox.to_string());
+        self.failed = Some(NotStarted { exit_code, stderr, at: time(Timestamp::now()) });
+    }
+
+    /// Whether nobody has had that id.
+    pub(super) async fn insert(&self, engine: &Engine, id: Uuid) -> caisson_core::Result<bool> {
+        engine.insert_document(&self.document(engine, id)).await
+    }
+
+    /// Keeps it as it is now.
+    pub(super) async fn replace(&self, engine: &Engine, id: Uuid) -> caisson_core::Result<()> {
+        engine.replace_document(&self.document(engine, id)).await.map(drop)
+    }
+
+    fn document(&self, engine: &Engine, id: Uuid) -> Document {
+        let body = serde_json::to_string(self).expect("what is kept has text keys and finite figures");
+        // What its sandbox has not taken along by then goes by itself.
+        let more = if self.failed.is_some() { Duration::ZERO } else { Duration::from_secs(self.timeout_seconds) + GRACE };
+        let until = Timestamp::now().checked_add(engine.retention().saturating_add(more)).ok();
+        Document {
+            kind: KIND.to_owned(),
+            owner: engine.tenant().to_string(),
+            id: id.to_string(),
+            body,
+            // As stores have it.
+            until: until.and_then(|until| Timestamp::from_microsecond(until.as_microsecond()).ok()),
+            sandbox: self.sandbox.as_deref().and_then(|id| id.parse().ok()),
+        }
+    }
+
+    /// That of an execution of this tenant's.
+    async fn find(engine: &Engine, id: Uuid) -> ApiResult<Option<Self>> {
+        let Some(document) = engine.document(KIND, engine.tenant().as_str(), &id.to_string()).await? else { return Ok(None) };
         serde_json::from_str(&document.body).map(Some).map_err(|error| {
-            tracing::error!(sandbox.id = %id, "What was kept of an execution cannot be read: {error}");
+            tracing::error!("What was kept of execution {id} cannot be read: {error}");
             ApiError::internal()
         })
     }
 
+    fn is_of(&self, who: &Who) -> bool {
+        (&self.user, &self.chat) == (&who.user, &who.chat)
+    }
+
     /// How it ended.
-    pub(super) async fn ended(&self, engine: &Engine, result: &ExecutionResult, report: Option<&WorkspaceReport>) -> BoxboxExecuted {
+    pub(super) async fn ended(
+        &self,
+        engine: &Engine,
+        id: Uuid,
+        result: &ExecutionResult,
+        report: Option<&WorkspaceReport>,
+    ) -> BoxboxExecuted {
         let (stdout, stderr) =
             tokio::join!(said(engine, result, Stream::Stdout, &result.stdout), said(engine, result, Stream::Stderr, &result.stderr),);
         let outcome = result.execution.outcome.as_ref();
@@ -167,13 +244,14 @@ impl Note {
             }
         };
         let ran_ms = outcome.map_or(0, |outcome| u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX));
+        let before_ms = self.began.as_ref().map_or(0, |began| began.before_ms);
         BoxboxExecuted {
-            execution_id: result.execution.sandbox.uuid().to_string(),
+            execution_id: id.to_string(),
             status,
             exit_code,
             stdout,
             stderr,
-            execution_time_ms: self.before_ms.saturating_add(ran_ms),
+            execution_time_ms: before_ms.saturating_add(ran_ms),
             output_files: report.map(outputs).unwrap_or_default(),
         }
     }
@@ -189,10 +267,10 @@ fn outputs(report: &WorkspaceReport) -> Vec<BoxboxFile> {
 }
 
 impl BoxboxExecuted {
-    /// Of what could not be started, and so is no execution that is kept.
-    pub(super) fn not_started(id: String, exit_code: i32, why: String) -> Self {
+    /// Of what could not be started.
+    pub(super) fn not_started(id: Uuid, exit_code: i32, why: String) -> Self {
         Self {
-            execution_id: id,
+            execution_id: id.to_string(),
             status: Status::Failed,
             exit_code,
             stdout: String::new(),
@@ -204,55 +282,82 @@ impl BoxboxExecuted {
 }
 
 impl BoxboxExecution {
-    /// That of a user's chat, as it is now.
-    pub(super) async fn find(engine: &Engine, id: SandboxId, who: &Who) -> ApiResult<Option<Self>> {
-        // What is another tenant's is not there.
-        let sandbox = match engine.sandbox(id).await {
-            Ok(sandbox) => sandbox,
+    /// That of a user's chat, as it is now. What is another tenant's is not there.
+    pub(super) async fn find(engine: &Engine, live: &Live, id: Uuid, who: &Who) -> ApiResult<Option<Self>> {
+        if let Some(seen) = live.find(engine.tenant(), id).filter(|seen| seen.note.is_of(who)) {
+            return Ok(Some(Self::live(id, seen.note.clone(), seen.stage())));
+        }
+        let Some(note) = Note::find(engine, id).await?.filter(|note| note.is_of(who)) else { return Ok(None) };
+        let lost = || NotStarted { exit_code: NO_CODE, stderr: LOST.to_owned(), at: note.created_at.clone() };
+        let (None, Some(began)) = (&note.failed, &note.began) else {
+            let NotStarted { exit_code, stderr, at } = note.failed.clone().unwrap_or_else(lost);
+            let executed = BoxboxExecuted::not_started(id, exit_code, stderr);
+            return Ok(Some(Self { completed_at: Some(at), ..Self::new(id, note, Status::Failed) }.with(executed)));
+        };
+        let execution_id = began.execution.parse().map_err(|_| ApiError::internal())?;
+        let execution = match engine.execution(execution_id).await {
+            Ok(execution) => execution,
+            // The record of its sandbox has just gone.
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(note) = Note::find(engine, id).await? else { return Ok(None) };
-        if (&note.user, &note.chat) != (&who.user, &who.chat) {
-            return Ok(None);
-        }
-        let execution_id = note.execution.parse().map_err(|_| ApiError::internal())?;
-        let execution = engine.execution(execution_id).await?;
-        let uuid = id.uuid().to_string();
-        let mut found = Self {
-            id: uuid.clone(),
-            execution_id: uuid.clone(),
-            sandbox_id: uuid,
-            status: Status::Executing,
-            created_at: time(sandbox.created_at),
-            started_at: time(execution.started_at),
+        let Some(outcome) = execution.outcome else { return Ok(Some(Self::new(id, note, Status::Executing))) };
+        let report = engine.workspace_report(execution_id).await?;
+        let result = engine.result(execution_id).await?;
+        let executed = note.ended(engine, id, &result, report.as_ref()).await;
+        let completed_at = Some(time(execution.started_at + outcome.duration));
+        Ok(Some(Self { completed_at, ..Self::new(id, note, executed.status) }.with(executed)))
+    }
+
+    /// One that has not been answered yet.
+    fn live(id: Uuid, note: Note, stage: OneShotStage) -> Self {
+        let (status, sandbox) = match stage {
+            OneShotStage::Asked => (Status::Pending, None),
+            OneShotStage::Prepares(sandbox) => (Status::SyncingIn, Some(sandbox)),
+            // It is said to run when all is known that is said of what runs.
+            OneShotStage::Runs(sandbox) | OneShotStage::Ended(sandbox) if note.began.is_none() => (Status::SyncingIn, Some(sandbox)),
+            OneShotStage::Runs(sandbox) => (Status::Executing, Some(sandbox)),
+            OneShotStage::Ended(sandbox) => (Status::SyncingOut, Some(sandbox)),
+        };
+        Self { sandbox_id: sandbox.map(|sandbox| sandbox.uuid().to_string()), ..Self::new(id, note, status) }
+    }
+
+    fn new(id: Uuid, note: Note, status: Status) -> Self {
+        let sandbox = note.sandbox.as_deref().and_then(|id| id.parse::<SandboxId>().ok());
+        let (started_at, input_files) = note.began.map(|began| (began.at, began.input_files)).unzip();
+        Self {
+            id: id.to_string(),
+            execution_id: id.to_string(),
+            sandbox_id: sandbox.map(|sandbox| sandbox.uuid().to_string()),
+            user_id: note.user,
+            chat_id: note.chat,
+            language: note.language,
+            path: note.path,
+            code: note.code,
+            status,
+            timeout_seconds: note.timeout_seconds,
+            created_at: note.created_at,
+            started_at,
             completed_at: None,
             exit_code: None,
             stdout: None,
             stderr: None,
             execution_time_ms: None,
+            input_files: input_files.unwrap_or_default(),
             output_files: Vec::new(),
-            user_id: note.user.clone(),
-            chat_id: note.chat.clone(),
-            language: note.language.clone(),
-            path: note.path.clone(),
-            code: note.code.clone(),
-            timeout_seconds: note.timeout_seconds,
-            input_files: note.input_files.clone(),
-        };
-        if execution.outcome.is_some() {
-            let report = engine.workspace_report(execution_id).await?;
-            let result = engine.result(execution_id).await?;
-            let ended = note.ended(engine, &result, report.as_ref()).await;
-            found.status = ended.status;
-            found.completed_at = execution.outcome.map(|outcome| time(execution.started_at + outcome.duration));
-            found.exit_code = Some(ended.exit_code);
-            found.stdout = Some(ended.stdout);
-            found.stderr = Some(ended.stderr);
-            found.execution_time_ms = Some(ended.execution_time_ms);
-            found.output_files = ended.output_files;
         }
-        Ok(Some(found))
+    }
+
+    fn with(self, executed: BoxboxExecuted) -> Self {
+        Self {
+            status: executed.status,
+            exit_code: Some(executed.exit_code),
+            stdout: Some(executed.stdout),
+            stderr: Some(executed.stderr),
+            execution_time_ms: Some(executed.execution_time_ms),
+            output_files: executed.output_files,
+            ..self
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the operator says of this dialect.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use caisson_core::{Image, Limits, Storage};
 use tokio::sync::watch;
@@ -14,6 +14,14 @@ pub struct BoxboxSettings {
     pub slots: usize,
     /// How long a request waits for a slot.
     pub wait: Duration,
+    /// Files of one execution on their way at one time.
+    pub files_at_once: usize,
+    /// Sandboxes that are kept ready: whether anybody asks or not, and at most.
+    pub warm: RangeInclusive<u32>,
+    /// So many stay though fewer would do, until they are too old.
+    pub warm_stay: u32,
+    /// How old one that is kept ready may become.
+    pub warm_age: Duration,
     /// Larger files are not copied out.
     pub max_file_bytes: u64,
     /// What each sandbox may use.
@@ -30,6 +38,10 @@ impl Default for BoxboxSettings {
             timeout: Duration::from_secs(300),
             slots: 10,
             wait: Duration::from_secs(30),
+            files_at_once: 5,
+            warm: 0..=50,
+            warm_stay: 0,
+            warm_age: Duration::from_secs(3600),
             max_file_bytes: 100 << 20,
             limits: Limits { disk_bytes: Limits::default().memory_bytes / 100 * 75, ..Limits::default() },
             storage: Storage::Memory,

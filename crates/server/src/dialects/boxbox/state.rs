@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::unavailable,
+    live::Live,
     queue::{Queue, Slot},
     rate::Rates,
     settings::BoxboxSettings,
@@ -20,12 +21,13 @@ const COME_BACK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct State {
     pub(super) rates: Rates,
+    pub(super) live: Live,
     queue: Queue,
 }
 
 impl State {
     pub(crate) fn new(settings: &BoxboxSettings) -> Self {
-        Self { rates: Rates::default(), queue: Queue::new(settings.slots) }
+        Self { rates: Rates::default(), live: Live::default(), queue: Queue::new(settings.slots) }
     }
 
     /// The right to one execution, once there is one.

@@ -113,6 +113,35 @@ async fn ids_of_executions_are_uuids() {
 }
 
 #[tokio::test]
+async fn an_execution_that_gets_no_sandbox_is_kept_under_the_id_of_its_request() {
+    let bench = Bench::new().await;
+    let id = "8f8b1c1e-7a52-4c6e-9d53-0c7a5a2f4e10";
+    let headers = [("x-api-key", KEY), ("x-user-id", "u"), ("x-chat-id", "c")];
+    for _ in 0..2 {
+        let named = [&headers[..], &[("x-request-id", id)]].concat();
+        let answer = ask(&bench, "POST", "/execute", &named, FINE).await;
+        assert_eq!((answer.status, answer.headers["x-request-id"].to_str().unwrap()), (500, id), "{}", answer.text);
+        // The second one is another execution.
+        let kept = ask(&bench, "GET", UNKNOWN, &headers, "").await;
+        let kept: Value = serde_json::from_str(&kept.text).unwrap();
+        let created_at = kept["created_at"].as_str().unwrap();
+        let expect = json!({
+            "id": id, "execution_id": id, "user_id": "u", "chat_id": "c", "language": "bash", "path": "x", "code": "y",
+            "status": "failed", "exit_code": 1, "stdout": "", "stderr": "failed to claim sandbox", "execution_time_ms": 0,
+            "timeout_seconds": 300, "created_at": created_at, "completed_at": kept["completed_at"],
+        });
+        assert_eq!(kept, expect);
+        assert!(created_at <= kept["completed_at"].as_str().unwrap());
+    }
+    refused(&as_user(&bench, "v", "GET", UNKNOWN, "").await, 404, "not_found", "execution not found");
+    // What clients call their requests otherwise is no name of an execution.
+    let named = [&headers[..], &[("x-request-id", "ffffffff-ffff-8fff-bfff-ffffffffffff")]].concat();
+    assert_eq!(ask(&bench, "POST", "/execute", &named, FINE).await.status, 500);
+    let of_another_kind = "/executions/ffffffff-ffff-8fff-bfff-ffffffffffff";
+    refused(&as_user(&bench, "u", "GET", of_another_kind, "").await, 404, "not_found", "execution not found");
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_to_everybody() {
     let bench = Bench::new().await;
     for target in ["/executions", "/executions/", "/execute/", "/execute/x", "/executions/a/b"] {

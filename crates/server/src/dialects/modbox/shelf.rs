@@ -40,7 +40,7 @@ pub(super) async fn all<T: Kept>(engine: &Engine, owner: &str) -> ApiResult<Vec<
 
 fn written<T: Kept>(owner: &str, thing: &T) -> Document {
     let body = serde_json::to_string(thing).expect("what is kept has text keys and finite figures");
-    Document { kind: T::KIND.to_owned(), owner: owner.to_owned(), id: thing.id().to_owned(), body }
+    Document { kind: T::KIND.to_owned(), owner: owner.to_owned(), id: thing.id().to_owned(), body, ..Document::default() }
 }
 
 fn read<T: Kept>(document: Document) -> ApiResult<T> {

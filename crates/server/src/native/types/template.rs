@@ -208,7 +208,7 @@ impl RecipeBody {
             let message = format!("field `min_warm` is {min}, more than the {max} of `max_warm`");
             return Err(Error::invalid("limit_out_of_range", message));
         }
-        Ok(Some(Warmth { min, max, env: self.env.clone(), owner: owner.cloned() }))
+        Ok(Some(Warmth { min, max, env: self.env.clone(), owner: owner.cloned(), ..Warmth::default() }))
     }
 
     fn create(&self, name: &str, owner: Option<&Tenant>, body: CreateBody) -> Result<CreateRequest> {
@@ -277,7 +277,8 @@ impl RecipeBody {
             None => vec!["python".to_owned()],
         };
         let warm = self.warmth(owner)?;
-        spec.recipe = Recipe { template: Some(name.to_owned()), setup, interpreters, ready, preload: self.preload.clone(), warm };
+        let (template, preload) = (Some(name.to_owned()), self.preload.clone());
+        spec.recipe = Recipe { template, setup, interpreters, ready, preload, warm, ..Recipe::default() };
         Ok(())
     }
 

@@ -38,6 +38,7 @@ impl WorkspaceUseBody {
     /// What the engine is to do, for this tenant.
     pub fn into_use(self, tenant: &Tenant) -> Result<WorkspaceUse> {
         Ok(WorkspaceUse {
+            at_once: None,
             tree: Tree::named(tenant, &self.name)?,
             files: self.files,
             missing: Missing::Refuse,
