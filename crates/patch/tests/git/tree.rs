@@ -161,14 +161,13 @@ fn run(root: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, String>
     if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// Commits the old tree to a repository, applies the patch to it with its index, compares with the new one to the byte, and takes it back.
+/// Adds the old tree to a repository, applies the patch to it and its index, compares with the new one to the byte, and takes it back.
 pub(crate) fn apply(old: &Nodes, patch: &[u8], new: &Nodes) -> Result<(), String> {
     let directory = directory();
     let root = directory.path();
     write(root, old);
     git(root, &["init", "-q", "--template="]);
     git(root, &["add", "-Af"]);
-    git(root, &["commit", "-q", "--allow-empty", "-m", "old"]);
     if patch.is_empty() {
         return if old == new { Ok(()) } else { Err("nothing is said to have changed".to_owned()) };
     }
