@@ -1,0 +1,252 @@
+//! Reading the state of a tree. Every entry is reached by handles and no link is followed, so that whoever changes the tree meanwhile gets nothing
+//! but a scan of what was there at some time, or an error.
+
+use std::{fmt, fs::File, io, io::Read};
+
+use caisson_tree::{Visit, Walk};
+use rustix::{
+    fd::{AsFd, BorrowedFd},
+    fs::{FileType, Mode, OFlags, Stat, fstat, openat},
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    Entry, Error, Id, Index, Kind, Side, Tree,
+    ignore::Rules,
+    index::{Look, Time},
+};
+
+/// How often a file is read that gets shorter meanwhile.
+const TRIES: usize = 3;
+const ROOT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+/// Git's own directory, or the file that names it, at any depth.
+const GIT: &[u8] = b".git";
+const IGNORE: &[u8] = b".gitignore";
+/// Longest `.gitignore`.
+const MAX_IGNORE: u64 = 1 << 20;
+
+/// How a tree is scanned.
+#[derive(Clone, Copy)]
+pub struct Scan<'a> {
+    /// Whether what the tree's `.gitignore` files say is left out; not that which `before` has, as in a repository.
+    pub gitignore: bool,
+    /// What else is left out: by path, and whether it is a directory. With a directory goes all that is in it.
+    pub leave_out: &'a dyn Fn(&[u8], bool) -> bool,
+    /// The scan before, of which all is taken that looks the same.
+    pub before: Option<&'a Index>,
+    pub limits: Limits,
+}
+
+/// What a scan reads at most. Beyond it there is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub entries: usize,
+    /// Bytes of one file.
+    pub file: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    pub index: Index,
+    /// How many contents were read.
+    pub read: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 1_000_000, file: 1 << 30 }
+    }
+}
+
+impl Default for Scan<'_> {
+    fn default() -> Self {
+        Self { gitignore: false, leave_out: &|_, _| false, before: None, limits: Limits::default() }
+    }
+}
+
+impl fmt::Debug for Scan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scan").field("gitignore", &self.gitignore).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Reads the files and links below an open directory. Left out are whatever is called `.git`, directories without content, what is neither
+/// file nor link, and what is in a `/proc`. Of a file that only grows meanwhile, that counts which was there when it was opened.
+///
+/// What goes on being written through memory that it was mapped to before (`mmap`) is missed while the file looks the same.
+pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
+    let root = openat(root, c".", ROOT, Mode::empty()).map_err(|errno| Error::read(b"", errno))?;
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let mut scanner = Scanner { options, rules: Rules::default(), tracked_only: None, found: Vec::new(), read: 0 };
+    if options.gitignore {
+        scanner.enter(b"", root.as_fd())?;
+    }
+    let mut walk = Walk::new(root).map_err(|error| Error::read(b"", error))?;
+    loop {
+        match walk.next_entry() {
+            Ok(None) => break,
+            Ok(Some(visit)) => scanner.visit(&mut walk, &visit)?,
+            Err((path, error)) => return Err(Error::read(&path, error)),
+        }
+    }
+    let mut found = scanner.found;
+    found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    let (entries, looks) = found.into_iter().unzip();
+    // Sorts them again, which changes nothing. What a walk finds is a tree, unless a directory and a file changed places.
+    let tree = Tree::new(entries).map_err(|error| match error {
+        Error::Path { path, .. } => Error::changed(&path, Side::New),
+        other => other,
+    })?;
+    let begun = Time { seconds: now.tv_sec, nanoseconds: now.tv_nsec as u32 };
+    Ok(Scanned { index: Index { tree, looks, begun }, read: scanner.read })
+}
+
+struct Scanner<'a> {
+    options: &'a Scan<'a>,
+    rules: Rules,
+    /// The depth of the ignored directory that is being walked for what is in the index of before.
+    tracked_only: Option<usize>,
+    found: Vec<(Entry, Look)>,
+    read: usize,
+}
+
+impl Scanner<'_> {
+    fn visit(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
+        let depth = visit.depth();
+        self.rules.leave(&visit.path, depth);
+        self.tracked_only = self.tracked_only.filter(|outer| depth > *outer);
+        let directory = visit.kind == FileType::Directory;
+        if visit.name() == GIT || (self.options.leave_out)(&visit.path, directory) {
+            return Ok(());
+        }
+        let ignored = self.options.gitignore && (self.tracked_only.is_some() || self.rules.ignores(&visit.path, directory));
+        let before = self.options.before.map(Index::tree);
+        match visit.kind {
+            FileType::Directory => {
+                if ignored {
+                    if !before.is_some_and(|tree| tree.has_below(&visit.path)) {
+                        return Ok(());
+                    }
+                    self.tracked_only.get_or_insert(depth);
+                }
+                match walk.descend(visit) {
+                    Ok(inside) if self.options.gitignore && !ignored => self.enter(&visit.path, inside),
+                    Ok(_) => Ok(()),
+                    // The walk's own word for a `/proc`.
+                    Err(error) if error.kind() == io::ErrorKind::Other => Ok(()),
+                    Err(error) => gone_or_failed(&visit.path, error),
+                }
+            }
+            FileType::RegularFile | FileType::Symlink => {
+                if ignored && before.is_none_or(|tree| tree.position(&visit.path).is_none()) {
+                    return Ok(());
+                }
+                self.take(walk, visit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the rules of a directory that is entered. As in git, a link is none.
+    fn enter(&mut self, path: &[u8], directory: BorrowedFd<'_>) -> Result<(), Error> {
+        let place = || if path.is_empty() { IGNORE.to_vec() } else { [path, b"/", IGNORE].concat() };
+        let file = match openat(directory, IGNORE, FILE, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(Error::read(&place(), errno)),
+        };
+        let stat = fstat(&file).map_err(|errno| Error::read(&place(), errno))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        let mut rules = Vec::new();
+        File::from(file).take(MAX_IGNORE + 1).read_to_end(&mut rules).map_err(|error| Error::read(&place(), error))?;
+        if rules.len() as u64 > MAX_IGNORE {
+            return Err(Error::IgnoreTooLarge { path: place(), limit: MAX_IGNORE });
+        }
+        self.rules.enter(path, &rules);
+        Ok(())
+    }
+
+    fn take(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
+        if self.found.len() == self.options.limits.entries {
+            return Err(Error::TooManyEntries { limit: self.options.limits.entries });
+        }
+        for _ in 0..TRIES {
+            let stat = match walk.stat(visit) {
+                Ok(stat) => stat,
+                Err(errno) => return gone_or_failed(&visit.path, errno.into()),
+            };
+            if let Some(found) = self.look(walk, visit, &stat)? {
+                self.found.push(found);
+                return Ok(());
+            }
+        }
+        Err(Error::changed(&visit.path, Side::New))
+    }
+
+    /// Absent if it changed while it was looked at.
+    fn look(&mut self, walk: &mut Walk, visit: &Visit, stat: &Stat) -> Result<Option<(Entry, Look)>, Error> {
+        if FileType::from_raw_mode(stat.st_mode) != visit.kind {
+            return Err(Error::changed(&visit.path, Side::New));
+        }
+        let known = |stat: &Stat| {
+            let before = self.options.before?;
+            before.unchanged(&visit.path, kind(stat), stat.st_size as u64, look(stat)).cloned()
+        };
+        if let Some(entry) = known(stat) {
+            return Ok(Some((entry, look(stat))));
+        }
+        self.read += 1;
+        if visit.kind == FileType::Symlink {
+            let target = match walk.read_link(visit) {
+                Ok(target) => target,
+                Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
+                Err(errno) => return Err(Error::read(&visit.path, errno)),
+            };
+            let entry = Entry { path: visit.path.clone(), kind: Kind::Link, size: target.len() as u64, id: Id::of(&target) };
+            // Another link may have come in its place; the look of the one before is none of it.
+            return Ok(walk.stat(visit).is_ok_and(|after| look(&after) == look(stat)).then_some((entry, look(stat))));
+        }
+        let (file, stat) = match walk.open(visit) {
+            Ok(opened) => opened,
+            Err(error) => return gone_or_failed(&visit.path, error).map(|()| None),
+        };
+        let size = stat.st_size as u64;
+        if size > self.options.limits.file {
+            return Err(Error::FileTooLarge { path: visit.path.clone(), size, limit: self.options.limits.file });
+        }
+        let id = Id::of_stream(File::from(file), size).map_err(|error| Error::read(&visit.path, error))?;
+        Ok(id.map(|id| (Entry { path: visit.path.clone(), kind: kind(&stat), size, id }, look(&stat))))
+    }
+}
+
+/// What is not there any more is not there.
+fn gone_or_failed(path: &[u8], error: io::Error) -> Result<(), Error> {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => Ok(()),
+        // Something else is there now; without a number it is the walk's own word for that.
+        Some(Errno::NOTDIR | Errno::LOOP | Errno::NXIO) | None => Err(Error::changed(path, Side::New)),
+        Some(_) => Err(Error::read(path, error)),
+    }
+}
+
+fn kind(stat: &Stat) -> Kind {
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Kind::Link;
+    }
+    // As git: the owner's bit.
+    Kind::File { executable: stat.st_mode & 0o100 != 0 }
+}
+
+fn look(stat: &Stat) -> Look {
+    let time = |seconds, nanoseconds| Time { seconds, nanoseconds };
+    Look {
+        modified: time(stat.st_mtime, stat.st_mtime_nsec as u32),
+        changed: time(stat.st_ctime, stat.st_ctime_nsec as u32),
+        inode: stat.st_ino,
+    }
+}

@@ -1,0 +1,8 @@
+//! Patches and scans beside the real git: it applies the patches, and says what its `.gitignore` files ignore.
+
+mod edits;
+mod ignored;
+mod large;
+mod real;
+mod scanned;
+mod tree;
