@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
                 assert!(shown.data.keys().chain(shown.omitted.keys()).all(|name| name.len() <= MAX_TYPE));
             }
             Message::Done { exit_code, .. } => assert!(exit_code.is_none_or(|code| (0..=255).contains(&code))),
-            Message::NoKernel | Message::Begun => {}
+            Message::NoKernel | Message::Begun { .. } => {}
         }
     }
 });
