@@ -727,11 +727,8 @@ fn the_image_is_built_at_the_start_and_anew_when_it_was_edited() {
     fs::create_dir(&directory).unwrap();
     let dockerfile = directory.join("Dockerfile");
     let write = |content: &str| {
-        fs::write(
-            &dockerfile,
-            format!("FROM scratch\nADD root.tar /\nCOPY said /said\nWORKDIR /home/daytona\nENV SAID={content}\n"),
-        )
-        .unwrap();
+        fs::write(&dockerfile, format!("FROM scratch\nADD root.tar /\nCOPY said /said\nWORKDIR /home/daytona\nENV SAID={content}\n"))
+            .unwrap();
         fs::write(directory.join("said"), format!("{content}\n")).unwrap();
     };
     fs::write(directory.join("root.tar"), tar).unwrap();
