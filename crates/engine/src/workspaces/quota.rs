@@ -256,7 +256,11 @@ mod tests {
         drop(room);
         take(&account, 10, 5).unwrap();
         taken(5, 0).use_up();
-        assert_eq!((account.held().bytes, account.held().reserved, account.left(10)), (10, 0, 0));
+        let (bytes, reserved) = {
+            let held = account.held();
+            (held.bytes, held.reserved)
+        };
+        assert_eq!((bytes, reserved, account.left(10)), (10, 0, 0));
         assert_eq!(take(&account, 10, u64::MAX).unwrap_err().used, 10);
         taken(0, 3).use_up();
         assert_eq!(account.left(10), 3);

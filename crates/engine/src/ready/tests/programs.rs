@@ -129,7 +129,7 @@ pub(super) const PROGRAMS: &[Program] = &[
         "hooks",
         "import sys\nprint(sys.excepthook, sys.displayhook, sys.breakpointhook, sys.unraisablehook, sys.gettrace(), sys.getprofile(), sys.exc_info(), hasattr(sys, 'last_value'))",
     ),
-    python("collector", "import gc\nprint(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), gc.garbage, gc.get_debug())"),
+    python("collector", "import gc\nprint(gc.isenabled(), gc.get_threshold(), gc.garbage, gc.get_debug())"),
     python(
         "threads",
         "import threading\nt = threading.Thread(target=print, args=('in thread',))\nt.start()\nt.join()\nprint(threading.main_thread().name, threading.current_thread().name, threading.active_count())",
