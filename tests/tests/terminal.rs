@@ -2,7 +2,9 @@
 
 use std::{fs, process::Stdio, thread, time::Duration};
 
-use caisson_tests::{Heard, Process, Proxy, Sandbox, Screen, Server, Typist, eventually, json, kill_nine, needs, on_host, program, signal};
+use caisson_tests::{
+    Heard, Process, Proxy, Sandbox, Screen, Server, Typist, allowed, eventually, json, kill_nine, needs, on_host, program, signal,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Signal,
@@ -168,6 +170,8 @@ fn what_ends_a_terminal() {
     ends(&mut typist, "killed", None);
     let mut typist = open(&sandbox, "");
     typist.sees("$ ");
+    // Bash hears nothing between its prompt and the moment when it reads.
+    thread::sleep(allowed(Duration::from_millis(200)));
     typist.socket.say(r#"{"type": "signal", "signal": "SIGHUP"}"#);
     ends(&mut typist, "killed", None);
     // Nothing of a flood is left over once it is told to stop, and the shell is there again.

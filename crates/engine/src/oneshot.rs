@@ -105,6 +105,10 @@ async fn prepare_and_start(
     if !may_wait && let Some(ready) = ready.take() {
         ready.end().await;
     }
+    if !brings_nothing {
+        // It has come up, however long the files take.
+        living.answered().await;
+    }
     let workspace = match wanted {
         Some(wanted) => Some(workspaces::bring_in(&Engine::workspaces_of(core)?, living, &agent, wanted).await?),
         None => None,
