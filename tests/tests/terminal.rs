@@ -514,7 +514,9 @@ fn a_server_that_is_killed_leaves_the_terminal_as_it_was() {
     // One that comes back says what became of the program.
     server.start_again();
     let _sandbox = server.sandbox(&json!({"name": "box"}));
-    window.screen.line("clear");
+    // The prompt of the last one must not be taken for that of the next.
+    window.screen.line("clear; echo on''ce");
+    window.screen.shows("once");
     window.caisson("sh box");
     window.screen.shows("user@sandbox:/workspace$");
     server.kill();
@@ -524,7 +526,9 @@ fn a_server_that_is_killed_leaves_the_terminal_as_it_was() {
 
     // Nobody has to wait.
     let _sandbox = server.sandbox(&json!({"name": "box"}));
-    window.screen.line("clear");
+    // The prompt of the last one must not be taken for that of the next.
+    window.screen.line("clear; echo twi''ce");
+    window.screen.shows("twice");
     window.caisson("sh box");
     window.screen.shows("user@sandbox:/workspace$");
     server.kill();
