@@ -1,5 +1,6 @@
 # Python imports this as the site's own customization, before it opens the program. Everything it does to the interpreter it takes back, or is
-# what a start would have come to: it imports nothing that a start has not imported.
+# what a start would have come to: it imports nothing that a start has not imported. What is frozen for the collector
+# is the one thing that stays, and is told in docs/templates.md.
 def wait():
     import os
     import sys
