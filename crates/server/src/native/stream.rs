@@ -67,7 +67,9 @@ pub(crate) async fn stream(Caller(app): Caller, Id(id): Id<ExecutionId>, mut par
     let mut offset = |name| ApiResult::Ok(params.parsed::<u64>(name, "a whole number")?.unwrap_or(0));
     let streams = vec![(Stream::Stdout, offset("stdout_offset")?), (Stream::Stderr, offset("stderr_offset")?)];
     params.finish()?;
-    begin(&app, id, streams, wanted.upgrade()?).await
+    let follow = Follow::new(&app.engine, id, streams).await?;
+    let terminal = follow.attached().is_terminal();
+    begin(&app, id, follow, terminal, wanted.upgrade()?).await
 }
 
 /// Starts a program on a new terminal and follows it.
@@ -112,14 +114,16 @@ pub(crate) async fn pty(Caller(app): Caller, Id(id): Id<SandboxId>, mut params: 
     let upgrade = wanted.upgrade()?;
     let engine = app.engine.clone();
     let running = app.owned(async move { engine.exec(id, request).await }).await??;
-    begin(&app, running.execution.id, vec![(Stream::Stdout, 0)], upgrade).await
+    let id = running.execution.id;
+    let follow = Follow::new(&app.engine, id, vec![(Stream::Stdout, 0)]).await?;
+    // It may have ended by now.
+    begin(&app, id, follow, true, upgrade).await
 }
 
-async fn begin(app: &Arc<View>, id: ExecutionId, streams: Vec<(Stream, u64)>, upgrade: Upgrade) -> ApiResult<Response> {
-    let follow = Follow::new(&app.engine, id, streams).await?;
+async fn begin(app: &Arc<View>, id: ExecutionId, follow: Follow, terminal: bool, upgrade: Upgrade) -> ApiResult<Response> {
     let sandbox = app.engine.execution(id).await?.sandbox;
     let engine = app.engine.clone();
-    Ok(upgrade.serve(app, move |socket, shut_out| Talk { engine, id, sandbox }.carry_on(socket, follow, shut_out)))
+    Ok(upgrade.serve(app, move |socket, shut_out| Talk { engine, id, sandbox, terminal }.carry_on(socket, follow, shut_out)))
 }
 
 /// One client's conversation with one execution.
@@ -127,6 +131,8 @@ struct Talk {
     engine: Engine,
     id: ExecutionId,
     sandbox: SandboxId,
+    /// The program has one.
+    terminal: bool,
 }
 
 impl Talk {
@@ -154,7 +160,7 @@ impl Talk {
         let start = ServerMessage::Start {
             id: self.id.to_string(),
             sandbox_id: self.sandbox.to_string(),
-            terminal: follow.attached().is_terminal(),
+            terminal: self.terminal,
             stdout_bytes: progress.stdout_bytes,
             stderr_bytes: progress.stderr_bytes,
             stdin_bytes: follow.attached().stdin_bytes(),

@@ -45,7 +45,7 @@ pub enum ServerMessage {
         /// The execution.
         id: String,
         sandbox_id: String,
-        /// Whether it runs, and on a terminal.
+        /// Whether it is on a terminal; false when it had ended before this client asked for it.
         terminal: bool,
         /// What it has written so far.
         stdout_bytes: u64,
