@@ -21,7 +21,7 @@ const FILES: usize = 1000;
 const BYTES: usize = 4096;
 const BUCKET: &str = "files";
 const KEY: &str = "key-of-the-benchmark";
-/// As many at a time as we write.
+/// As many at a time as we write; of those that are read too, as rclone does not end reading from this server.
 const AT_ONCE: &str = "8";
 const UP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -54,7 +54,7 @@ pub(crate) fn sync(program: &Path, directory: &Path, runs: usize) -> Result<()> 
         bail!("files cannot be written");
     }
     let names: Vec<String> = (0..FILES).map(|n| format!("f{n}")).collect();
-    let [mut without, mut out, mut back, mut copy_out] = [const { Vec::new() }; 4];
+    let [mut without, mut out, mut back, mut copy_out, mut get] = [const { Vec::new() }; 5];
     for round in 0..runs {
         let name = format!("w{round}");
         let code = json!({"language": "python", "code": write, "max_file_bytes": 0});
@@ -66,17 +66,19 @@ pub(crate) fn sync(program: &Path, directory: &Path, runs: usize) -> Result<()> 
         back.push(timed(|| synced(&run(&server, body)?, "synced_in"))?);
         let there = format!(":s3:{BUCKET}/r{round}");
         copy_out.push(timed(|| s3.rclone(tree.to_str().context("a path")?, &there))?);
+        get.push(timed(|| s3.get_all(&format!("r{round}"), &directory.join(format!("got{round}"))))?);
     }
     let figures = |samples: Vec<Duration>| Figures::new(samples);
     let (without, out, back) = (figures(without), figures(out), figures(back));
-    let copy_out = figures(copy_out);
+    let (copy_out, get) = (figures(copy_out), figures(get));
     heading(&format!("{FILES} files of {BYTES} bytes and an S3 server, {runs} runs each"));
     row("one-shot that writes them", &without);
     row("the same, with a workspace", &out);
     row("rclone copy, there", &copy_out);
     row("one-shot that gets them", &back);
+    row("curl --parallel, back", &get);
     promise("out, less the program / rclone", (out.p50() - without.p50()) / copy_out.p50(), 2.0, true);
-    promise("in, program included / rclone, there", back.p50() / copy_out.p50(), 2.0, true);
+    promise("in, program included / curl", back.p50() / get.p50(), 2.0, true);
     Ok(())
 }
 
@@ -127,6 +129,18 @@ impl S3 {
         command.args(["--s3-access-key-id", KEY, "--s3-secret-access-key", KEY, "--s3-endpoint", &format!("http://{}", self.address)]);
         let output = command.args(["--config", "/dev/null", from, to]).stdin(Stdio::null()).output().context("rclone (package rclone)")?;
         if output.status.success() { Ok(()) } else { bail!("rclone failed: {}", String::from_utf8_lossy(&output.stderr)) }
+    }
+
+    /// Raw requests on kept connections.
+    fn get_all(&self, from: &str, to: &Path) -> Result<()> {
+        fs::create_dir(to)?;
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--parallel", "--parallel-max", AT_ONCE]);
+        command.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &format!("{KEY}:{KEY}"), "--output", "f#1"]);
+        command.arg(format!("http://{}/{BUCKET}/{from}/f[0-{}]", self.address, FILES - 1));
+        let output = command.current_dir(to).stdin(Stdio::null()).output().context("curl (package curl)")?;
+        let count = fs::read_dir(to)?.count();
+        if output.status.success() && count == FILES { Ok(()) } else { bail!("{count} files: {}", String::from_utf8_lossy(&output.stderr)) }
     }
 }
 

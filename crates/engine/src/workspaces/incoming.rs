@@ -22,8 +22,13 @@ use crate::{
     validate,
 };
 
-/// Files on their way at one time, where nobody says how many.
+/// Files on their way out at one time, where nobody says how many; each holds a part of an upload.
 pub(super) const AT_ONCE: usize = 8;
+/// Files on their way in at one time, where nobody says how many. They hold little, and small ones are mostly waited for: 40 ms each
+/// where a server's answer comes in two segments and the second one waits for an acknowledgement (Nagle's algorithm, RFC 9293 3.7.4).
+pub(super) const IN_AT_ONCE: usize = 32;
+/// Files that are asked for without their content at one time.
+const LOOKS_AT_ONCE: usize = 64;
 /// Permission bits of what nothing is noted about.
 pub(super) const MODE: u32 = 0o644;
 /// How long files may be on their way in, all together.
@@ -36,7 +41,7 @@ pub(crate) struct InUse {
     /// Absolute, without a slash at its end.
     pub(super) directory: String,
     pub(super) outputs: Option<Outputs>,
-    /// Files on their way at one time.
+    /// Files on their way out at one time.
     pub(super) at_once: usize,
     pub(super) synced_in: Vec<SyncedIn>,
     /// By name: what was brought in.
@@ -84,13 +89,14 @@ pub(super) async fn all_there(workspaces: &Workspaces, tree: &Tree, files: &[Str
     });
     // A list first, as borrows of names are not for the streams of tasks.
     let looking: Vec<_> = looking.collect();
-    let looked = stream::iter(looking).buffer_unordered(AT_ONCE).try_collect();
+    let looked = stream::iter(looking).buffer_unordered(LOOKS_AT_ONCE).try_collect();
     tokio::time::timeout(WITHIN, looked).await.map_err(|_| out_of_time(WITHIN))?
 }
 
 /// Brings in what is asked for. With [`Missing::Refuse`] all of it is there afterwards.
 pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agent: &AgentClient, wanted: WorkspaceUse) -> Result<InUse> {
     let WorkspaceUse { tree, mut files, missing, directory, outputs, at_once } = wanted;
+    let in_at_once = at_once.unwrap_or(IN_AT_ONCE).max(1);
     let at_once = at_once.unwrap_or(AT_ONCE).max(1);
     let directory = directory::absolute(&living.work_dir, directory.as_deref())?;
     outputs.as_ref().map_or(Ok(()), |_| directory::has_outputs(&directory))?;
@@ -109,7 +115,7 @@ pub(crate) async fn bring_in(workspaces: &Arc<Workspaces>, living: &Living, agen
             }
         }
     });
-    let bringing = stream::iter(bringing).buffer_unordered(at_once).try_filter_map(async |one| Ok(one)).try_collect();
+    let bringing = stream::iter(bringing).buffer_unordered(in_at_once).try_filter_map(async |one| Ok(one)).try_collect();
     let brought: Vec<(String, (u64, Given))> = tokio::time::timeout(WITHIN, bringing).await.map_err(|_| out_of_time(WITHIN))??;
     let mut synced_in: Vec<SyncedIn> =
         brought.iter().map(|(name, (size, given))| SyncedIn { path: name.clone(), size: *size, etag: given.etag.clone() }).collect();

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     Workspaces, directory, few,
-    incoming::{self, AT_ONCE, all_there},
+    incoming::{self, AT_ONCE, IN_AT_ONCE, all_there},
     out_of_time,
     outgoing::{self, beyond, budget, failed_to},
     quota::Allowance,
@@ -85,7 +85,7 @@ impl Engine {
                 (name, pulled.unwrap_or_else(|_| Err(out_of_time(incoming::WITHIN))))
             }
         });
-        let mut pulling = stream::iter(pulling).buffered(AT_ONCE);
+        let mut pulling = stream::iter(pulling).buffered(IN_AT_ONCE);
         let mut pulled = Pulled::default();
         while let Some((name, result)) = pulling.next().await {
             match result {
