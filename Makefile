@@ -7,12 +7,18 @@ CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
 # Suites that make real sandboxes need root.
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -E)
 SUITES := caisson-tests
+# One selection for the program and for the tests beside it: what is selected decides the features of what we depend on, and each set of
+# features is a build of its own.
+SELECTED := --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz
+PROGRAMS := $(SELECTED) --bin caisson --bin caisson-probe
 # What depends on how records are kept, and so runs on both databases.
 ON_POSTGRES := api boxbox crash events idempotency modbox templates tenants workspaces
 # Of each fuzz target: a short run among the tests, a long one by `make fuzz`.
 FUZZ_SHORT := 5
 TIME ?= 600
 TARGETS ?=
+# Of the benchmarks: all when empty.
+ONLY ?=
 DENY := PATH="$(dir $(CARGO)):$$PATH" target/tools/cargo-deny/bin/cargo-deny --locked
 
 .PHONY: help
@@ -22,7 +28,7 @@ help:
 	@echo "make test-postgres  all suites again, with all records in PostgreSQL (make test runs those that depend on it)"
 	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
-	@echo "make bench     speed, side by side with chroot, bubblewrap and runc"
+	@echo "make bench     speed, side by side with chroot, bubblewrap and runc: ONLY=warm,sync for these parts alone"
 	@echo "make lint      formatting, lints, and what the dependencies may be"
 	@echo "make advisories  what is known against the dependencies; needs the internet"
 	@echo "make build     target/release/caisson"
@@ -30,12 +36,12 @@ help:
 .PHONY: build
 build:
 	@tools/setup build
-	$(CARGO) build --release --locked
+	$(CARGO) build $(SELECTED) --bin caisson
 
 .PHONY: demo
 demo:
 	@tools/setup build demo
-	$(CARGO) build --release --locked --quiet
+	$(CARGO) build $(SELECTED) --bin caisson --quiet
 	$(AS_ROOT) tools/demo target/release/caisson
 
 # First what can run side by side, then what looks at the whole host and so runs alone.
@@ -46,8 +52,8 @@ test:
 	@tools/modbox-clients
 	@tools/ai-tool
 	@CARGO=$(CARGO) tools/s3-servers
-	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
-	$(CARGO) test --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz --no-fail-fast
+	$(CARGO) build $(PROGRAMS)
+	$(CARGO) test $(SELECTED) --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
 	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
 	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast $(ON_POSTGRES:%=--test %) -- --test-threads=1
@@ -59,13 +65,13 @@ test-postgres:
 	@tools/modbox-clients
 	@tools/ai-tool
 	@CARGO=$(CARGO) tools/s3-servers
-	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
+	$(CARGO) build $(PROGRAMS)
 	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
 
 .PHONY: test-vm
 test-vm:
 	@tools/setup build vm
-	$(CARGO) build --release --locked --package caisson-cli --package caisson-probe
+	$(CARGO) build $(PROGRAMS)
 	tests/vm/run.sh
 
 .PHONY: fuzz
@@ -77,8 +83,8 @@ fuzz:
 bench:
 	@tools/setup build bench
 	@CARGO=$(CARGO) tools/s3-servers
-	$(CARGO) build --release --locked --package caisson-cli --package caisson-bench
-	$(AS_ROOT) target/release/caisson-bench target/release/caisson
+	$(CARGO) build $(SELECTED) --bin caisson --bin caisson-bench
+	$(AS_ROOT) target/release/caisson-bench target/release/caisson $(ONLY:%=--only %)
 
 .PHONY: lint
 lint:

@@ -1,7 +1,7 @@
 //! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, and by `cp` and `tar` where it is about files,
 //! interleaved, every output checked. Prints medians and tails beside the targets; nothing here passes or fails.
 //!
-//! `caisson-bench PROGRAM [--runs N] [--csv FILE]`, as root.
+//! `caisson-bench PROGRAM [--runs N] [--csv FILE] [--only PART,PART]`, as root.
 
 mod figures;
 mod files;
@@ -24,24 +24,41 @@ use crate::{peers::Peers, root::Root, server::Server};
 
 /// Runs of each peer.
 const RUNS: usize = 150;
+/// What can be asked for alone.
+const PARTS: [&str; 9] = ["cold", "warm", "exec", "files", "terminal", "followers", "idle", "sync", "load"];
 
 #[derive(Debug)]
 struct Arguments {
     program: PathBuf,
     runs: usize,
     csv: Option<PathBuf>,
+    /// All of them when empty.
+    only: Vec<String>,
+}
+
+impl Arguments {
+    fn wants(&self, part: &str) -> bool {
+        debug_assert!(PARTS.contains(&part));
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == part)
+    }
 }
 
 fn arguments() -> Result<Arguments> {
     let mut words = std::env::args().skip(1);
     let program = words.next().context("name the caisson program")?;
-    let mut arguments = Arguments { program: fs::canonicalize(&program).context(program)?, runs: RUNS, csv: None };
+    let mut arguments = Arguments { program: fs::canonicalize(&program).context(program)?, runs: RUNS, csv: None, only: Vec::new() };
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         match word.as_str() {
             "--runs" => arguments.runs = value.parse().context("--runs is a number")?,
             "--csv" => arguments.csv = Some(value.into()),
-            _ => bail!("there is no option {word}; there are --runs and --csv"),
+            "--only" => {
+                arguments.only = value.split(',').map(str::to_owned).collect();
+                if let Some(unknown) = arguments.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
+                    bail!("there is no part {unknown}; there are {}", PARTS.join(", "));
+                }
+            }
+            _ => bail!("there is no option {word}; there are --runs, --csv and --only"),
         }
     }
     Ok(arguments)
@@ -67,20 +84,38 @@ fn run() -> Result<()> {
     let server = Server::start(&arguments.program, directory.path(), "off")?;
     let peers = Peers::find(&root, &server)?;
     machine();
-    let samples = latency::cold(&peers, arguments.runs)?;
-    if let Some(file) = &arguments.csv {
-        latency::write_csv(file, &samples)?;
+    if arguments.wants("cold") {
+        let samples = latency::cold(&peers, arguments.runs)?;
+        if let Some(file) = &arguments.csv {
+            latency::write_csv(file, &samples)?;
+        }
     }
-    warm::warm(&arguments.program, directory.path(), arguments.runs)?;
-    latency::exec(&server, arguments.runs * 2)?;
-    files::files(&server, directory.path(), arguments.runs / 5)?;
-    terminal::echo(&server, arguments.runs * 10)?;
-    followers::followers(&server)?;
-    idle::memory(&server)?;
-    idle::many(&arguments.program, directory.path())?;
-    workspaces::sync(&arguments.program, directory.path(), arguments.runs / 30)?;
-    load::throughput(&peers)?;
-    load::burst(&peers)?;
+    if arguments.wants("warm") {
+        warm::warm(&arguments.program, directory.path(), arguments.runs)?;
+    }
+    if arguments.wants("exec") {
+        latency::exec(&server, arguments.runs * 2)?;
+    }
+    if arguments.wants("files") {
+        files::files(&server, directory.path(), arguments.runs / 5)?;
+    }
+    if arguments.wants("terminal") {
+        terminal::echo(&server, arguments.runs * 10)?;
+    }
+    if arguments.wants("followers") {
+        followers::followers(&server)?;
+    }
+    if arguments.wants("idle") {
+        idle::memory(&server)?;
+        idle::many(&arguments.program, directory.path())?;
+    }
+    if arguments.wants("sync") {
+        workspaces::sync(&arguments.program, directory.path(), arguments.runs / 30)?;
+    }
+    if arguments.wants("load") {
+        load::throughput(&peers)?;
+        load::burst(&peers)?;
+    }
     Ok(())
 }
 

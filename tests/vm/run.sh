@@ -17,8 +17,13 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 "$self/image.sh" "$cache"
 
-# Lines of name and program: the suites, and what they start beside `caisson`.
-built=$(cd "$top" && "$cargo" test --release --locked --quiet --package caisson-tests --package caisson-native --no-run --message-format=json |
+# Lines of name and program: the suites, and what they start beside `caisson`. Selected as `make test` selects them, so that nothing is
+# built twice.
+build() {
+    (cd "$top" && "$cargo" test --release --locked --quiet "$@" --no-run --message-format=json)
+}
+others=(--workspace --exclude caisson-tests --exclude caisson-fuzz --test '*' --example '*')
+built=$({ build --package caisson-tests && build "${others[@]}"; } |
     jq -r 'select(.executable and (.target.kind[0] == "test" or .target.kind[0] == "example")) | .target.name + " " + .executable')
 program_of() {
     local found

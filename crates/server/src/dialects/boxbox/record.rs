@@ -68,6 +68,7 @@ pub(super) struct NotStarted {
 /// How far an execution is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BoxboxStatus)]
 pub(crate) enum Status {
     Pending,
     SyncingIn,

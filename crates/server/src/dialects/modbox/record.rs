@@ -26,6 +26,7 @@ pub(super) const KEY_VARIABLE: &str = "SANDBOX_API_KEY";
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ModboxStatus)]
 pub(crate) enum Status {
     Provisioning,
     Running,
