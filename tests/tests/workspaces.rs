@@ -599,6 +599,42 @@ fn run_on_the_command_line_uses_a_workspace() {
 }
 
 #[test]
+fn the_command_line_brings_files_into_living_sandboxes_and_out() {
+    let server = Server::start();
+    put(&server.client, "in.txt", "given");
+    let sandbox = server.sandbox(&json!({"name": "bench"}));
+    let ran = |arguments: &[&str]| {
+        let output = server.command(arguments).stdin(std::process::Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, out, err) = ran(&["workspace", "pull", "w", "bench", "in.txt", "--directory", "sub"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "in.txt\n", ""));
+    assert_eq!(sandbox.read(b"sub/in.txt").expect(200).text(), "given");
+    let (code, out, err) = ran(&["workspace", "pull", "w", "bench", "in.txt", "absent"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("absent"), "{err}");
+    // What is written is told; that which is there already is not.
+    let line = ["exec", "--workspace", "w", "--in", "in.txt", "bench", "--", "sh", "-c", "tr a-z A-Z < in.txt | tee out.txt"];
+    let (code, out, err) = ran(&line);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "GIVEN", ""));
+    assert_eq!(get(&server.client, "out.txt").expect(200).text(), "GIVEN");
+    let (code, out, err) = ran(&["exec", "--workspace", "w", "--in", "absent", "bench", "--", "touch", "ran"]);
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
+    assert!(err.contains("absent"), "{err}");
+    let (code, _, err) = ran(&["exec", "--workspace", "w", "bench", "--", "truncate", "-s", "100T", "holes"]);
+    assert!(code == Some(0) && err.contains("holes is not in the workspace"), "{code:?} {err}");
+    let (code, _, err) = ran(&["exec", "bench", "--", "sh", "-c", "test ! -e ran; mkdir made; echo x > made/x"]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, out, err) = ran(&["workspace", "push", "w", "bench", "made/x", "out.txt"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "made/x\n", ""));
+    let (code, out, err) = ran(&["workspace", "push", "w", "bench", "made/x", "holes", "--json"]);
+    let pushed: Value = out.parse().unwrap();
+    assert_eq!((code, &pushed["unchanged"], &pushed["failed"][0]["path"]), (Some(1), &json!(["made/x"]), &json!("holes")), "{err}");
+    assert!(err.contains("holes is not in the workspace"), "{err}");
+    server.finish();
+}
+
+#[test]
 fn a_quota_holds_what_a_tenant_keeps() {
     let server = Server::start();
     let made = server.post("/v1/keys", &json!({"tenant": "team", "scope": "run"})).expect(201).json();

@@ -11,7 +11,7 @@ use caisson_core::Stream;
 use caisson_engine::Captured;
 use caisson_server::{
     ErrorBody,
-    native::types::{ExecBody, ExecutionBody, OutputEvent, ResultBody, StartEvent},
+    native::types::{ExecBody, ExecutionBody, NotSyncedBody, OutputEvent, ResultBody, StartEvent, WorkspaceUseBody},
 };
 use clap::Args;
 use futures::FutureExt;
@@ -40,6 +40,9 @@ Standard input goes with the request: it is read to its end first (at most 20 Mi
 is passed on as it comes, however much it is and from a terminal as well. With --tty the program has a terminal, which is yours: every key \
 is the program's; `caisson sh --help` says how to leave.
 
+With --workspace, files of the work directory that are new or changed are written into that workspace when the program has ended, also with \
+--detach. What could not be written is told; of a detached program, GET /v1/executions/{id} tells.
+
 Examples:
   caisson exec build -- make test
   caisson exec build -l python -c 'print(6 * 7)'
@@ -48,6 +51,7 @@ Examples:
   caisson exec -t build -- vim src/main.c
   id=$(caisson exec -d build -- make test)
   id=$(caisson exec -d -i build -- sort)
+  caisson exec --workspace notes --in sales.csv build -- python3 report.py
 
 Exit status: as of `caisson run`; with --detach 0 once it has started. Ctrl-C, SIGTERM and SIGHUP kill the program with everything it started; the sandbox stays.";
 
@@ -72,6 +76,12 @@ pub(crate) struct ExecArgs {
     /// Give it a terminal, which is this one; no time limit unless --timeout says so
     #[arg(short, long, conflicts_with = "json")]
     tty: bool,
+    /// Write new and changed files into this workspace of the server
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    /// Put a file of the workspace in, under its name there; may repeat
+    #[arg(long = "in", value_name = "FILE", requires = "workspace")]
+    inputs: Vec<String>,
     #[command(flatten)]
     server: ServerArgs,
     /// Print the result as a JSON object instead of the program's output
@@ -83,15 +93,17 @@ pub(crate) struct ExecArgs {
 }
 
 pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
+    let files = args.inputs;
+    let workspace = args.workspace.map(|name| WorkspaceUseBody { name, files, directory: None, sync_out: true });
     if args.tty {
         let terminal = terminal::wanted()?;
-        let body = ExecBody { terminal: Some(terminal), ..body(args.program, args.words, Input::None)? };
+        let body = ExecBody { terminal: Some(terminal), workspace, ..body(args.program, args.words, Input::None)? };
         return client::talk(&args.server, async |client| {
             let execution = sh::start(&client, &args.id, body).await?;
             terminal::attend(&client, execution).await
         });
     }
-    let body = body(args.program, args.words, if args.interactive { Input::Later } else { Input::Now })?;
+    let body = ExecBody { workspace, ..body(args.program, args.words, if args.interactive { Input::Later } else { Input::Now })? };
     if args.detach {
         return client::talk(&args.server, async |client| detach(&client, &args.id, body, args.json).await);
     }
@@ -186,6 +198,18 @@ fn body(program: ProgramArgs, words: Vec<OsString>, stdin: Input) -> Result<Exec
     })
 }
 
+/// What did not get into the workspace.
+pub(super) fn unsynced(result: &ResultBody) -> impl Iterator<Item = String> {
+    let told = |files: &[NotSyncedBody], what: &str| {
+        let named = |file: &NotSyncedBody| if file.path.is_empty() { "some files".to_owned() } else { file.path.clone() };
+        files.iter().map(|file| format!("{} {what}: {}", named(file), file.error)).collect::<Vec<_>>()
+    };
+    result.workspace.iter().flat_map(move |report| {
+        let pending = told(&report.pending, "is not in the workspace yet, and the server goes on trying");
+        pending.into_iter().chain(told(&report.failed, "is not in the workspace and will not be"))
+    })
+}
+
 /// How far it has come.
 pub(super) struct Progress<'a> {
     /// Known from the start of the program on.
@@ -229,9 +253,7 @@ impl Progress<'_> {
             None => result,
         };
         let (code, message) = status::of_result(&result);
-        if let Some(message) = message {
-            status::complain(&message);
-        }
+        message.into_iter().chain(unsynced(&result)).for_each(|message| status::complain(&message));
         Ok(ExitCode::from(code))
     }
 

@@ -1,5 +1,7 @@
 //! `caisson workspace`: durable file trees of a server.
 
+mod sync;
+
 use std::{
     fs::{self, File},
     io::{Read, Write},
@@ -28,7 +30,8 @@ use crate::{
 
 const AFTER_HELP: &str = "\
 A workspace is a tree of files that outlives sandboxes; it comes into being with its first file. Programs \
-bring files in from it and out into it: `caisson run --workspace`, and `workspace` in the body of POST /v1/run.
+bring files in from it and out into it: `caisson run --workspace` and `caisson exec --workspace`. `pull` and `push` do so for a sandbox \
+whatever runs in it.
 
 Examples:
   caisson workspace put notes report.csv
@@ -38,6 +41,8 @@ Examples:
   caisson workspace ls notes 2026/
   caisson workspace get notes 2026/january.csv > january.csv
   caisson workspace link notes report.csv --expires 1d
+  caisson workspace pull notes build report.csv
+  caisson workspace push notes build charts/sales.png charts/costs.png
   caisson workspace rm notes report.csv";
 
 /// Keep files on a server beyond sandboxes
@@ -49,6 +54,8 @@ pub(crate) enum WorkspaceCommand {
     Put(PutArgs),
     Rm(RmArgs),
     Link(LinkArgs),
+    Pull(sync::PullArgs),
+    Push(sync::PushArgs),
 }
 
 /// List workspaces, or the files of one
@@ -123,6 +130,8 @@ pub(crate) fn run(command: WorkspaceCommand) -> Result<ExitCode> {
         WorkspaceCommand::Put(args) => put(args),
         WorkspaceCommand::Rm(args) => rm(&args),
         WorkspaceCommand::Link(args) => link(args),
+        WorkspaceCommand::Pull(args) => sync::pull(args),
+        WorkspaceCommand::Push(args) => sync::push(args),
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use caisson_server::native::types::{NotSyncedBody, RunBody, RunResultBody, WorkspaceReportBody, WorkspaceUseBody};
+use caisson_server::native::types::{RunBody, RunResultBody, WorkspaceUseBody};
 use http::Method;
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     client::{self, Client},
-    commands::exec::{MAX_STDIN, Progress, attend},
+    commands::exec::{MAX_STDIN, Progress, attend, unsynced},
     output, status, stdin,
     waiting::spinner,
 };
@@ -51,17 +51,6 @@ async fn follow(client: &Client, progress: &mut Progress<'_>, body: &RunBody) ->
         output::print_json(&run)?;
     }
     let (code, message) = status::of_result(&run.result);
-    let unsynced = run.result.workspace.iter().flat_map(complaints);
-    message.into_iter().chain(unsynced).for_each(|message| status::complain(&message));
+    message.into_iter().chain(unsynced(&run.result)).for_each(|message| status::complain(&message));
     Ok(ExitCode::from(code))
-}
-
-/// What did not get into the workspace.
-fn complaints(report: &WorkspaceReportBody) -> impl Iterator<Item = String> {
-    let told = |files: &[NotSyncedBody], what: &str| {
-        let named = |file: &NotSyncedBody| if file.path.is_empty() { "some files".to_owned() } else { file.path.clone() };
-        files.iter().map(|file| format!("{} {what}: {}", named(file), file.error)).collect::<Vec<_>>()
-    };
-    let pending = told(&report.pending, "is not in the workspace yet, and the server goes on trying");
-    pending.into_iter().chain(told(&report.failed, "is not in the workspace and will not be"))
 }
