@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use caisson_core::{Image, KeyHash};
 use caisson_image::ImageStore;
+use caisson_locks::Locks;
 
 use crate::{Auth, Public, dialects::boxbox::BoxboxSettings, templates::TemplateFolder};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub images: Option<ImageStore>,
     /// Where the operator's templates are. Absent where there are none.
     pub templates: Option<TemplateFolder>,
+    /// What keeps requests apart that must not run beside each other.
+    pub locks: Locks,
     /// Largest JSON body in bytes. Files are streamed and have no limit but the sandbox's disk.
     pub body_limit: usize,
     /// A connection must deliver the head of each request within this time.
@@ -57,6 +60,7 @@ impl Config {
             boxbox: BoxboxSettings::default(),
             images: None,
             templates: None,
+            locks: Locks::in_process(),
             body_limit: 32 << 20,
             head_within: Duration::from_secs(30),
             body_stall: Duration::from_secs(60),
