@@ -3,16 +3,25 @@
 //! Every holder gets a number, [`Held::fence`], which is greater than those of all holders before. Whoever writes somewhere on a lock's word
 //! can have a write with an older number refused there: that is how a holder that stalled without knowing it does no harm.
 
+mod redis;
 mod turns;
 
-use std::{fmt, future, time::Duration};
+use std::{fmt, future, sync::Arc, time::Duration};
 
-use turns::{Turn, Turns};
+use tokio::time::Instant;
 
-/// Locks of one server. Clones are the same locks.
+pub use self::redis::{BadSettings, BadUrl, RedisUrl, Settings};
+use self::{
+    redis::{Lease, Redis},
+    turns::{Turn, Turns},
+};
+
+/// Locks of one server, or of all that share a Redis. Clones are the same locks.
 #[derive(Debug, Clone)]
 pub struct Locks {
+    /// In front of Redis as well: of those who wait in one process, the first one asks.
     turns: Turns,
+    redis: Option<Arc<Redis>>,
 }
 
 /// Why a lock was not got.
@@ -30,20 +39,53 @@ pub enum LockError {
 #[must_use = "the lock is released when this is dropped"]
 pub struct Held {
     fence: u64,
-    turn: Turn,
+    by: By,
+}
+
+/// What holds it.
+enum By {
+    Process(Turn),
+    Redis(Box<Lease>),
 }
 
 impl Locks {
     /// For a server that is alone. Who waits gets the lock in the order of asking.
     #[must_use]
     pub fn in_process() -> Self {
-        Self { turns: Turns::default() }
+        Self { turns: Turns::default(), redis: None }
+    }
+
+    /// For all servers with the same Redis and prefix. Nothing is asked yet; [`Self::check`] does. Names may not begin with `#`.
+    pub fn redis(url: &RedisUrl, settings: Settings) -> Result<Self, BadSettings> {
+        Ok(Self { turns: Turns::default(), redis: Some(Arc::new(Redis::new(url, settings)?)) })
+    }
+
+    /// Whether locks can be got, and if not, why.
+    pub async fn check(&self) -> Result<(), LockError> {
+        match &self.redis {
+            None => Ok(()),
+            Some(redis) => redis.check().await,
+        }
     }
 
     /// The lock of this name, as soon as it is free and within `wait`. Whoever stops waiting has not got it.
+    ///
+    /// A Redis that does not answer is not waited for longer than [`Settings::answer`].
     pub async fn acquire(&self, key: &str, wait: Duration) -> Result<Held, LockError> {
+        let begun = Instant::now();
         let turn = self.turns.take(key, wait).await.ok_or(LockError::Busy)?;
-        Ok(Held { fence: self.turns.number(), turn })
+        let Some(redis) = &self.redis else {
+            return Ok(Held { fence: self.turns.number(), by: By::Process(turn) });
+        };
+        let (fence, lease) = redis.acquire(turn, wait.saturating_sub(begun.elapsed())).await?;
+        Ok(Held { fence, by: By::Redis(Box::new(lease)) })
+    }
+
+    /// Until locks that were dropped are free for others, or that has failed. For the end of a server.
+    pub async fn settled(&self) {
+        if let Some(redis) = &self.redis {
+            redis.settled().await;
+        }
     }
 }
 
@@ -57,23 +99,36 @@ impl Held {
     /// Whether it is held still.
     #[must_use]
     pub fn holds(&self) -> bool {
-        true
+        match &self.by {
+            By::Process(_) => true,
+            By::Redis(lease) => lease.holds(),
+        }
     }
 
-    /// Returns when it is held no more. Losing a race against something else is harmless.
+    /// Returns when it is held no more: another server may have it. In this process nobody gets it until this is dropped, whatever happens.
+    /// Cancel-safe.
     pub async fn lost(&self) {
-        future::pending().await
+        match &self.by {
+            By::Process(_) => future::pending().await,
+            By::Redis(lease) => lease.lost().await,
+        }
     }
 
-    /// Releases it, and returns when the next one can have it.
-    #[expect(clippy::unused_async, reason = "there is nothing to wait for in one process")]
+    /// Releases it, and returns when the next one can have it or Redis does not answer.
     pub async fn release(self) {
-        drop(self);
+        match self.by {
+            By::Process(turn) => drop(turn),
+            By::Redis(lease) => lease.release().await,
+        }
     }
 }
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("key", &self.turn.key()).field("fence", &self.fence).finish_non_exhaustive()
+        let name = match &self.by {
+            By::Process(turn) => turn.key(),
+            By::Redis(lease) => lease.name(),
+        };
+        f.debug_struct("Held").field("name", &name).field("fence", &self.fence).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,234 @@
+//! One connection for all locks, made anew when it breaks.
+
+use std::{
+    fmt, io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use caisson_outgoing::Names;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{Mutex, OnceCell},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::url::RedisUrl;
+
+pub(super) struct Connection {
+    url: RedisUrl,
+    /// A request is answered within this time, or it has failed.
+    within: Duration,
+    open: Mutex<Option<Open>>,
+    opened: AtomicU64,
+    names: Names,
+    tls: OnceCell<TlsConnector>,
+    /// Whether the last request has failed: only changes are logged.
+    failing: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Open {
+    number: u64,
+    connection: MultiplexedConnection,
+}
+
+/// Why a connection has no answer.
+struct Why {
+    /// What follows "Redis at …".
+    words: String,
+    passes: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) reason: String,
+    /// Whether Redis may have done what was asked.
+    pub(super) perhaps_done: bool,
+    /// Whether it may answer later.
+    pub(super) passes: bool,
+}
+
+impl Connection {
+    pub(super) fn new(url: RedisUrl, within: Duration) -> Self {
+        Self {
+            url,
+            within,
+            open: Mutex::default(),
+            opened: AtomicU64::default(),
+            names: Names::default(),
+            tls: OnceCell::default(),
+            failing: AtomicBool::default(),
+        }
+    }
+
+    /// What Redis answers. The command is given to it twice where the connection breaks in between.
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<u64, Failed> {
+        let perhaps_done = AtomicBool::new(false);
+        let answer = match timeout(self.within, self.try_twice(command, &perhaps_done)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Whatever hangs there: the next one tries another connection. If it is locked, somebody makes one.
+                if let Ok(mut open) = self.open.try_lock() {
+                    *open = None;
+                }
+                let words =
+                    format!("did not answer within {} s; see whether it hangs, or correct CAISSON_REDIS_URL", self.within.as_secs_f32());
+                Err(Why { words, passes: true })
+            }
+        };
+        let answer = answer.map_err(|Why { words, passes }| Failed {
+            reason: format!("Redis at {} {words}", self.url),
+            perhaps_done: perhaps_done.into_inner(),
+            passes,
+        });
+        self.log(&answer);
+        answer
+    }
+
+    async fn try_twice(&self, command: &Cmd, perhaps_done: &AtomicBool) -> Result<u64, Why> {
+        let mut again = true;
+        loop {
+            let mut open = self.open().await?;
+            let before = perhaps_done.swap(true, Ordering::Relaxed);
+            let error = match command.query_async(&mut open.connection).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let broken = is_broken(&error);
+            if broken {
+                self.forget(open.number).await;
+                if std::mem::take(&mut again) {
+                    continue;
+                }
+            }
+            let later = is_not_now(&error);
+            perhaps_done.store(before || !later, Ordering::Relaxed);
+            return Err(Why { words: words(&error), passes: broken || later });
+        }
+    }
+
+    async fn open(&self) -> Result<Open, Why> {
+        let mut open = self.open.lock().await;
+        if let Some(open) = &*open {
+            return Ok(open.clone());
+        }
+        let connection = self.connect().await?;
+        let new = Open { number: self.opened.fetch_add(1, Ordering::Relaxed), connection };
+        *open = Some(new.clone());
+        Ok(new)
+    }
+
+    /// Unless there is another one already.
+    async fn forget(&self, number: u64) {
+        let mut open = self.open.lock().await;
+        if open.as_ref().is_some_and(|open| open.number == number) {
+            *open = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Why> {
+        let stream = self.stream().await.map_err(|cause| Why { words: unreachable(&cause), passes: true })?;
+        let Some(name) = &self.url.tls else { return self.log_in(stream).await };
+        let connector = self.tls.get_or_init(async || {
+            let config = caisson_outgoing::tls("Redis over TLS cannot be used").await;
+            TlsConnector::from(std::sync::Arc::new(config))
+        });
+        let connecting = connector.await.connect(name.clone(), stream);
+        // A server without TLS may wait for more.
+        let connected = timeout(self.within / 2, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|cause| Why {
+            words: format!(
+                "cannot be spoken to over TLS: {cause}; see that its certificate is for this host and trusted here, or correct CAISSON_REDIS_URL"
+            ),
+            passes: true,
+        })?;
+        self.log_in(stream).await
+    }
+
+    async fn stream(&self) -> io::Result<TcpStream> {
+        let addresses = self.names.clone().look_up(self.url.host.clone()).await.map_err(io::Error::other)?;
+        let mut failure = io::Error::other("its host has no address");
+        // One that does not answer leaves time for the others.
+        let each = self.within / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
+        for mut address in addresses {
+            address.set_port(self.url.port);
+            match timeout(each, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn log_in<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: S) -> Result<MultiplexedConnection, Why> {
+        // Whoever asks looks at the clock.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let opened = MultiplexedConnection::new_with_config(&self.url.login(), stream, config).await;
+        let (connection, driver) = opened.map_err(|error| Why { words: words(&error), passes: is_broken(&error) || is_not_now(&error) })?;
+        // Ends with the last handle of the connection.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+
+    fn log(&self, answer: &Result<u64, Failed>) {
+        match answer {
+            Ok(_) if self.failing.swap(false, Ordering::Relaxed) => tracing::info!("Redis at {} answers again", self.url),
+            Err(failed) if !self.failing.swap(true, Ordering::Relaxed) => tracing::warn!("No locks for now: {}", failed.reason),
+            _ => {}
+        }
+    }
+}
+
+/// What follows "Redis at …".
+fn words(error: &RedisError) -> String {
+    let code = error.code().unwrap_or_default();
+    if error.kind() == ErrorKind::AuthenticationFailed || ["NOAUTH", "WRONGPASS"].contains(&code) {
+        return "does not let us in; correct user and password in CAISSON_REDIS_URL".to_owned();
+    }
+    if is_broken(error) {
+        return unreachable(error);
+    }
+    let said = error.detail().map_or_else(|| error.to_string(), |detail| format!("{code} {detail}"));
+    // Of somebody else: bounded, and in one line.
+    let said: String = said.trim().chars().filter(|c| !c.is_control()).take(300).collect();
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            format!(
+                "does not let this user do all that locks need ({said}); give it the commands EVAL, SET, GET, INCR, PEXPIRE, DEL and TIME"
+            )
+        }
+        ErrorKind::Server(ServerErrorKind::CrossSlot | ServerErrorKind::Moved) => {
+            format!("is a cluster ({said}), which locks cannot be in; name a single server in CAISSON_REDIS_URL")
+        }
+        _ => format!("refuses what it is asked: {said}"),
+    }
+}
+
+fn unreachable(cause: &impl fmt::Display) -> String {
+    format!("cannot be reached: {cause}; start it, or correct CAISSON_REDIS_URL")
+}
+
+/// Whether it is the connection that has failed.
+fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || matches!(error.kind(), ErrorKind::Parse)
+}
+
+/// Whether Redis has refused for now, without doing anything.
+fn is_not_now(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
+    matches!(error.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain))
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("url", &self.url).field("within", &self.within).finish_non_exhaustive()
+    }
+}
