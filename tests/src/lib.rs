@@ -6,6 +6,7 @@
 //! *many*. As the checks look at the whole host, the suites run one test at a time.
 
 mod archive;
+mod certificates;
 mod client;
 mod clock;
 mod context;
@@ -29,6 +30,7 @@ mod shortage;
 mod websocket;
 
 pub use archive::{Archive, octal};
+pub use certificates::make_certificates;
 pub use client::{Answer, Body, Client, Request, Streaming, encode_path, foreign_key, is_foreign, is_of_boxbox, raw, raw_request};
 pub use clock::{allowed, eventually, fewer};
 pub use context::{Context, error, text};

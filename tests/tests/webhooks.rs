@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{BASE64, Base64Engine, Client, Home, Message, Receiver, Reply, Server, Setup, Value, allowed, eventually, fewer, json};
+use caisson_tests::{
+    BASE64, Base64Engine, Client, Home, Message, Receiver, Reply, Server, Setup, Value, allowed, eventually, fewer, json, make_certificates,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -409,15 +411,8 @@ fn the_command_line_makes_lists_and_removes_them() {
 /// With TLS, certificates are what the machine trusts, and nothing else.
 #[test]
 fn certificates_are_checked() {
-    caisson_tests::needs("openssl", "openssl");
     let place = Home::new();
-    let make = "set -e\n\
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=authority 2>&1\n\
-        openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost 2>&1\n\
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extensions\n\
-        openssl x509 -req -days 2 -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions -out cert.pem 2>&1";
-    let made = place.clean("sh").args(["-c", make]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    make_certificates(&place);
     let code = "import http.server, ssl, sys\n\
         class Handler(http.server.BaseHTTPRequestHandler):\n\
         \x20   def do_POST(self):\n\
