@@ -22,6 +22,7 @@ mod process;
 mod promises;
 mod proxy;
 mod receiver;
+pub mod redis;
 mod s3;
 mod sandbox;
 mod screen;

@@ -72,7 +72,7 @@ impl Redis {
         let port = free_port();
         let tls_port = certificates.map(|_| free_port());
         let mut config = format!(
-            "bind 127.0.0.1\nport {port}\ndir {}\ndaemonize no\nrequirepass \"{PASSWORD}\"\nuser limited on >{PASSWORD} ~* +@all -eval\n{settings}",
+            "bind 127.0.0.1 127.0.0.2\nport {port}\ndir {}\ndaemonize no\nrequirepass \"{PASSWORD}\"\nuser limited on >{PASSWORD} ~* +@all -eval\n{settings}",
             place.display()
         );
         if let (Some(port), Some(of)) = (tls_port, certificates.map(Path::display)) {

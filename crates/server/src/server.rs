@@ -144,6 +144,8 @@ impl Server {
         if timeout(LAST_WORDS, rest).await.is_err() {
             tracing::warn!("{} connections were cut", connections.tasks.len());
         }
+        // Nobody holds any more.
+        app.config.locks.settled().await;
         tracing::info!("Stopped");
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use caisson_core::Blobs;
 use caisson_engine::{Engine, EngineConfig};
 use caisson_image::ImageStore;
+use caisson_locks::Locks;
 use caisson_native::{Native, NativeConfig};
 use caisson_server::{Auth, BindError, BoxboxSettings, Server, templates::TemplateFolder};
 use caisson_store::{LocalBlobs, S3Blobs};
@@ -23,7 +24,7 @@ use crate::{
     status,
 };
 
-/// The phases of an orderly end have their own limits (30 s for requests, 10 s for sandboxes, 2 s for last words); whatever goes beyond
+/// The phases of an orderly end have their own limits (30 s for requests, 10 s for sandboxes, 2 s for last words, 5 s for locks); whatever goes beyond
 /// all of them is stuck in the kernel, and is left to the launcher.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
@@ -36,7 +37,7 @@ The key is CAISSON_API_KEY (or `api_key` in a file that nobody else can read). A
 shows it once, and keeps it in the data directory, where the other commands find it.
 
 Records are in a file of the data directory; CAISSON_DATABASE_URL (or `database_url`) names a PostgreSQL database or another file instead. DATABASE_URL \
-means the same.
+means the same. CAISSON_REDIS_URL (or `redis_url`) names a Redis for locks that several servers share.
 
 SIGTERM and Ctrl-C stop the server in order: requests in flight may finish, then every sandbox ends. A second signal stops it at once.
 
@@ -201,6 +202,7 @@ fn auth(config: &Config, data_dir: &DataDir) -> Result<Auth> {
 async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let database = Database::open(config, data_dir).await?;
+    let locks = locks(config).await?;
     let mut engine_config = EngineConfig::new(data_dir.path().to_owned());
     engine_config.inline_output_bytes = config.inline_output;
     engine_config.log_bytes = config.output_log;
@@ -221,6 +223,7 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     server_config.dialect_keys.extend(config.boxbox.key.iter().map(|key| ("boxbox", caisson_server::hash(key.reveal().as_bytes()))));
     server_config.boxbox = BoxboxSettings { image: boxbox::image(config, &images).await, ..config.boxbox.settings.clone() };
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
+    server_config.locks = locks;
     server_config.images = Some(images);
     server_config.templates = Some(templates(data_dir).await?);
     server_config.image_aliases.extend(config.image_aliases.clone());
@@ -256,6 +259,15 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
         }
         () = tokio::time::sleep(STOP_WITHIN) => Err(anyhow!("the server did not stop within {} s; the kernel holds some of it", STOP_WITHIN.as_secs())),
     }
+}
+
+/// What keeps requests apart: of this process, or of all servers with the same Redis, which has to be there at the start.
+async fn locks(config: &Config) -> Result<Locks> {
+    let Some(url) = &config.redis else { return Ok(Locks::in_process()) };
+    let locks = Locks::redis(url, caisson_locks::Settings::default())?;
+    locks.check().await?;
+    tracing::info!("Locks are in {url}");
+    Ok(locks)
 }
 
 /// Where files of workspaces are.

@@ -24,6 +24,7 @@ pub(crate) use self::{
     sources::{Environment, Sources},
 };
 use self::{layers::Layers, values::Reader};
+use caisson_locks::RedisUrl;
 use caisson_server::Public;
 use caisson_store::Location;
 
@@ -59,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) pool: bool,
     /// Where records are kept; `None` is a file in the data directory.
     pub(crate) database: Option<Location>,
+    /// Where locks are that other servers share; `None` is this process alone.
+    pub(crate) redis: Option<RedisUrl>,
     /// How long ended sandboxes are remembered.
     pub(crate) retention: Duration,
     /// How many of each tenant, if they are counted.
@@ -120,6 +123,7 @@ impl Config {
         let max_sandboxes = reader.get(Setting::MaxSandboxes, values::max_sandboxes);
         let queue_wait = reader.get(Setting::QueueWait, values::queue_wait);
         let database = reader.get(Setting::DatabaseUrl, values::database);
+        let redis = reader.get(Setting::RedisUrl, values::redis);
         let retention = reader.get(Setting::Retention, values::retention);
         let retention_sandboxes = reader.get(Setting::RetentionSandboxes, values::retention_sandboxes);
         let output_log = reader.get(Setting::OutputLog, values::output_log);
@@ -186,6 +190,7 @@ impl Config {
                 queue_wait: queue_wait.unwrap_or(engine.queue_wait),
                 pool,
                 database,
+                redis,
                 retention: retention.unwrap_or(engine.retention),
                 retention_sandboxes: retention_sandboxes.or(engine.retention_sandboxes),
                 output_log,

@@ -1,4 +1,4 @@
-//! The names of the configuration: every key there is, and those that a later version will have.
+//! The names of the configuration: every key there is.
 
 use super::boxbox;
 
@@ -14,6 +14,7 @@ pub(crate) enum Setting {
     MaxSandboxes,
     QueueWait,
     DatabaseUrl,
+    RedisUrl,
     Retention,
     RetentionSandboxes,
     OutputLog,
@@ -45,12 +46,10 @@ pub(crate) enum Setting {
 /// In front of every name in the environment.
 pub(super) const PREFIX: &str = "CAISSON_";
 
-/// Names that are reserved for what this version cannot do yet.
-const NOT_YET: [&str; 1] = ["redis_url"];
-
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 15] = [
+pub(super) const ALIASES: [(&str, Setting); 16] = [
     ("DATABASE_URL", Setting::DatabaseUrl),
+    ("DAIV_SANDBOX_REDIS_URL", Setting::RedisUrl),
     ("BOXED_API_KEY", Setting::BoxedApiKey),
     ("SANDBOX_API_KEY", Setting::SandboxApiKey),
     ("API_KEY", Setting::BoxboxApiKey),
@@ -71,7 +70,7 @@ pub(super) const ALIASES: [(&str, Setting); 15] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 35] = [
+    pub(super) const ALL: [Self; 36] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -81,6 +80,7 @@ impl Setting {
         Self::MaxSandboxes,
         Self::QueueWait,
         Self::DatabaseUrl,
+        Self::RedisUrl,
         Self::Retention,
         Self::RetentionSandboxes,
         Self::OutputLog,
@@ -132,6 +132,7 @@ impl Setting {
             Self::MaxSandboxes => "max_sandboxes",
             Self::QueueWait => "queue_wait",
             Self::DatabaseUrl => "database_url",
+            Self::RedisUrl => "redis_url",
             Self::Retention => "retention",
             Self::RetentionSandboxes => "retention_sandboxes",
             Self::OutputLog => "output_log",
@@ -163,8 +164,8 @@ impl Setting {
 
     /// Whether it is shown to nobody.
     pub(super) fn is_secret(self) -> bool {
-        use Setting::{ApiKey, BoxboxApiKey, BoxedApiKey, DatabaseUrl, S3SecretAccessKey, S3SessionToken, SandboxApiKey};
-        matches!(self, ApiKey | BoxboxApiKey | BoxedApiKey | DatabaseUrl | S3SecretAccessKey | S3SessionToken | SandboxApiKey)
+        use Setting::{ApiKey, BoxboxApiKey, BoxedApiKey, DatabaseUrl, RedisUrl, S3SecretAccessKey, S3SessionToken, SandboxApiKey};
+        matches!(self, ApiKey | BoxboxApiKey | BoxedApiKey | DatabaseUrl | RedisUrl | S3SecretAccessKey | S3SessionToken | SandboxApiKey)
     }
 }
 
@@ -202,9 +203,6 @@ pub(super) fn variable(name: &str) -> String {
 fn find(name: &str, shown: impl Fn(&str) -> String) -> Found {
     if let Some(key) = Setting::ALL.into_iter().find(|key| key.name() == name) {
         return Found::Setting(key);
-    }
-    if NOT_YET.contains(&name) {
-        return Found::Refused("is not supported by this version yet; leave it out".to_owned());
     }
     let nearest = Setting::ALL.into_iter().map(Setting::name).map(|known| (distance(name, known), known)).min();
     Found::Refused(match nearest {

@@ -84,12 +84,33 @@ fn all_problems_are_told_together() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_not_ignored() {
-    refused(&[("CAISSON_REDIS_URL", "x")], &["REDIS_URL", "not supported by this version yet"]);
-    let problems = given("redis_url = 'x'", &[], &[]).problems();
-    assert!(problems[0].contains("not supported by this version yet"), "{problems:?}");
+fn names_of_others_are_not_ignored() {
     given("", &[("CAISSON_POOL", "off"), ("CAISSON_SERVER", "http://elsewhere")], &[]).read().unwrap();
     refused(&[("CAISSON_listen", "127.0.0.1:1")], &["CAISSON_listen is not known"]);
+}
+
+#[test]
+fn locks_may_be_shared() {
+    let url = "redis://me:secret@cache.lan/2";
+    let config = given("", &[("DAIV_SANDBOX_REDIS_URL", url)], &[]).read().unwrap();
+    assert_eq!((config.redis.clone(), &config.aliases[..]), (url.parse().ok(), &["DAIV_SANDBOX_REDIS_URL"][..]));
+    assert!(!format!("{config:?}").contains("secret"), "a password is shown to nobody");
+    let config = given("", &[("CAISSON_REDIS_URL", url), ("DAIV_SANDBOX_REDIS_URL", url)], &[]).read().unwrap();
+    assert_eq!(config.redis, url.parse().ok());
+    assert_eq!(given("", &[], &[]).read().unwrap().redis, None);
+
+    let disagreeing = [("CAISSON_REDIS_URL", "redis://secret"), ("DAIV_SANDBOX_REDIS_URL", url)];
+    refused(&disagreeing, &["CAISSON_REDIS_URL", "DAIV_SANDBOX_REDIS_URL", "disagree"]);
+    for (name, value, word) in [
+        ("CAISSON_REDIS_URL", "http://u:secret@h", "expected redis://"),
+        ("CAISSON_REDIS_URL", "", "is empty"),
+        ("DAIV_SANDBOX_REDIS_URL", "redis://u:secret@h?db=1", "option"),
+        ("DAIV_SANDBOX_REDIS_URL", "redis://u:secret@h/secret", "number of a database"),
+    ] {
+        refused(&[(name, value)], &[name, word]);
+        let problems = given("", &[(name, value)], &[]).problems();
+        assert!(!problems[0].contains("secret"), "{problems:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use caisson_core::Image;
+use caisson_locks::RedisUrl;
 use caisson_store::{BadUrl, Location};
 
 use super::{
@@ -160,6 +161,11 @@ pub(super) fn retention_sandboxes(text: &str) -> Result<u64, String> {
 /// Where records are kept.
 pub(super) fn database(text: &str) -> Result<Location, String> {
     text.parse().map_err(|error: BadUrl| error.to_string())
+}
+
+/// Where locks are kept.
+pub(super) fn redis(text: &str) -> Result<RedisUrl, String> {
+    text.parse().map_err(|error: caisson_locks::BadUrl| error.to_string())
 }
 
 pub(super) fn output_log(text: &str) -> Result<u64, String> {
