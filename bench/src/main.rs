@@ -1,5 +1,5 @@
 //! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, and by `cp` and `tar` where it is about files,
-//! interleaved, every output checked. Prints medians and tails beside the targets; nothing here passes or fails.
+//! interleaved, by git where it is about patches, every output checked. Prints medians and tails beside the targets; nothing here passes or fails.
 //!
 //! `caisson-bench PROGRAM [--runs N] [--csv FILE] [--only PART,PART]`, as root.
 
@@ -9,6 +9,7 @@ mod followers;
 mod idle;
 mod latency;
 mod load;
+mod patch;
 mod peers;
 mod root;
 mod server;
@@ -25,7 +26,7 @@ use crate::{peers::Peers, root::Root, server::Server};
 /// Runs of each peer.
 const RUNS: usize = 150;
 /// What can be asked for alone.
-const PARTS: [&str; 9] = ["cold", "warm", "exec", "files", "terminal", "followers", "idle", "sync", "load"];
+const PARTS: [&str; 10] = ["cold", "warm", "exec", "files", "patch", "terminal", "followers", "idle", "sync", "load"];
 
 #[derive(Debug)]
 struct Arguments {
@@ -98,6 +99,9 @@ fn run() -> Result<()> {
     }
     if arguments.wants("files") {
         files::files(&server, directory.path(), arguments.runs / 5)?;
+    }
+    if arguments.wants("patch") {
+        patch::patch(&server, directory.path(), arguments.runs / 15)?;
     }
     if arguments.wants("terminal") {
         terminal::echo(&server, arguments.runs * 10)?;

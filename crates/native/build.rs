@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "Cargo.lock",
         "crates/agent",
         "crates/launcher",
+        "crates/patch",
         "crates/probe",
         "crates/seccomp",
         "crates/sys",

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod guardian;
 mod image;
+mod kept;
 mod lookup;
 mod query;
 mod reaper;

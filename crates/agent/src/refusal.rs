@@ -49,6 +49,12 @@ pub(crate) fn status(code: RefusalCode) -> http::StatusCode {
         | RefusalCode::NotAFile
         | RefusalCode::NotExecutable
         | RefusalCode::NotListening
+        | RefusalCode::NoCheckpoint
+        | RefusalCode::TooManyCheckpoints
+        | RefusalCode::TreeTooLarge
+        | RefusalCode::PatchTooLarge
+        | RefusalCode::Changing
+        | RefusalCode::TooSlow
         | RefusalCode::Image => StatusCode::CONFLICT,
         RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         RefusalCode::Exhausted => StatusCode::SERVICE_UNAVAILABLE,

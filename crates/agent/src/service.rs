@@ -87,6 +87,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::PUT, "/archive") => files::unpack(&agent, request).await,
         (Method::GET, "/glob") => files::glob(&agent, &request).await,
         (Method::POST, "/grep") => files::grep(&agent, request).await,
+        (Method::POST, "/checkpoint") => files::checkpoint(&agent, request).await,
         (Method::GET, "/watch") => files::watch(&agent, &request).await,
         (Method::POST, "/connect") => tunnel::connect(&agent, request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),

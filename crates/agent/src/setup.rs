@@ -13,7 +13,7 @@ use caisson_sys::{
 use caisson_wire::{AGENT_UID, AgentConfig, Bind, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{confine::confine, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
+use crate::{confine::confine, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
 const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
@@ -28,6 +28,7 @@ pub(crate) struct Agent {
     pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
     pub(crate) tunnels: Tunnels,
+    pub(crate) checkpoints: Checkpoints,
     /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
     pub(crate) namespace: Option<OwnedFd>,
     /// What is wrong with the image of this sandbox, so that every request is answered with it.
@@ -108,6 +109,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
             guardian: Guardian::default(),
             workers,
             tunnels: Tunnels::default(),
+            checkpoints: Checkpoints::default(),
             namespace,
             unfit,
             given,

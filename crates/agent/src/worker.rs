@@ -16,6 +16,8 @@ use crate::refusal::refuse;
 /// Streams that go on at once; more wait their turn.
 const MAX_THREADS: usize = 16;
 pub(crate) const STACK_BYTES: usize = 128 << 10;
+/// For work that needs more.
+const DEEP_STACK_BYTES: usize = 1 << 20;
 /// Work that lasts as long as somebody looks.
 const MAX_LASTING: usize = 8;
 
@@ -80,6 +82,17 @@ impl Workers {
             self.lasting.fetch_sub(1, Ordering::Relaxed);
             refuse(RefusalCode::Exhausted, format!("the sandbox has no room for a watch: {error}"))
         })
+    }
+
+    /// Does `work`, which needs much stack, on a thread of its own and does not wait for it. How many there are at once is for the caller to
+    /// say.
+    pub(crate) fn spawn_deep(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
+        let user = self.user;
+        let started = std::thread::Builder::new().name("checkpoint".to_owned()).stack_size(DEEP_STACK_BYTES).spawn(move || {
+            become_user(user);
+            work();
+        });
+        started.map(drop).map_err(|error| refuse(RefusalCode::Exhausted, format!("the sandbox has no room for a checkpoint: {error}")))
     }
 
     fn start_thread(&self) -> Result<(), Refusal> {

@@ -31,6 +31,7 @@ mod languages;
 mod metrics;
 mod oneshot;
 mod output_log;
+mod patch;
 mod pool;
 mod ports;
 mod queue;
@@ -60,6 +61,7 @@ pub use keys::{Credential, NewKey, TenantUse};
 pub use languages::{known_language, language_of_extension, language_of_shebang};
 pub use metrics::{BUCKETS, Histogram, PoolSnapshot, Snapshot};
 pub use oneshot::RunningOneShot;
+pub use patch::{Checkpoint, CheckpointRequest, PatchRequest};
 pub use pool::PoolFigures;
 pub use ports::PortStream;
 pub use request::{

@@ -30,24 +30,11 @@ pub(crate) struct Changes<'a> {
 impl<'a> Changes<'a> {
     pub(crate) fn between(old: &'a Tree, new: &'a Tree) -> Self {
         let mut changes = Self::default();
-        let (mut olds, mut news) = (old.entries().iter().peekable(), new.entries().iter().peekable());
-        loop {
-            let order = match (olds.peek(), news.peek()) {
-                (None, None) => return changes,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(old), Some(new)) => old.path.cmp(&new.path),
-            };
-            let old = if order.is_le() { olds.next() } else { None };
-            let new = if order.is_ge() { news.next() } else { None };
-            changes.add(old, new);
-        }
+        old.differences(new).for_each(|(old, new)| changes.add(old, new));
+        changes
     }
 
     fn add(&mut self, old: Option<&'a Entry>, new: Option<&'a Entry>) {
-        if old == new {
-            return;
-        }
         if let Some(refused) = [old, new].into_iter().flatten().find(|entry| !quote::is_taken(&entry.path, entry.is_link())) {
             self.refused.push(&refused.path);
             return;

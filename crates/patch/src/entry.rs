@@ -1,6 +1,6 @@
 //! A state of a tree: what has which name, mode and content.
 
-use std::{collections::HashSet, fmt, io, io::Read};
+use std::{cmp::Ordering, collections::HashSet, fmt, io, io::Read};
 
 use sha1::{Digest, Sha1};
 
@@ -71,6 +71,23 @@ impl Tree {
         self.0.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok()
     }
 
+    /// What is not the same in another tree, in the order of the paths: what is here and what is there.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Option<&'a Entry>, Option<&'a Entry>)> {
+        let (mut olds, mut news) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let pairs = std::iter::from_fn(move || {
+            let order = match (olds.peek(), news.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.path.cmp(&new.path),
+            };
+            let old = if order.is_le() { olds.next() } else { None };
+            let new = if order.is_ge() { news.next() } else { None };
+            Some((old, new))
+        });
+        pairs.filter(|(old, new)| old != new)
+    }
+
     /// Whether anything is below this path.
     pub(crate) fn has_below(&self, path: &[u8]) -> bool {
         let below = [path, b"/"].concat();
@@ -112,7 +129,16 @@ impl Id {
     }
 
     /// The name of the first `size` bytes, absent when there are fewer.
-    pub fn of_stream(mut content: impl Read, size: u64) -> io::Result<Option<Self>> {
+    pub fn of_stream(content: impl Read, size: u64) -> io::Result<Option<Self>> {
+        Self::of_stream_through(content, size, |_| Ok(()))
+    }
+
+    /// The same, with each piece shown on the way.
+    pub(crate) fn of_stream_through(
+        mut content: impl Read,
+        size: u64,
+        mut show: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<Self>> {
         let mut hash = Self::begin(size);
         let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
         let mut left = size;
@@ -122,6 +148,7 @@ impl Id {
                 Ok(0) => return Ok(None),
                 Ok(read) => {
                     hash.update(&buffer[..read]);
+                    show(&buffer[..read])?;
                     left -= read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

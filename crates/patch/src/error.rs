@@ -18,6 +18,12 @@ pub enum Error {
     IgnoreTooLarge { path: Vec<u8>, limit: u64 },
     /// The tree has more entries than are taken.
     TooManyEntries { limit: usize },
+    /// The paths of the tree are longer than is taken, all of them together.
+    PathsTooLong { limit: usize },
+    /// Reading the tree takes longer than it may.
+    TooSlow,
+    /// A content could not be kept.
+    Keep(io::Error),
     /// The patch would be longer than is taken.
     PatchTooLarge { limit: u64 },
     /// These are not the bytes of an index.
@@ -50,6 +56,11 @@ impl fmt::Display for Error {
             }
             Self::IgnoreTooLarge { path, limit } => write!(f, "{} is longer than the limit of {limit} bytes; shorten it", shown(path)),
             Self::TooManyEntries { limit } => write!(f, "the tree has more than {limit} entries; leave directories out"),
+            Self::PathsTooLong { limit } => {
+                write!(f, "the paths of the tree have more than {limit} bytes together; leave directories out")
+            }
+            Self::TooSlow => write!(f, "the tree could not be read in time; leave directories out"),
+            Self::Keep(_) => write!(f, "cannot keep the contents of the tree"),
             Self::PatchTooLarge { limit } => write!(f, "the patch is longer than the limit of {limit} bytes; leave large files out"),
             Self::Index(why) => write!(f, "this is no index: {why}; scan without one"),
             Self::Path { path, why } => write!(f, "a tree cannot have {}: {why}", shown(path)),
@@ -61,7 +72,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Read { cause, .. } | Self::Write(cause) => Some(cause),
+            Self::Read { cause, .. } | Self::Keep(cause) | Self::Write(cause) => Some(cause),
             _ => None,
         }
     }

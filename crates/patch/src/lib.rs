@@ -33,6 +33,6 @@ mod write;
 pub use entry::{Entry, Id, Kind, Tree};
 pub use error::{Error, Side};
 pub use index::Index;
-pub use scan::{Limits, Scan, Scanned, scan};
+pub use scan::{Keep, Limits, Scan, Scanned, scan};
 pub use source::{Directory, Source};
 pub use write::{Options, Renames, Summary, Texts, write_patch};

@@ -1,7 +1,7 @@
 //! Reading the state of a tree. Every entry is reached by handles and no link is followed, so that whoever changes the tree meanwhile gets nothing
 //! but a scan of what was there at some time, or an error.
 
-use std::{fmt, fs::File, io, io::Read};
+use std::{fmt, fs::File, io, io::Read, time::Instant};
 
 use caisson_tree::{Visit, Walk};
 use rustix::{
@@ -26,6 +26,8 @@ const GIT: &[u8] = b".git";
 const IGNORE: &[u8] = b".gitignore";
 /// Longest `.gitignore`.
 const MAX_IGNORE: u64 = 1 << 20;
+/// How many entries are looked at between two looks at the clock.
+const CLOCK: usize = 256;
 
 /// How a tree is scanned.
 #[derive(Clone, Copy)]
@@ -36,13 +38,28 @@ pub struct Scan<'a> {
     pub leave_out: &'a dyn Fn(&[u8], bool) -> bool,
     /// The scan before, of which all is taken that looks the same.
     pub before: Option<&'a Index>,
+    /// Who gets every content that is read.
+    pub keep: Option<&'a dyn Keep>,
     pub limits: Limits,
+    /// When it has to have ended.
+    pub until: Option<Instant>,
+}
+
+/// Takes contents as they are read, so that each is there to the byte as the tree has it, whatever becomes of the file.
+pub trait Keep {
+    /// One of so many bytes comes. If another has not ended, it has broken off.
+    fn begin(&self, size: u64) -> io::Result<()>;
+    fn piece(&self, bytes: &[u8]) -> io::Result<()>;
+    /// It has come as a whole.
+    fn end(&self, id: Id) -> io::Result<()>;
 }
 
 /// What a scan reads at most. Beyond it there is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub entries: usize,
+    /// Bytes of all paths together.
+    pub paths: usize,
     /// Bytes of one file.
     pub file: u64,
 }
@@ -57,13 +74,13 @@ pub struct Scanned {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1_000_000, file: 1 << 30 }
+        Self { entries: 1_000_000, paths: 1 << 30, file: 1 << 30 }
     }
 }
 
 impl Default for Scan<'_> {
     fn default() -> Self {
-        Self { gitignore: false, leave_out: &|_, _| false, before: None, limits: Limits::default() }
+        Self { gitignore: false, leave_out: &|_, _| false, before: None, keep: None, limits: Limits::default(), until: None }
     }
 }
 
@@ -80,7 +97,7 @@ impl fmt::Debug for Scan<'_> {
 pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
     let root = openat(root, c".", ROOT, Mode::empty()).map_err(|errno| Error::read(b"", errno))?;
     let now = clock_gettime(ClockId::RealtimeCoarse);
-    let mut scanner = Scanner { options, rules: Rules::default(), tracked_only: None, found: Vec::new(), read: 0 };
+    let mut scanner = Scanner { options, rules: Rules::default(), tracked_only: None, found: Vec::new(), paths: 0, read: 0, seen: 0 };
     if options.gitignore {
         scanner.enter(b"", root.as_fd())?;
     }
@@ -110,11 +127,18 @@ struct Scanner<'a> {
     /// The depth of the ignored directory that is being walked for what is in the index of before.
     tracked_only: Option<usize>,
     found: Vec<(Entry, Look)>,
+    /// Bytes of their paths.
+    paths: usize,
     read: usize,
+    seen: usize,
 }
 
 impl Scanner<'_> {
     fn visit(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
+        self.seen += 1;
+        if self.seen.is_multiple_of(CLOCK) && self.options.until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Error::TooSlow);
+        }
         let depth = visit.depth();
         self.rules.leave(&visit.path, depth);
         self.tracked_only = self.tracked_only.filter(|outer| depth > *outer);
@@ -175,6 +199,10 @@ impl Scanner<'_> {
         if self.found.len() == self.options.limits.entries {
             return Err(Error::TooManyEntries { limit: self.options.limits.entries });
         }
+        self.paths = self.paths.saturating_add(visit.path.len());
+        if self.paths > self.options.limits.paths {
+            return Err(Error::PathsTooLong { limit: self.options.limits.paths });
+        }
         for _ in 0..TRIES {
             let stat = match walk.stat(visit) {
                 Ok(stat) => stat,
@@ -209,7 +237,11 @@ impl Scanner<'_> {
             };
             let entry = Entry { path: visit.path.clone(), kind: Kind::Link, size: target.len() as u64, id: Id::of(&target) };
             // Another link may have come in its place; the look of the one before is none of it.
-            return Ok(walk.stat(visit).is_ok_and(|after| look(&after) == look(stat)).then_some((entry, look(stat))));
+            if !walk.stat(visit).is_ok_and(|after| look(&after) == look(stat)) {
+                return Ok(None);
+            }
+            self.keep(&target, entry.id)?;
+            return Ok(Some((entry, look(stat))));
         }
         let (file, stat) = match walk.open(visit) {
             Ok(opened) => opened,
@@ -219,8 +251,33 @@ impl Scanner<'_> {
         if size > self.options.limits.file {
             return Err(Error::FileTooLarge { path: visit.path.clone(), size, limit: self.options.limits.file });
         }
-        let id = Id::of_stream(File::from(file), size).map_err(|error| Error::read(&visit.path, error))?;
+        let id = self.read(&visit.path, File::from(file), size)?;
         Ok(id.map(|id| (Entry { path: visit.path.clone(), kind: kind(&stat), size, id }, look(&stat))))
+    }
+
+    /// The name of a content, which goes to whoever keeps it on the way.
+    fn read(&self, path: &[u8], content: File, size: u64) -> Result<Option<Id>, Error> {
+        let Some(keep) = self.options.keep else {
+            return Id::of_stream(content, size).map_err(|error| Error::read(path, error));
+        };
+        keep.begin(size).map_err(Error::Keep)?;
+        let mut not_kept = false;
+        let id = Id::of_stream_through(content, size, |piece| {
+            let kept = keep.piece(piece);
+            not_kept = kept.is_err();
+            kept
+        });
+        let id = id.map_err(|error| if not_kept { Error::Keep(error) } else { Error::read(path, error) })?;
+        if let Some(id) = id {
+            keep.end(id).map_err(Error::Keep)?;
+        }
+        Ok(id)
+    }
+
+    /// The same for one that is there as a whole.
+    fn keep(&self, content: &[u8], id: Id) -> Result<(), Error> {
+        let Some(keep) = self.options.keep else { return Ok(()) };
+        keep.begin(content.len() as u64).and_then(|()| keep.piece(content)).and_then(|()| keep.end(id)).map_err(Error::Keep)
     }
 }
 

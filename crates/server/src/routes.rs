@@ -74,6 +74,8 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::search::glob)),
         route(Access::Key, routes!(native::search::grep)),
         route(Access::Key, routes!(native::watch::watch)),
+        makes(Access::Key, routes!(native::patches::checkpoint)),
+        route(Access::Key, routes!(native::patches::patch)),
         route(Access::Key, routes!(native::events::list)),
         route(Access::Key, routes!(native::executions::list)),
         route(Access::Key, routes!(native::executions::get)),
@@ -302,6 +304,7 @@ mod tests {
                 "/files/glob?pattern=a",
                 "/files/grep?pattern=a",
                 "/files/watch?path=/a",
+                "/patch",
             ] {
                 let answer = bench.ask("GET", &format!("/v1/sandboxes/{id}{rest}"), "").await;
                 assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{id}{rest}: {}", answer.text);
@@ -387,6 +390,12 @@ mod tests {
             ("GET", format!("/v1/sandboxes/{id}/files/grep?pattern=a&max_seconds=nan"), String::new(), 400, "invalid_parameter"),
             ("GET", format!("/v1/sandboxes/{id}/files/grep?pattern=a&context=21"), String::new(), 400, "limit_out_of_range"),
             ("GET", format!("/v1/sandboxes/{id}/files/watch?path=a&recursive=1"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/patch?gitignore=1"), String::new(), 400, "invalid_parameter"),
+            ("GET", format!("/v1/sandboxes/{id}/patch?path="), String::new(), 400, "invalid_path"),
+            ("GET", format!("/v1/sandboxes/{id}/patch?utf8=true"), String::new(), 400, "invalid_parameter"),
+            ("POST", format!("/v1/sandboxes/{id}/checkpoint"), r#"{"patch": 1}"#.to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/checkpoint"), r#"{"utf8": true}"#.to_owned(), 400, "invalid_request"),
+            ("POST", format!("/v1/sandboxes/{id}/checkpoint"), "{}".to_owned(), 404, "not_found"),
             ("GET", format!("/v1/executions/{}/output?stream=both", id.replace("sbx", "exe")), String::new(), 400, "invalid_parameter"),
         ] {
             let answer = bench.ask(method, &target, &body).await;

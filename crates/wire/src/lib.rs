@@ -22,6 +22,7 @@
 //! | `PUT /archive?path=` | a tar stream → [`Unpacked`] |
 //! | `GET /glob?path=&pattern=&limit=&after=` | → [`Listing`] |
 //! | `POST /grep` | [`Grep`] → [`Grepped`] |
+//! | `POST /checkpoint` | [`Checkpoint`] → the patch, [`Checkpointed`] as JSON in the header [`CHECKPOINT_HEADER`] |
 //! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
 //! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
 //!
@@ -30,6 +31,7 @@
 //! Closing the request stream of `POST /exec` early (`RST_STREAM`) kills the execution's process tree.
 
 mod archive;
+mod checkpoint;
 pub mod frame;
 mod hold;
 pub mod path;
@@ -38,6 +40,7 @@ pub mod tunnel;
 mod watch;
 
 pub use archive::{Copied, LeftOut, Unpacked};
+pub use checkpoint::{Checkpoint, Checkpointed};
 pub use hold::{FIXED_FILE, GATE_FILE, Gate, Go, HOLD_DIR, Hold, HoldVariable, MAX_FACTS, TAKEN_FILE};
 pub use search::{Grep, GrepLimit, GrepLine, GrepMatch, Grepped};
 pub use watch::{MAX_WATCH_LINE, Watch, WatchEvent};
@@ -51,6 +54,9 @@ pub const VERSION: u32 = 5;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
+
+/// The answer header that carries [`Checkpointed`] beside the bytes of the patch.
+pub const CHECKPOINT_HEADER: &str = "x-caisson-checkpoint";
 
 /// The descriptor on which the agent finds its stream.
 pub const STREAM_FD: i32 = 3;
@@ -395,6 +401,17 @@ pub enum RefusalCode {
     NotExecutable,
     /// Nobody listens on the port.
     NotListening,
+    /// There is no checkpoint of the directory.
+    NoCheckpoint,
+    /// There are as many as there may be.
+    TooManyCheckpoints,
+    /// The directory has more than a checkpoint takes.
+    TreeTooLarge,
+    PatchTooLarge,
+    /// It changes while it is read, again and again.
+    Changing,
+    /// It takes longer than it may.
+    TooSlow,
     /// The image of the sandbox says what cannot be, so that nothing runs in it.
     Image,
     Failed,

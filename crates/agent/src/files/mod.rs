@@ -2,6 +2,7 @@
 
 mod archive;
 mod change;
+mod checkpoint;
 mod glob;
 mod grep;
 mod list;
@@ -13,6 +14,7 @@ mod write;
 pub(crate) use self::{
     archive::{pack, unpack},
     change::{copy, delete, make_directory, move_entry},
+    checkpoint::{Checkpoints, checkpoint},
     grep::grep,
     list::{glob, list},
     read::read,

@@ -71,7 +71,7 @@ pub(super) fn not_a_file(path: &[u8]) -> Refusal {
     refuse(RefusalCode::NotAFile, format!("`{}` is not a regular file", path::encode(path)))
 }
 
-fn send_file(mut file: File, offset: u64, length: Option<u64>, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+pub(super) fn send_file(mut file: File, offset: u64, length: Option<u64>, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     if offset > 0 {
         file.seek(SeekFrom::Start(offset))?;
     }

@@ -3,6 +3,7 @@
 //! Every byte that comes back is hostile: sizes, counts, text and time are bounded here, and what does not fit is
 //! [`AgentError::Nonsense`], which ends the sandbox.
 
+mod checkpoint;
 mod convert;
 mod exec;
 mod files;
@@ -14,7 +15,7 @@ use std::{collections::BTreeMap, convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
 use caisson_core::{AgentStream, Given};
-use caisson_wire::{Bind, Bound, Found, GivenList, Health, Refusal, VERSION, Which};
+use caisson_wire::{Bind, Bound, GivenList, Health, Refusal, VERSION, Which};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http2};
@@ -23,7 +24,10 @@ use serde_json::error::Category;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::exec::{ExecFrame, ExecStream, FrameSender};
+pub(crate) use self::{
+    checkpoint::{Ask, Found},
+    exec::{ExecFrame, ExecStream, FrameSender},
+};
 
 /// How long an agent may take over work whose size the sandbox decides: files read, written, listed, removed.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -115,7 +119,8 @@ impl AgentClient {
     /// Which of these programs it finds.
     pub(crate) async fn which(&self, names: Vec<String>) -> Result<Vec<String>, AgentError> {
         let body = serde_json::to_vec(&Which { names: names.clone() }).expect("wire types are plain data");
-        let found: Found = self.ask_json(LOOK_WITHIN, Method::POST, "/which".to_owned(), full(body.into()), SMALL_ANSWER).await?;
+        let found: caisson_wire::Found =
+            self.ask_json(LOOK_WITHIN, Method::POST, "/which".to_owned(), full(body.into()), SMALL_ANSWER).await?;
         Ok(names.into_iter().filter(|name| found.names.contains(name)).collect())
     }
 

@@ -451,6 +451,12 @@ fn refused(refusal: caisson_wire::Refusal, limits: &Limits) -> Error {
         Code::DirectoryNotEmpty => Error::conflict("directory_not_empty", message),
         Code::NotAFile => Error::conflict("not_a_file", message),
         Code::NotListening => Error::conflict("port_not_listening", message),
+        Code::NoCheckpoint => Error::conflict("no_checkpoint", message),
+        Code::TooManyCheckpoints => Error::conflict("too_many_checkpoints", message),
+        Code::TreeTooLarge => Error::conflict("tree_too_large", message),
+        Code::PatchTooLarge => Error::conflict("patch_too_large", message),
+        Code::Changing => Error::conflict("files_changing", message),
+        Code::TooSlow => Error::conflict("checkpoint_too_slow", message),
         Code::NoSpace => {
             let (bytes, inodes) = (figures::bytes(limits.disk_bytes), limits.disk_inodes);
             Error::QuotaExceeded { message: format!("disk: limit {bytes} and {inodes} files; {message}") }

@@ -91,11 +91,14 @@ fn limits_are_said() {
     let directory = directory();
     let root = directory.path();
     write(root, &[(b"a".to_vec(), file("12345")), (b"b".to_vec(), file(""))].into());
-    let limited = |entries, file| scan(open(root), &Scan { limits: Limits { entries, file }, ..Scan::default() });
+    let limited = |entries, file| scan(open(root), &Scan { limits: Limits { entries, file, ..Limits::default() }, ..Scan::default() });
     assert!(limited(2, 5).is_ok());
     assert!(matches!(limited(1, 5).unwrap_err(), Error::TooManyEntries { limit: 1 }));
     let error = limited(2, 4).unwrap_err();
     assert!(matches!(error, Error::FileTooLarge { size: 5, limit: 4, .. }), "{error}");
+    let paths = |paths| scan(open(root), &Scan { limits: Limits { paths, ..Limits::default() }, ..Scan::default() });
+    assert!(paths(2).is_ok());
+    assert!(matches!(paths(1).unwrap_err(), Error::PathsTooLong { limit: 1 }));
     fs::write(root.join(".gitignore"), "x\n".repeat(600_000)).unwrap();
     assert!(scan(open(root), &Scan::default()).is_ok());
     let error = scan(open(root), &Scan { gitignore: true, ..Scan::default() }).unwrap_err();

@@ -14,6 +14,7 @@ pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod links;
 mod output;
+pub(crate) mod patches;
 pub(crate) mod ports;
 mod range;
 pub(crate) mod run;

@@ -1,0 +1,32 @@
+//! States of a directory that are kept, and what has changed since.
+
+use serde::{Deserialize, Serialize};
+
+/// The body of `POST /checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// A directory. Percent-encoded.
+    pub path: String,
+    /// Whether what its `.gitignore` files say is left out, but for what the checkpoint has.
+    pub gitignore: bool,
+    /// Whether texts that are not UTF-8 are binary in the patch.
+    pub utf8: bool,
+    /// Whether the patch since the last checkpoint is wanted.
+    pub patch: bool,
+    /// Whether the state that was found is the new checkpoint.
+    pub keep: bool,
+    pub max_ms: u64,
+    /// Bytes of the patch.
+    pub max_patch: u64,
+}
+
+/// In the header [`CHECKPOINT_HEADER`](crate::CHECKPOINT_HEADER) of the answer, whose body is the patch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpointed {
+    /// Files and links in the state that was found.
+    pub files: u64,
+    /// Paths that are not as they were; without a checkpoint before, all of them.
+    pub changed: u64,
+    /// Bytes of the patch; absent when none was asked for or there was nothing to compare with.
+    pub patch: Option<u64>,
+}
