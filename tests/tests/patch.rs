@@ -39,6 +39,8 @@ impl Copy {
         let copy = Self { directory: sandbox.server.home().path().join(name) };
         fs::create_dir(&copy.directory).unwrap();
         unpack(sandbox, path, &copy.directory);
+        // Git knows of no directory that is empty, and would not put a file in its place.
+        let _gone = run_tool("find", &[copy.directory.to_str().unwrap(), "-mindepth", "1", "-type", "d", "-empty", "-delete"]);
         copy.git(&["init", "-q", "--template="], b"");
         // The copy's git is not to heed what the sandbox says to its own.
         fs::create_dir(copy.directory.join(".git/info")).unwrap();
