@@ -97,7 +97,9 @@ fn git(tree: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     let settings = ["core.autocrlf=false", "core.fsmonitor=false", "gc.auto=0", "user.name=a", "user.email=a"];
     let mut command = Command::new("git");
     command.current_dir(tree).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-    settings.iter().for_each(|setting| drop(command.args(["-c", setting])));
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
     run(command.args(arguments))
 }
 
