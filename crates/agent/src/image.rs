@@ -8,9 +8,9 @@ use std::{
     io::{self, Read, Write},
 };
 
-use caisson_wire::{AgentConfig, Given, OfImage, Refusal, RefusalCode};
+use caisson_wire::{AgentConfig, Given, OfImage, Place, Refusal, RefusalCode};
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, lstat, mkdir, open, openat2, stat},
+    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, lstat, mkdir, open, openat2, stat, symlink},
     io::Errno,
 };
 
@@ -49,6 +49,29 @@ pub(crate) fn settle(config: &mut AgentConfig) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Makes what the configuration names, for the user that it is settled on. What is there stays, and a directory of it becomes the user's.
+pub(crate) fn furnish(config: &AgentConfig) -> Result<(), Refusal> {
+    for Place { path, target } in &config.places {
+        let made = match target {
+            None => make(path, config.uid, config.gid).map(|()| own(path, config.uid, config.gid)),
+            Some(target) => link(path, target),
+        };
+        made.map_err(|error| bad(format!("`{}` cannot be made in the sandbox: {error}", path.escape_default())))?;
+    }
+    Ok(())
+}
+
+/// Another name for what is elsewhere, in directories that are made.
+fn link(path: &str, target: &str) -> io::Result<()> {
+    if let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
+        make(parent, 0, 0)?;
+    }
+    match symlink(target, path) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What the launcher and [`settle`] make in every root of an image, where it is not there. None of it is a change that anybody made.
 const GIVEN: [&str; 7] = ["", "etc", "etc/hostname", "etc/hosts", "etc/passwd", "etc/resolv.conf", "tmp"];
 
@@ -58,7 +81,7 @@ pub(crate) fn given(config: &AgentConfig) -> Vec<Given> {
         return Vec::new();
     }
     let mut paths: Vec<String> = GIVEN.map(str::to_owned).to_vec();
-    for directory in [&config.home, &config.work_dir] {
+    for directory in [&config.home, &config.work_dir].into_iter().chain(config.places.iter().map(|place| &place.path)) {
         // Links of the image lead elsewhere, and there they were made.
         let Some(real) = std::fs::canonicalize(directory).ok().and_then(|real| real.to_str().map(str::to_owned)) else { continue };
         let real = real.trim_start_matches('/');

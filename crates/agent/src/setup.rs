@@ -86,7 +86,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (stream, mut config) = configuration(stream)?;
-    let unfit = image::settle(&mut config).err();
+    let unfit = image::settle(&mut config).and_then(|()| image::furnish(&config)).err();
     let given = GivenList { entries: image::given(&config) };
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
     process::hide_from_tracers()?;

@@ -39,7 +39,7 @@ pub use images::{ImageLease, Images};
 pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
 pub use page::{Cursor, Page};
-pub use recipe::{Recipe, SetupCommand, SetupStep, Warmth};
+pub use recipe::{Place, Recipe, SetupCommand, SetupStep, Warmth};
 pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName, next};
 pub use spec::{Image, LeftToImage, Network, SandboxSpec, Storage, UserSpec};
 pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};

@@ -22,6 +22,17 @@ pub struct Recipe {
     pub preload: Vec<String>,
     /// What is kept ready of it; nothing where its template does not say.
     pub warm: Option<Warmth>,
+    /// What is there beside home and work directory, before any program runs.
+    pub places: Vec<Place>,
+}
+
+/// An entry by its absolute path. What an image has there stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A directory of the sandbox's user.
+    Directory(String),
+    /// Another name for what is at `target`.
+    Link { path: String, target: String },
 }
 
 /// How many sandboxes of a template are kept ready for whoever asks next.

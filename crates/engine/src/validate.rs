@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use caisson_core::{Error, Image, Recipe, Result, SandboxSpec, SetupCommand, TimeLimits};
+use caisson_core::{Error, Image, Place, Recipe, Result, SandboxSpec, SetupCommand, TimeLimits};
 use caisson_wire::CODE_FILE;
 
 use crate::{
@@ -249,6 +249,10 @@ fn spec(spec: &SandboxSpec) -> Result<()> {
 }
 
 fn recipe(recipe: &Recipe) -> Result<()> {
+    for place in &recipe.places {
+        let (Place::Directory(path) | Place::Link { path, .. }) = place;
+        directory("places", path)?;
+    }
     let invalid = |message: String| Err(Error::invalid("invalid_setup", message));
     if recipe.setup.len() > SETUP_STEPS {
         return invalid(format!("field `setup` has {} commands, allowed are {SETUP_STEPS}", recipe.setup.len()));

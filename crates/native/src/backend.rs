@@ -10,10 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage, Usage,
+    AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, Place, SandboxId, SandboxSpec, Storage, Usage,
 };
 use caisson_launcher::plan::{Fault, Setup, Weakness};
-use caisson_wire::{AgentConfig, InsteadOfCgroup};
+use caisson_wire::{self as wire, AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
@@ -161,6 +161,14 @@ impl Native {
     }
 }
 
+/// As the agent is told of it.
+fn told(place: &Place) -> wire::Place {
+    match place {
+        Place::Directory(path) => wire::Place { path: path.clone(), target: None },
+        Place::Link { path, target } => wire::Place { path: path.clone(), target: Some(target.clone()) },
+    }
+}
+
 #[async_trait]
 impl Backend for Native {
     fn name(&self) -> &'static str {
@@ -194,6 +202,7 @@ impl Backend for Native {
             instead_of_cgroup: (self.cgroups == Cgroups::Absent)
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
             of_image: plan::left_to_agent(spec),
+            places: spec.recipe.places.iter().map(told).collect(),
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;

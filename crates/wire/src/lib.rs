@@ -82,6 +82,16 @@ pub struct AgentConfig {
     pub instead_of_cgroup: Option<InsteadOfCgroup>,
     /// Where the root is made of an image, which is not known until somebody is inside.
     pub of_image: Option<OfImage>,
+    /// What is made before any program runs, in this order.
+    pub places: Vec<Place>,
+}
+
+/// An entry that is to be there, by its absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub path: String,
+    /// Where a symbolic link leads; it is a directory of the user's where nothing is said.
+    pub target: Option<String>,
 }
 
 impl AgentConfig {
@@ -432,6 +442,7 @@ mod tests {
             open_files: 5,
             instead_of_cgroup: None,
             of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
+            places: vec![Place { path: "/a".to_owned(), target: Some("/b".to_owned()) }],
         }
     }
 

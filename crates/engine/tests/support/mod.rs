@@ -136,6 +136,7 @@ impl Backend for Agents {
             open_files: 1024,
             instead_of_cgroup: None,
             of_image: None,
+            places: Vec::new(),
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
