@@ -174,6 +174,7 @@ impl Service {
         if let Some(answer) = dialects::preflight(&self.app, &request) {
             return answer;
         }
+        dialects::without_prefix(&self.app.config, &mut request);
         dialects::without_slash(&mut request);
         match self.router.oneshot(request).await {
             Ok(response) => response,

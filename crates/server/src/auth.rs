@@ -83,7 +83,7 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Re
             response.extensions_mut().insert(admitted);
             response
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => dialects::refused_before_key(dialect, app, request, refusal).await.into_response(),
     };
     dialects::in_its_words(dialect, response, &id)
 }

@@ -6,7 +6,11 @@ use caisson_core::{Image, KeyHash};
 use caisson_image::ImageStore;
 use caisson_locks::Locks;
 
-use crate::{Auth, Public, dialects::boxbox::BoxboxSettings, templates::TemplateFolder};
+use crate::{
+    Auth, Public,
+    dialects::{boxbox::BoxboxSettings, daiv::DaivSettings},
+    templates::TemplateFolder,
+};
 
 /// What clients of other systems ask for when they ask for nothing.
 const ALIASES: [&str; 4] = ["python:3.10-slim", "boxed-python:3.9", "modbox/code-exec", "modbox/ubuntu"];
@@ -28,6 +32,8 @@ pub struct Config {
     pub image_aliases: BTreeMap<String, Image>,
     /// How executions of boxbox's clients are run.
     pub boxbox: BoxboxSettings,
+    /// How sessions of daiv-sandbox's clients are.
+    pub daiv: DaivSettings,
     /// Where images beside `host` are. Absent where there are none.
     pub images: Option<ImageStore>,
     /// Where the operator's templates are. Absent where there are none.
@@ -58,6 +64,7 @@ impl Config {
             sandbox_key: None,
             image_aliases: ALIASES.map(|name| (name.to_owned(), Image::Host)).into(),
             boxbox: BoxboxSettings::default(),
+            daiv: DaivSettings::default(),
             images: None,
             templates: None,
             locks: Locks::in_process(),

@@ -33,7 +33,7 @@ mod websocket;
 
 pub use auth::{Auth, hash};
 pub use config::Config;
-pub use dialects::boxbox::BoxboxSettings;
+pub use dialects::{boxbox::BoxboxSettings, daiv::DaivSettings};
 pub use error::{ErrorBody, ErrorDetail};
 pub use follow::Follow;
 pub use ports::{Public, PublicDomain, PublicUrl};

@@ -6,6 +6,7 @@
 
 pub(crate) mod boxbox;
 mod boxed;
+pub(crate) mod daiv;
 mod few;
 mod images;
 mod modbox;
@@ -35,10 +36,13 @@ use crate::{
     routes::{Access, Route},
 };
 
-const ALL: &[&Dialect] = &[&boxbox::DIALECT, &boxed::DIALECT, &modbox::DIALECT];
+const ALL: &[&Dialect] = &[&boxbox::DIALECT, &boxed::DIALECT, &daiv::DIALECT, &modbox::DIALECT];
 
 /// Lets in, or says why not.
 type Admit = for<'a> fn(&'a Arc<App>, &'a Parts) -> BoxFuture<'a, ApiResult<View>>;
+
+/// What there is to say of a request before anybody knows whose it is.
+type BeforeKey = for<'a> fn(&'a Arc<App>, Request) -> BoxFuture<'a, Option<ApiError>>;
 
 /// A foreign API.
 #[derive(Debug)]
@@ -61,6 +65,10 @@ pub(crate) struct Dialect {
     hosts: Option<(&'static str, &'static str)>,
     /// Whether a slash at the end of a path changes nothing.
     any_slash: bool,
+    /// What paths of it may begin with in addition; where it is empty, they do not.
+    prefixed: Option<fn(&Config) -> &str>,
+    /// Why a request is refused that nobody is let in with, where there is another reason.
+    before_key: Option<BeforeKey>,
     /// What is to be kept ready for its requests.
     kept_warm: Option<fn(&Config) -> SandboxSpec>,
     routes: fn() -> Vec<Route>,
@@ -93,6 +101,8 @@ impl Dialect {
             uuids: false,
             hosts: None,
             any_slash: false,
+            prefixed: None,
+            before_key: None,
             kept_warm: None,
             routes: Vec::new,
             key,
@@ -197,6 +207,27 @@ pub(crate) fn by_host(domain: &PublicDomain, request: &mut Request) -> bool {
     plain && retarget(request, |path| format!("{prefix}{rest}{path}"))
 }
 
+/// Where a dialect says so, a path with its prefix is the one without.
+pub(crate) fn without_prefix(config: &Config, request: &mut Request) {
+    let path = request.uri().path();
+    let rest = ALL.iter().find_map(|dialect| {
+        let prefix = (dialect.prefixed?)(config);
+        let rest = path.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && rest.starts_with('/'))?;
+        dialect.holds(rest).map(|_| rest.to_owned())
+    });
+    if let Some(rest) = rest {
+        retarget(request, |_| rest);
+    }
+}
+
+/// What a request is refused for that nobody is let in with.
+pub(crate) async fn refused_before_key(dialect: Option<&Dialect>, app: &Arc<App>, request: Request, refusal: ApiError) -> ApiError {
+    match dialect.and_then(|dialect| dialect.before_key) {
+        Some(look) => look(app, request).await.unwrap_or(refusal),
+        None => refusal,
+    }
+}
+
 /// Where a dialect says so, a path with a slash at its end is the one without.
 pub(crate) fn without_slash(request: &mut Request) {
     let path = request.uri().path();
@@ -256,7 +287,14 @@ mod tests {
         for path in ["/execute", "/execute/x", "/executions", "/executions/8f8b1c1e-7a52-4c6e-9d53-0c7a5a2f4e10"] {
             assert_eq!(of(path).map(|dialect| dialect.name), Some("boxbox"), "{path}");
         }
+        for path in ["/session", "/session/x/seed", "/-/health", "/api/v1", "/api/v1/session", "/api/v1/x"] {
+            assert_eq!(of(path).map(|dialect| dialect.name), Some("daiv"), "{path}");
+        }
         for path in [
+            "/sessions",
+            "/api",
+            "/api/v11",
+            "/-x",
             "/executed",
             "/sandbox",
             "/sandbox-image",
@@ -296,13 +334,29 @@ mod tests {
             without_slash(&mut request);
             assert_eq!(request.uri().to_string(), to);
         }
+        let mut config = Config::new(Vec::new(), Auth::None);
+        for (prefix, target, to) in [
+            ("/api/v1", "/api/v1/session/?a=/", "/session?a=/"),
+            ("/api/v1", "/api/v1/-/health/", "/-/health"),
+            ("/api/v1", "/api/v1/sandboxes", "/api/v1/sandboxes"),
+            ("/api/v1", "/api/v1session", "/api/v1session"),
+            ("/x", "/x/session", "/session"),
+            ("", "/session/", "/session"),
+        ] {
+            prefix.clone_into(&mut config.daiv.prefix);
+            let mut request = Request::builder().uri(target).body(axum::body::Body::empty()).unwrap();
+            without_prefix(&config, &mut request);
+            without_slash(&mut request);
+            assert_eq!(request.uri().to_string(), to, "{prefix}");
+        }
     }
 
     #[test]
     fn every_route_of_a_dialect_is_below_its_prefix_and_needs_a_key() {
         for dialect in ALL {
             for Route { access, handlers: (_, paths, _), .. } in (dialect.routes)() {
-                assert!([Access::Key, Access::Own].contains(&access));
+                let is_public = paths.paths.keys().all(|path| path.starts_with("/-/"));
+                assert!(if is_public { access == Access::Public } else { [Access::Key, Access::Own].contains(&access) });
                 assert!(paths.paths.keys().all(|path| of(path).is_some_and(|of| of.name == dialect.name)), "{:?}", paths.paths.keys());
             }
         }

@@ -48,10 +48,34 @@ pub(super) async fn said(
     notes: &mut Vec<String>,
     out: &Out,
 ) -> io::Result<bool> {
+    up_to(MAX_OUTPUT, engine, result, stream, captured, notes, out).await
+}
+
+/// The same, where nothing is too much.
+pub(super) async fn all_said(
+    engine: &Engine,
+    result: &ExecutionResult,
+    stream: Stream,
+    captured: &Captured,
+    notes: &mut Vec<String>,
+    out: &Out,
+) -> io::Result<bool> {
+    up_to(u64::MAX, engine, result, stream, captured, notes, out).await
+}
+
+async fn up_to(
+    most: u64,
+    engine: &Engine,
+    result: &ExecutionResult,
+    stream: Stream,
+    captured: &Captured,
+    notes: &mut Vec<String>,
+    out: &Out,
+) -> io::Result<bool> {
     let total = captured.total_bytes;
     let mut told = Told { out, text: Text::default(), within_a_line: false };
     let mut next = 0;
-    while captured.truncated() && total <= MAX_OUTPUT && next < total {
+    while captured.truncated() && total <= most && next < total {
         match engine.output(result.execution.id, stream, next, PIECE).await.map_err(io::Error::other)? {
             Some(piece) if piece.offset == next && !piece.data.is_empty() => {
                 told.more(&piece.data).await?;

@@ -1,0 +1,470 @@
+//! Archives as they are taken: checked whole, and then written anew with nothing in them but what is wanted.
+//!
+//! Read twice, because one bad member refuses them all, and nobody can tell before the end. What is to be kept is decided by the members in
+//! front of it alone, so that both readings come to the same.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+};
+
+use bytes::Bytes;
+use caisson_core::Limits;
+use caisson_tree::{
+    MAX_PATH,
+    tar::{About, END, Kind, Member, Members, header_of, padding},
+};
+
+use super::python::repr;
+
+/// Bytes that are read, or written, in one go.
+const PIECE: usize = 128 << 10;
+/// What names may come to in all: they are kept while an archive is read.
+const MOST_NAMES: usize = 64 << 20;
+/// What a stream may make us keep to be decompressed.
+const MOST_MEMORY: u64 = 128 << 20;
+/// The same for Zstandard, as a power of two; it is what RFC 8878 asks of everybody.
+const WINDOW: u32 = 23;
+
+/// Why an archive is refused, in upstream's words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused(pub(super) String);
+
+fn unreadable(why: impl std::fmt::Display) -> Refused {
+    Refused(format!("Invalid or truncated archive: {why}"))
+}
+
+/// How much may come out of an archive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+impl From<&Limits> for Most {
+    fn from(limits: &Limits) -> Self {
+        Self { bytes: limits.disk_bytes, entries: limits.disk_inodes }
+    }
+}
+
+/// Whether an archive can be taken.
+pub(super) fn check(file: &mut File, most: Most) -> Result<(), Refused> {
+    read(file, most, |_, _| Ok(()))
+}
+
+/// The archive that is made of one that was checked, piece by piece. Ends early when nobody takes them.
+pub(super) fn tidied(file: &mut File, most: Most, mut put: impl FnMut(Bytes) -> bool) -> io::Result<()> {
+    let mut out = Out { buffer: Vec::with_capacity(PIECE + 4096), put: &mut put };
+    let all = read(file, most, |kept, content| {
+        let (kind, link) = match kept.kind {
+            Kind::Symlink => (Kind::Symlink, &kept.link[..]),
+            kind => (kind, &b""[..]),
+        };
+        let about = About { mode: kept.mode, user: 0, group: 0, size: kept.size, modified: 0 };
+        header_of(&mut out.buffer, kind, &kept.path, link, about);
+        while let Some(piece) = content()? {
+            out.add(&piece)?;
+        }
+        out.add(&[0; 512][..padding(kept.size)])
+    });
+    all.map_err(|Refused(why)| io::Error::other(why))?;
+    out.buffer.extend_from_slice(&END);
+    out.flush()
+}
+
+/// Pieces of some size.
+struct Out<'a, P> {
+    buffer: Vec<u8>,
+    put: &'a mut P,
+}
+
+impl<P: FnMut(Bytes) -> bool> Out<'_, P> {
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE + 4096));
+        if (self.put)(piece.into()) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+}
+
+/// The content of a member, piece by piece.
+type Content<'a> = &'a mut dyn FnMut() -> io::Result<Option<Bytes>>;
+
+/// Tells every member that is kept.
+fn read(file: &mut File, most: Most, mut keep: impl FnMut(&Kept, Content<'_>) -> io::Result<()>) -> Result<(), Refused> {
+    file.rewind().map_err(unreadable)?;
+    let mut members = Members::new(Pieces(opened(file).map_err(unreadable)?));
+    let mut seen = Seen::default();
+    let (mut bytes, mut entries) = (0u64, 0u64);
+    while let Some(member) = members.next_member().map_err(unreadable)? {
+        bytes = bytes.saturating_add(member.size);
+        entries += 1;
+        if bytes > most.bytes || entries > most.entries {
+            let Most { bytes, entries } = most;
+            return Err(unreadable(format!("it holds more than the session has room for, which is {bytes} bytes and {entries} entries")));
+        }
+        let Some(kept) = seen.kept(&member)? else { continue };
+        let mut content = || members.content().map_err(io::Error::other);
+        keep(&kept, &mut content).map_err(unreadable)?;
+    }
+    Ok(())
+}
+
+/// The tar stream in a file, whatever it is compressed by.
+fn opened(file: &File) -> io::Result<Box<dyn Read + '_>> {
+    let mut begin = [0; 6];
+    let mut have = 0;
+    let mut reader = file;
+    while have < begin.len() {
+        match reader.read(&mut begin[have..])? {
+            0 => break,
+            count => have += count,
+        }
+    }
+    reader.seek(SeekFrom::Start(0))?;
+    let buffered = BufReader::with_capacity(PIECE, reader);
+    Ok(match begin[..have] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered, stream))
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+            decoder.window_log_max(WINDOW)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(buffered),
+    })
+}
+
+/// What a reader has, in pieces.
+struct Pieces<R>(R);
+
+impl<R: Read> Iterator for Pieces<R> {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match self.0.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(count) => {
+                    piece.truncate(count);
+                    return Some(Ok(piece.into()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// A member as it is written.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    path: Vec<u8>,
+    kind: Kind,
+    link: Vec<u8>,
+    mode: u32,
+    size: u64,
+}
+
+/// What an entry is by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    Directory,
+    File,
+    Link,
+}
+
+/// What has been kept so far.
+#[derive(Debug, Default)]
+struct Seen {
+    entries: HashMap<Vec<u8>, Is>,
+    bytes: usize,
+}
+
+impl Seen {
+    /// What is kept of a member, if it is.
+    fn kept(&mut self, member: &Member) -> Result<Option<Kept>, Refused> {
+        let Some(path) = normal(&member.path)? else { return Ok(None) };
+        let left_out = |why: &str| {
+            tracing::debug!("{} of an archive is left out: {why}", repr(&path));
+            Ok(None)
+        };
+        let is = match member.kind {
+            Kind::File => Is::File,
+            Kind::Directory => Is::Directory,
+            Kind::Symlink if self.leads_within(&path, &member.link) => Is::Link,
+            Kind::Symlink => return left_out("it is a link that leads elsewhere"),
+            Kind::HardLink | Kind::Special => return left_out("it is neither a file, a folder nor a link"),
+        };
+        if path.len() > MAX_PATH {
+            return Err(unreadable(format!("{} is longer than any path", repr(&path))));
+        }
+        let parents = || path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+        if parents().any(|parent| self.entries.get(parent) == Some(&Is::Link)) {
+            return left_out("it is behind a link");
+        }
+        if let Some(file) = parents().find(|parent| self.entries.get(*parent) == Some(&Is::File)) {
+            return Err(unreadable(format!("{} is a file and a folder", repr(file))));
+        }
+        match (self.entries.get(&path), is) {
+            (Some(Is::Directory), Is::File | Is::Link) | (Some(Is::File | Is::Link), Is::Directory) => {
+                return Err(unreadable(format!("{} is a folder and something else", repr(&path))));
+            }
+            _ => {}
+        }
+        for parent in parents().map(<[u8]>::to_vec).collect::<Vec<_>>() {
+            self.add(parent, Is::Directory)?;
+        }
+        self.add(path.clone(), is)?;
+        let mode = tidy(member.mode, is == Is::Directory);
+        let link = if is == Is::Link { member.link.clone() } else { Vec::new() };
+        Ok(Some(Kept { path, kind: member.kind, link, mode, size: member.size }))
+    }
+
+    fn add(&mut self, path: Vec<u8>, is: Is) -> Result<(), Refused> {
+        let length = path.len();
+        if self.entries.insert(path, is).is_none() {
+            self.bytes += length;
+        }
+        if self.bytes > MOST_NAMES {
+            return Err(unreadable(format!("its names have more than {MOST_NAMES} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Whether a link is relative and leads to something in the archive, not by another link: nobody knows where that leads in the end.
+    fn leads_within(&self, path: &[u8], target: &[u8]) -> bool {
+        if target.is_empty() || target.starts_with(b"/") || target.contains(&0) || target.len() > MAX_PATH {
+            return false;
+        }
+        let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &path[..slash]);
+        let joined = [parent, b"/", target].concat();
+        let parts: Vec<&[u8]> = joined.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+        let mut prefix: Vec<&[u8]> = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            if *part == b".." {
+                if prefix.pop().is_none() {
+                    return false;
+                }
+            } else {
+                prefix.push(part);
+            }
+            if index + 1 < parts.len() && self.entries.get(&prefix.join(&b'/')) == Some(&Is::Link) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A member's name without what means nothing; none for the folder itself.
+fn normal(name: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    // A slash at the end is not the name's.
+    let mut name = &name[..name.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1)];
+    while let Some(rest) = name.strip_prefix(b"./") {
+        name = rest;
+    }
+    if name.starts_with(b"/") {
+        return Err(Refused(format!("Archive contains an absolute path: {}", repr(name))));
+    }
+    let parts = || name.split(|byte| *byte == b'/');
+    if parts().any(|part| part == b"..") {
+        return Err(Refused(format!("Archive contains a parent-directory traversal path: {}", repr(name))));
+    }
+    let path = parts().filter(|part| !matches!(*part, b"" | b".")).collect::<Vec<_>>().join(&b'/');
+    Ok(Some(path).filter(|path| !path.is_empty()))
+}
+
+/// Permission bits as everything here has them: for all to read, for the owner to write, and nothing else but whether it is a program.
+pub(super) fn tidy(mode: u32, is_directory: bool) -> u32 {
+    let executable = if is_directory || mode & 0o111 != 0 { 0o111 } else { 0 };
+    (mode & 0o777) | 0o644 | executable
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const MOST: Most = Most { bytes: 1 << 20, entries: 100 };
+
+    fn member(out: &mut Vec<u8>, kind: Kind, path: &str, link: &str, mode: u32, content: &[u8]) {
+        let about = About { mode, user: 7, group: 7, size: content.len() as u64, modified: 1_700_000_000 };
+        header_of(out, kind, path.as_bytes(), link.as_bytes(), about);
+        out.extend_from_slice(content);
+        out.resize(out.len() + padding(content.len() as u64), 0);
+    }
+
+    fn archive(members: &[(Kind, &str, &str, u32, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (kind, path, link, mode, content) in members {
+            member(&mut out, *kind, path, link, *mode, content);
+        }
+        out.extend_from_slice(&END);
+        out
+    }
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn checked(bytes: &[u8]) -> Result<(), String> {
+        check(&mut file(bytes), MOST).map_err(|Refused(why)| why)
+    }
+
+    /// Name, kind, link, mode and content of what is made of it.
+    fn made(bytes: &[u8]) -> Vec<(String, Kind, String, u32, String)> {
+        let mut file = file(bytes);
+        check(&mut file, MOST).unwrap();
+        let mut pieces = Vec::new();
+        tidied(&mut file, MOST, |piece| {
+            pieces.push(Ok(piece));
+            true
+        })
+        .unwrap();
+        let mut members = Members::new(pieces.into_iter());
+        let mut made = Vec::new();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        while let Some(member) = members.next_member().unwrap() {
+            assert_eq!((member.modified.tv_sec, member.user, member.group), (0, 0, 0), "{member:?}");
+            let mut content = Vec::new();
+            while let Some(piece) = members.content().unwrap() {
+                content.extend_from_slice(&piece);
+            }
+            made.push((text(member.path), member.kind, text(member.link), member.mode, text(content)));
+        }
+        made
+    }
+
+    #[test]
+    fn names_that_lead_out_refuse_the_whole_archive() {
+        let fine = (Kind::File, "fine", "", 0o644, &b"x"[..]);
+        for (name, why) in [
+            ("/etc/x", "Archive contains an absolute path: '/etc/x'"),
+            (".//etc/x", "Archive contains an absolute path: '/etc/x'"),
+            ("../x", "Archive contains a parent-directory traversal path: '../x'"),
+            ("a/../../x", "Archive contains a parent-directory traversal path: 'a/../../x'"),
+            ("a/..", "Archive contains a parent-directory traversal path: 'a/..'"),
+            ("../it's", "Archive contains a parent-directory traversal path: \"../it's\""),
+        ] {
+            for kind in [Kind::File, Kind::Directory, Kind::Symlink, Kind::Special] {
+                let bytes = archive(&[fine, (kind, name, "x", 0o644, b"")]);
+                assert_eq!(checked(&bytes).unwrap_err(), why, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_made_anew() {
+        let bytes = archive(&[
+            (Kind::Directory, "./", "", 0o700, b""),
+            (Kind::Directory, "./src/", "", 0o1700, b""),
+            (Kind::File, "./src/a.sh", "", 0o4711, b"one"),
+            (Kind::File, "src//./b", "", 0o600, b"two"),
+            (Kind::File, "src/b", "", 0, b"last"),
+            (Kind::HardLink, "hard", "src/b", 0o644, b""),
+            (Kind::Special, "fifo", "", 0o644, b""),
+            (Kind::Symlink, "src/up", "../src/b", 0o777, b""),
+            (Kind::Symlink, "out", "../x", 0o777, b""),
+            (Kind::Symlink, "absolute", "/etc/passwd", 0o777, b""),
+            (Kind::Symlink, "dir", "src", 0o777, b""),
+            (Kind::Symlink, "through", "dir/../../x", 0o777, b""),
+            (Kind::File, "dir/behind", "", 0o644, b"nothing"),
+        ]);
+        let made = made(&bytes);
+        let shown: Vec<(&str, Kind, &str, u32, &str)> =
+            made.iter().map(|(path, kind, link, mode, content)| (path.as_str(), *kind, link.as_str(), *mode, content.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("src", Kind::Directory, "", 0o755, ""),
+                ("src/a.sh", Kind::File, "", 0o755, "one"),
+                ("src/b", Kind::File, "", 0o644, "two"),
+                ("src/b", Kind::File, "", 0o644, "last"),
+                ("src/up", Kind::Symlink, "../src/b", 0o777, ""),
+                ("dir", Kind::Symlink, "src", 0o777, ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_cut_short_or_too_much_is_refused() {
+        let whole = archive(&[(Kind::File, "a", "", 0o644, &[b'x'; 2000])]);
+        checked(&whole).unwrap();
+        for bytes in [&b""[..], b"nothing of the kind", &whole[..600], &whole[..whole.len() - 1024], &whole[..whole.len() - 1]] {
+            let why = checked(bytes).unwrap_err();
+            assert!(why.starts_with("Invalid or truncated archive: "), "{why}");
+        }
+        let large = archive(&[(Kind::File, "a", "", 0o644, &[0; (1 << 20) + 1])]);
+        assert!(checked(&large).unwrap_err().contains("more than the session has room for"));
+        let twice = archive(&[(Kind::File, "a", "", 0o644, b""), (Kind::File, "a/b", "", 0o644, b"")]);
+        assert_eq!(checked(&twice).unwrap_err(), "Invalid or truncated archive: 'a' is a file and a folder");
+        let names: Vec<String> = (0..101).map(|n| n.to_string()).collect();
+        let many: Vec<(Kind, &str, &str, u32, &[u8])> = names.iter().map(|name| (Kind::File, name.as_str(), "", 0o644, &b""[..])).collect();
+        assert!(checked(&archive(&many)).unwrap_err().contains("100 entries"));
+    }
+
+    #[test]
+    fn archives_are_taken_however_they_are_compressed() {
+        let plain = archive(&[(Kind::File, "a", "", 0o644, b"content")]);
+        let gzip = {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let bzip2 = {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let xz = {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let zstd = zstd::stream::encode_all(&plain[..], 1).unwrap();
+        for bytes in [&plain, &gzip, &bzip2, &xz, &zstd] {
+            assert_eq!(made(bytes), [("a".to_owned(), Kind::File, String::new(), 0o644, "content".to_owned())]);
+            let why = checked(&bytes[..bytes.len() - 9]).unwrap_err();
+            assert!(why.starts_with("Invalid or truncated archive: "), "{why}");
+        }
+    }
+
+    /// A few kilobytes that become very many.
+    #[test]
+    fn r5_1_what_grows_without_end_is_refused() {
+        let mut bytes = Vec::new();
+        let about = About { mode: 0o644, user: 0, group: 0, size: 1 << 40, modified: 0 };
+        header_of(&mut bytes, Kind::File, b"a", b"", about);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&bytes).unwrap();
+        encoder.write_all(&vec![0; 8 << 20]).unwrap();
+        assert!(checked(&encoder.finish().unwrap()).unwrap_err().contains("more than the session has room for"));
+    }
+
+    #[test]
+    fn modes_are_tidied() {
+        for (mode, file, directory) in [
+            (0o600, 0o644, 0o755),
+            (0, 0o644, 0o755),
+            (0o755, 0o755, 0o755),
+            (0o4711, 0o755, 0o755),
+            (0o664, 0o664, 0o775),
+            (0o1777, 0o777, 0o777),
+        ] {
+            assert_eq!((tidy(mode, false), tidy(mode, true)), (file, directory), "{mode:o}");
+        }
+    }
+}
