@@ -76,13 +76,19 @@ pub fn is_of_boxbox(path: &str) -> bool {
     path == "/execute" || path.starts_with("/executions/")
 }
 
+/// Whether a path is of the API of daiv-sandbox, which answers 403 to whoever has no key.
+#[must_use]
+pub fn is_of_daiv(path: &str) -> bool {
+    ["/session", "/-"].into_iter().any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
 /// The header in which a dialect's path takes a key, and what stands in front of the key there.
 #[must_use]
 pub fn foreign_key(path: &str) -> Option<(&'static str, &'static str)> {
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let modbox = ["/sandboxes", "/sandbox/monitoring", "/sandbox-images", "/registries", "/workspaces", "/api-tokens", "/modbox"];
     match () {
-        () if is_of_boxbox(path) => Some(("x-api-key", "")),
+        () if is_of_boxbox(path) || is_of_daiv(path) => Some(("x-api-key", "")),
         () if below("/v1/sandbox") => Some(("x-boxed-api-key", "")),
         () if modbox.into_iter().any(below) => Some(("authorization", "Bearer ")),
         () => None,

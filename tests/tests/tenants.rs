@@ -118,13 +118,14 @@ fn r6_2_what_is_anothers_answers_like_what_never_was() {
 
     let mut not_found = 0;
     for (method, path) in operations(&server) {
-        let (known, unknown): (&[&str], &str) = if path.starts_with("/v1/sandboxes/{id}") || path.starts_with("/v1/sandbox/{id}") {
-            (&[&sandbox, &ended], "sbx0123456789abcdefghjkmnpqr")
-        } else if path.starts_with("/v1/executions/{id}") {
-            (&[&execution, done], "exe0123456789abcdefghjkmnpqr")
-        } else {
-            continue;
-        };
+        let (known, unknown): (&[&str], &str) =
+            if ["/v1/sandboxes/{id}", "/v1/sandbox/{id}", "/session/{id}"].iter().any(|begin| path.starts_with(begin)) {
+                (&[&sandbox, &ended], "sbx0123456789abcdefghjkmnpqr")
+            } else if path.starts_with("/v1/executions/{id}") {
+                (&[&execution, done], "exe0123456789abcdefghjkmnpqr")
+            } else {
+                continue;
+            };
         let expect = attempt(&theirs, &method, &path, unknown);
         for id in known {
             // Their tenant, and the operator, whose tenant is another as well.
@@ -186,7 +187,7 @@ fn r6_1_a_key_does_what_its_scope_allows() {
     let (mut looks, mut acts) = (0, 0);
     let unknown = "8f8b1c1e-7a52-4c6e-9d53-0c7a5a2f4e10";
     for (method, path) in operations(&server) {
-        if ["/health", "/healthz", "/readyz", "/openapi.json", "/metrics"].contains(&path.as_str()) {
+        if ["/-/health", "/-/version", "/health", "/healthz", "/readyz", "/openapi.json", "/metrics"].contains(&path.as_str()) {
             continue;
         }
         let for_admins =

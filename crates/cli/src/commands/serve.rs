@@ -143,7 +143,7 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
     for alias in &config.aliases {
         tracing::info!("{alias} of the environment is used");
     }
-    for note in config.boxbox.notes.iter().chain(notes) {
+    for note in config.boxbox.notes.iter().chain(&config.daiv.notes).chain(notes) {
         tracing::info!("{note}");
     }
     if backend.left_behind() > 0 {
@@ -221,6 +221,8 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
         caisson_server::Config { public: config.public.clone(), ..caisson_server::Config::new(config.listen.clone(), auth) };
     server_config.dialect_keys.extend(config.boxed_key.iter().map(|key| ("boxed", caisson_server::hash(key.reveal().as_bytes()))));
     server_config.dialect_keys.extend(config.boxbox.key.iter().map(|key| ("boxbox", caisson_server::hash(key.reveal().as_bytes()))));
+    server_config.dialect_keys.extend(config.daiv.key.iter().map(|key| ("daiv", caisson_server::hash(key.reveal().as_bytes()))));
+    server_config.daiv = config.daiv.settings.clone();
     server_config.boxbox = BoxboxSettings { image: boxbox::image(config, &images).await, ..config.boxbox.settings.clone() };
     server_config.sandbox_key = config.sandbox_key.as_ref().map(|key| caisson_server::hash(key.reveal().as_bytes()));
     server_config.locks = locks;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ffi::OsStr, io, os::unix::fs::MetadataExt, path::Path};
 
 use super::{
-    boxbox,
+    boxbox, daiv,
     settings::{self, Found, Setting},
     sources::Sources,
 };
@@ -30,7 +30,8 @@ impl Layers {
         if let Some((path, must_be_there)) = &sources.file {
             layers.add_file(path, *must_be_there, problems);
         }
-        for (name, value) in sources.environment.0.iter().filter(|(name, value)| !boxbox::is_absent(name, value, &sources.environment)) {
+        let is_absent = |name: &OsStr, value: &OsStr| boxbox::is_absent(name, value, &sources.environment) || daiv::is_absent(name, value);
+        for (name, value) in sources.environment.0.iter().filter(|(name, value)| !is_absent(name, value)) {
             layers.add_variable(name, value, problems);
         }
         for (key, flag, value) in &sources.flags {

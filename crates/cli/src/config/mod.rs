@@ -6,6 +6,7 @@
 
 mod blobs;
 mod boxbox;
+mod daiv;
 mod images;
 mod layers;
 mod settings;
@@ -19,6 +20,7 @@ use caisson_core::Image;
 pub(crate) use self::{
     blobs::BlobStorage,
     boxbox::Boxbox,
+    daiv::Daiv,
     images::Here,
     settings::Setting,
     sources::{Environment, Sources},
@@ -80,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) sandbox_key: Option<key::Key>,
     /// For clients of boxbox.
     pub(crate) boxbox: Boxbox,
+    /// For clients of daiv-sandbox.
+    pub(crate) daiv: Daiv,
     /// Names of images that are others here, over the default ones.
     pub(crate) image_aliases: BTreeMap<String, Image>,
     /// Where images come from, and what they may hold.
@@ -118,7 +122,7 @@ impl Config {
         let data_dir = reader.get(Setting::DataDir, values::directory).or_else(|| surroundings.data_dir());
         let given_key = reader.get(Setting::ApiKey, values::api_key);
         let with_key = reader.get(Setting::Auth, values::auth).unwrap_or(true);
-        let log = reader.get(Setting::Log, values::filter).unwrap_or_else(|| logging::DEFAULT_FILTER.to_owned());
+        let log = reader.get(Setting::Log, values::filter);
         let log_format = reader.get(Setting::LogFormat, values::log_format).unwrap_or_default();
         let max_sandboxes = reader.get(Setting::MaxSandboxes, values::max_sandboxes);
         let queue_wait = reader.get(Setting::QueueWait, values::queue_wait);
@@ -136,6 +140,7 @@ impl Config {
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let boxbox = boxbox::read(&mut reader, &sources.environment);
+        let daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref());
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
         let blobs = blobs::read(&mut reader, data_dir.as_deref());
@@ -162,6 +167,12 @@ impl Config {
         if access == Access::Everybody && layers.has(Setting::BoxboxApiKey) {
             problems.push("CAISSON_AUTH is `none`, yet there is a key for boxbox's clients (API_KEY or CAISSON_BOXBOX_API_KEY); leave out one of them".to_owned());
         }
+        if access == Access::Everybody && layers.has(Setting::DaivApiKey) {
+            problems.push("CAISSON_AUTH is `none`, yet there is a key for daiv-sandbox's clients (DAIV_SANDBOX_API_KEY or CAISSON_DAIV_API_KEY); leave out one of them".to_owned());
+        }
+        if daiv.listen.is_some() && daiv.key.is_none() && !key_is_named {
+            problems.push("DAIV_SANDBOX_HOST and DAIV_SANDBOX_PORT are an address for daiv-sandbox's clients, and there is no key; set DAIV_SANDBOX_API_KEY, or leave them out".to_owned());
+        }
         if !everywhere.is_empty() && access == Access::Everybody {
             problems.push(format!("CAISSON_AUTH is `none`, which is for this machine alone, yet CAISSON_LISTEN has {}; set CAISSON_API_KEY instead, or listen on 127.0.0.1", everywhere.join(", ")));
         } else if !everywhere.is_empty() && !key_is_named {
@@ -181,10 +192,10 @@ impl Config {
         let for_everybody = access != Access::Everybody && (key_is_named || boxbox.key.is_some());
         match (data_dir, blobs) {
             (Some(data_dir), Some(blobs)) if problems.is_empty() => Ok(Self {
-                listen: boxbox::with_port(listen, boxbox.port, for_everybody),
+                listen: daiv::with_address(boxbox::with_port(listen, boxbox.port, for_everybody), daiv.listen),
                 data_dir,
                 access,
-                log,
+                log: log.or_else(|| daiv.log.clone()).unwrap_or_else(|| logging::DEFAULT_FILTER.to_owned()),
                 log_format,
                 max_sandboxes: max_sandboxes.unwrap_or(engine.max_sandboxes),
                 queue_wait: queue_wait.unwrap_or(engine.queue_wait),
@@ -200,6 +211,7 @@ impl Config {
                 boxed_key,
                 sandbox_key,
                 boxbox,
+                daiv,
                 image_aliases,
                 images,
                 blobs,

@@ -1,6 +1,6 @@
 //! The names of the configuration: every key there is.
 
-use super::boxbox;
+use super::{boxbox, daiv};
 
 /// What can be configured. The name in `caisson.toml` is that of [`Setting::name`]; in the environment it is upper-case behind `CAISSON_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +28,7 @@ pub(crate) enum Setting {
     BoxboxApiKey,
     BoxboxImage,
     BoxboxDockerfile,
+    DaivApiKey,
     ImageAliases,
     InsecureRegistries,
     PrivateRegistries,
@@ -47,13 +48,14 @@ pub(crate) enum Setting {
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 16] = [
+pub(super) const ALIASES: [(&str, Setting); 17] = [
     ("DATABASE_URL", Setting::DatabaseUrl),
     ("DAIV_SANDBOX_REDIS_URL", Setting::RedisUrl),
     ("BOXED_API_KEY", Setting::BoxedApiKey),
     ("SANDBOX_API_KEY", Setting::SandboxApiKey),
     ("API_KEY", Setting::BoxboxApiKey),
     ("DAYTONA_IMAGE", Setting::BoxboxImage),
+    ("DAIV_SANDBOX_API_KEY", Setting::DaivApiKey),
     ("S3_BUCKET", Setting::BlobUrl),
     ("S3_ENDPOINT", Setting::S3Endpoint),
     ("S3_REGION", Setting::S3Region),
@@ -70,7 +72,7 @@ pub(super) const ALIASES: [(&str, Setting); 16] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 36] = [
+    pub(super) const ALL: [Self; 37] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -94,6 +96,7 @@ impl Setting {
         Self::BoxboxApiKey,
         Self::BoxboxImage,
         Self::BoxboxDockerfile,
+        Self::DaivApiKey,
         Self::ImageAliases,
         Self::InsecureRegistries,
         Self::PrivateRegistries,
@@ -146,6 +149,7 @@ impl Setting {
             Self::BoxboxApiKey => "boxbox_api_key",
             Self::BoxboxImage => "boxbox_image",
             Self::BoxboxDockerfile => "boxbox_dockerfile",
+            Self::DaivApiKey => "daiv_api_key",
             Self::ImageAliases => "image_aliases",
             Self::InsecureRegistries => "insecure_registries",
             Self::PrivateRegistries => "private_registries",
@@ -164,8 +168,13 @@ impl Setting {
 
     /// Whether it is shown to nobody.
     pub(super) fn is_secret(self) -> bool {
-        use Setting::{ApiKey, BoxboxApiKey, BoxedApiKey, DatabaseUrl, RedisUrl, S3SecretAccessKey, S3SessionToken, SandboxApiKey};
-        matches!(self, ApiKey | BoxboxApiKey | BoxedApiKey | DatabaseUrl | RedisUrl | S3SecretAccessKey | S3SessionToken | SandboxApiKey)
+        use Setting::{
+            ApiKey, BoxboxApiKey, BoxedApiKey, DaivApiKey, DatabaseUrl, RedisUrl, S3SecretAccessKey, S3SessionToken, SandboxApiKey,
+        };
+        matches!(
+            self,
+            ApiKey | BoxboxApiKey | BoxedApiKey | DaivApiKey | DatabaseUrl | RedisUrl | S3SecretAccessKey | S3SessionToken | SandboxApiKey
+        )
     }
 }
 
@@ -190,6 +199,10 @@ pub(super) fn in_environment(variable_name: &str) -> Found {
     }
     if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == variable_name) {
         return Found::Setting(*key);
+    }
+    // What others say there is told in the log.
+    if daiv::is_its(variable_name) {
+        return Found::Elsewhere;
     }
     // A name in lower case is another name.
     let name = variable_name.strip_prefix(PREFIX).filter(|rest| *rest == rest.to_uppercase()).unwrap_or("").to_lowercase();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    boxbox,
+    boxbox, daiv,
     settings::{ALIASES, PREFIX, Setting, variable},
 };
 
@@ -21,7 +21,12 @@ impl Environment {
     /// That of this process.
     pub(crate) fn now() -> Self {
         let is_alias = |name: &OsString| ALIASES.iter().map(|(alias, _)| alias).chain(&boxbox::NAMES).any(|known| name == known);
-        Self(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || is_alias(name)).collect())
+        let is_ours = |name: &OsString| {
+            name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || is_alias(name) || daiv::is_its(&name.to_string_lossy())
+        };
+        let variables: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| is_ours(name)).collect();
+        let secrets = daiv::secrets(Path::new(daiv::SECRETS), &variables);
+        Self(variables.into_iter().chain(secrets).collect())
     }
 
     /// Those of this process that are about these settings.

@@ -318,6 +318,55 @@ fn names_of_boxbox_are_read_as_it_reads_them() {
 }
 
 #[test]
+fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
+    let config = given(
+        "",
+        &[
+            ("DAIV_SANDBOX_API_KEY", "k"),
+            ("DAIV_SANDBOX_PORT", "8001"),
+            ("DAIV_SANDBOX_API_V1_STR", "/x/"),
+            ("DAIV_SANDBOX_COMMAND_TIMEOUT", "9"),
+            ("DAIV_SANDBOX_RUN_UID", ""),
+            ("DAIV_SANDBOX_LOG_LEVEL", "WARNING"),
+            ("DAIV_SANDBOX_REAPER_ENABLED", "no"),
+            ("DAIV_SANDBOX_RUNTIME", "runsc"),
+            ("DAIV_SANDBOX_WHATEVER", "1"),
+        ],
+        &[],
+    )
+    .read()
+    .unwrap();
+    let daiv = &config.daiv;
+    assert_eq!(daiv.key.as_ref().map(|key| key.reveal()), Some("k"));
+    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "0.0.0.0:8001".parse().unwrap()]);
+    assert_eq!((config.log.as_str(), daiv.settings.prefix.as_str(), daiv.settings.uid), ("warn", "/x", 1000));
+    assert_eq!((daiv.settings.command_timeout, daiv.settings.idle), (Some(Duration::from_secs(9)), None));
+    for line in [
+        "DAIV_SANDBOX_PORT of the environment is used",
+        "DAIV_SANDBOX_RUNTIME is not used: sandboxes are made by this program alone",
+        "DAIV_SANDBOX_WHATEVER is not known, and not used",
+    ] {
+        assert!(daiv.notes.iter().any(|note| note == line), "{line}: {:#?}", daiv.notes);
+    }
+    let refused = |name: &str, value: &str| given("", &[("DAIV_SANDBOX_API_KEY", "k"), (name, value)], &[]).read().unwrap_err().0;
+    for (name, value, why) in [
+        ("DAIV_SANDBOX_PORT", "0", "DAIV_SANDBOX_PORT is `0`, which is no number from 1 to 65535"),
+        ("DAIV_SANDBOX_HOST", "here", "DAIV_SANDBOX_HOST is `here`, which is no address such as 0.0.0.0"),
+        ("DAIV_SANDBOX_RUN_GID", "65536", "DAIV_SANDBOX_RUN_GID is `65536`, which is no number from 0 to 65535"),
+        (
+            "DAIV_SANDBOX_SESSION_LOCK_WAIT_SECONDS",
+            "-1",
+            "DAIV_SANDBOX_SESSION_LOCK_WAIT_SECONDS is `-1`, which is no number of seconds, 0 or more",
+        ),
+        ("DAIV_SANDBOX_ENVIRONMENT", "test", "DAIV_SANDBOX_ENVIRONMENT is `test`, which is no environment: `production` or `local`"),
+    ] {
+        assert_eq!(refused(name, value), [why]);
+    }
+    let without = given("", &[("DAIV_SANDBOX_PORT", "8001")], &[]).read().unwrap_err().0;
+    assert!(without[0].starts_with("DAIV_SANDBOX_HOST and DAIV_SANDBOX_PORT are an address"), "{without:?}");
+}
+
+#[test]
 fn an_image_is_built_for_installations_of_boxbox_alone() {
     for (variables, meant) in [
         (&[][..], false),
