@@ -266,7 +266,7 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
 /// What keeps requests apart: of this process, or of all servers with the same Redis, which has to be there at the start.
 async fn locks(config: &Config) -> Result<Locks> {
     let Some(url) = &config.redis else { return Ok(Locks::in_process()) };
-    let locks = Locks::redis(url, caisson_locks::Settings::default())?;
+    let locks = Locks::redis(url, config.daiv.locks.clone())?;
     locks.check().await?;
     tracing::info!("Locks are in {url}");
     Ok(locks)

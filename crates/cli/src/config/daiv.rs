@@ -30,7 +30,7 @@ const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 /// Names that are settings of ours.
 const OF_SETTINGS: [&str; 2] = ["API_KEY", "REDIS_URL"];
 /// Names that change something here.
-const USED: [&str; 12] = [
+const USED: [&str; 15] = [
     "API_V1_STR",
     "COMMAND_TIMEOUT",
     "FS_PRUNE_DIRS",
@@ -39,14 +39,17 @@ const USED: [&str; 12] = [
     "PORT",
     "REAPER_ENABLED",
     "RUNNING_SESSION_MAX_IDLE_SECONDS",
+    "RUNTIME",
     "RUN_GID",
     "RUN_UID",
+    "SESSION_LOCK_REFRESH_SECONDS",
+    "SESSION_LOCK_TTL_SECONDS",
     "SESSION_LOCK_WAIT_SECONDS",
     "ENVIRONMENT",
 ];
 
 /// Names that change nothing here, and why.
-const OF_NO_USE: [(&str, &str); 22] = [
+const OF_NO_USE: [(&str, &str); 19] = [
     ("EGRESS_CA_CERT_FILE", NO_EGRESS),
     ("EGRESS_CA_KEY_FILE", NO_EGRESS),
     ("EGRESS_PROXY_CPUS", NO_EGRESS),
@@ -59,21 +62,17 @@ const OF_NO_USE: [(&str, &str); 22] = [
     ("MAX_STOPPED_SESSIONS", NO_STOPPED),
     ("NETWORK", NO_EGRESS),
     ("REAPER_INTERVAL_SECONDS", "is not used: a session ends as soon as it has been idle for long enough"),
-    ("RUNTIME", "is not used: sandboxes are made by this program alone"),
     ("SENTRY_DSN", NO_SENTRY),
     ("SENTRY_ENABLE_LOGS", NO_SENTRY),
     ("SENTRY_PROFILES_SAMPLE_RATE", NO_SENTRY),
     ("SENTRY_SEND_DEFAULT_PII", NO_SENTRY),
     ("SENTRY_TRACES_SAMPLE_RATE", NO_SENTRY),
     ("SESSION_GRACE_SECONDS", NO_STOPPED),
-    ("SESSION_LOCK_REFRESH_SECONDS", LOCKS),
-    ("SESSION_LOCK_TTL_SECONDS", LOCKS),
     ("STOP_TIMEOUT_SECONDS", "is not used: a session that is closed ends at once"),
 ];
 const NO_EGRESS: &str = "is not used: sessions have no network";
 const NO_SENTRY: &str = "is not used: nothing is sent to Sentry";
 const NO_STOPPED: &str = "is not used: a session that is closed is removed, and none is kept";
-const LOCKS: &str = "is not used: how long locks are held is settled between this program and Redis";
 
 /// Whether a variable is one of daiv-sandbox's.
 pub(super) fn is_its(name: &str) -> bool {
@@ -109,6 +108,8 @@ pub(crate) struct Daiv {
     /// Which events are logged, where nobody else says.
     pub(crate) log: Option<String>,
     pub(crate) settings: DaivSettings,
+    /// How locks of sessions are kept in Redis.
+    pub(crate) locks: caisson_locks::Settings,
     /// For the log.
     pub(crate) notes: Vec<String>,
 }
@@ -142,9 +143,23 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
         spool: data_dir.map_or(default.spool, Path::to_owned),
         ..default
     };
+    // Whoever asks for another wall than there is gets none that only looks like it.
+    names.get("RUNTIME", "runtime that is here: there is `runc` alone, for which this program's own walls stand", |text| {
+        (text == "runc").then_some(())
+    });
+    let locks = caisson_locks::Settings::default();
+    let locks = caisson_locks::Settings {
+        ttl: names.get("SESSION_LOCK_TTL_SECONDS", LOCK_TIME, lock_time).unwrap_or(locks.ttl),
+        refresh: names.get("SESSION_LOCK_REFRESH_SECONDS", LOCK_TIME, lock_time).unwrap_or(locks.refresh),
+        ..locks
+    };
+    if locks.refresh >= locks.ttl {
+        let (ttl, refresh) = (locks.ttl, locks.refresh);
+        names.reader.problem(format!("DAIV_SANDBOX_SESSION_LOCK_REFRESH_SECONDS ({refresh:?}) has to be less than the TTL ({ttl:?})"));
+    }
     names.note_the_rest();
     let notes = names.notes;
-    Daiv { key, listen, log, settings, notes }
+    Daiv { key, listen, log, settings, locks, notes }
 }
 
 /// The environment as upstream reads it.
@@ -218,6 +233,12 @@ fn wait(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+const LOCK_TIME: &str = "number of seconds from 0.001 to a year";
+
+fn lock_time(text: &str) -> Option<Duration> {
+    wait(text).filter(|time| *time >= Duration::from_millis(1))
+}
+
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -254,6 +275,7 @@ mod tests {
         {
             assert_eq!(wait(text), expect.map(Duration::from_millis), "{text}");
         }
+        assert_eq!((lock_time("0"), lock_time("0.5")), (None, Some(Duration::from_millis(500))));
         assert_eq!(list(".git, node_modules,,"), [".git", "node_modules"]);
     }
 

@@ -329,7 +329,10 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
             ("DAIV_SANDBOX_RUN_UID", ""),
             ("DAIV_SANDBOX_LOG_LEVEL", "WARNING"),
             ("DAIV_SANDBOX_REAPER_ENABLED", "no"),
-            ("DAIV_SANDBOX_RUNTIME", "runsc"),
+            ("DAIV_SANDBOX_RUNTIME", "runc"),
+            ("DAIV_SANDBOX_REDIS_URL", ""),
+            ("DAIV_SANDBOX_SESSION_LOCK_TTL_SECONDS", "60"),
+            ("DAIV_SANDBOX_GIT_IMAGE", "alpine/git"),
             ("DAIV_SANDBOX_WHATEVER", "1"),
         ],
         &[],
@@ -341,9 +344,12 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
     assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "0.0.0.0:8001".parse().unwrap()]);
     assert_eq!((config.log.as_str(), daiv.settings.prefix.as_str(), daiv.settings.uid), ("warn", "/x", 1000));
     assert_eq!((daiv.settings.command_timeout, daiv.settings.idle), (Some(Duration::from_secs(9)), None));
+    assert_eq!((daiv.locks.ttl, daiv.locks.refresh), (Duration::from_secs(60), Duration::from_secs(30)));
+    assert!(config.redis.is_none());
     for line in [
         "DAIV_SANDBOX_PORT of the environment is used",
-        "DAIV_SANDBOX_RUNTIME is not used: sandboxes are made by this program alone",
+        "DAIV_SANDBOX_RUNTIME of the environment is used",
+        "DAIV_SANDBOX_GIT_IMAGE is not used: patches are made without an image of git",
         "DAIV_SANDBOX_WHATEVER is not known, and not used",
     ] {
         assert!(daiv.notes.iter().any(|note| note == line), "{line}: {:#?}", daiv.notes);
@@ -357,6 +363,16 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
             "DAIV_SANDBOX_SESSION_LOCK_WAIT_SECONDS",
             "-1",
             "DAIV_SANDBOX_SESSION_LOCK_WAIT_SECONDS is `-1`, which is no number of seconds, 0 or more",
+        ),
+        (
+            "DAIV_SANDBOX_RUNTIME",
+            "runsc",
+            "DAIV_SANDBOX_RUNTIME is `runsc`, which is no runtime that is here: there is `runc` alone, for which this program's own walls stand",
+        ),
+        (
+            "DAIV_SANDBOX_SESSION_LOCK_REFRESH_SECONDS",
+            "900",
+            "DAIV_SANDBOX_SESSION_LOCK_REFRESH_SECONDS (900s) has to be less than the TTL (900s)",
         ),
         ("DAIV_SANDBOX_ENVIRONMENT", "test", "DAIV_SANDBOX_ENVIRONMENT is `test`, which is no environment: `production` or `local`"),
     ] {
