@@ -210,7 +210,8 @@ fn git_has_the_new_tree_when_it_has_applied_the_patch_to_the_old_one() {
         let (mut ours, mut theirs) = (copy.nodes(), now(&sandbox, "t"));
         // Ignored, as they were, and as they are.
         for ignored in [&b"a.o"[..], b"b.o", b"out/x", b"out/y"] {
-            (ours.remove(ignored), theirs.remove(ignored));
+            ours.remove(ignored);
+            theirs.remove(ignored);
         }
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
         assert!(ours == theirs);

@@ -27,7 +27,7 @@ const IGNORE: &[u8] = b".gitignore";
 /// Longest `.gitignore`.
 const MAX_IGNORE: u64 = 1 << 20;
 /// How many entries are looked at between two looks at the clock.
-const CLOCK: usize = 256;
+const CLOCK: usize = 16;
 
 /// How a tree is scanned.
 #[derive(Clone, Copy)]

@@ -9,12 +9,12 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, Read, Seek, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use caisson_patch::{Error, Index, Limits, Options, Scan, Scanned, Texts, Tree, scan, write_patch};
+use caisson_patch::{Entry, Error, Index, Limits, Options, Scan, Scanned, Source, Texts, Tree, scan, write_patch};
 use caisson_tree::on_proc;
 use caisson_wire::{CHECKPOINT_HEADER, Checkpoint, Checkpointed, Refusal, RefusalCode, path};
 use http::{HeaderValue, Request, Response};
@@ -152,7 +152,8 @@ impl Work {
                     texts: if self.asked.utf8 { Texts::Utf8 } else { Texts::Any },
                     ..Options::default()
                 };
-                let written = write_patch(old, new, &kept.contents, &kept.contents, &options, &mut InTime(file, self.until));
+                let contents = InTime(&kept.contents, self.until);
+                let written = write_patch(old, new, &contents, &contents, &options, &mut InTime(&mut *file, self.until));
                 let summary = written.map_err(|error| of_patch(&self.root, error))?;
                 file.rewind().map_err(|error| of_patch(&self.root, Error::Write(error)))?;
                 Some(summary.bytes)
@@ -209,10 +210,16 @@ fn plain(path: Vec<u8>) -> Vec<u8> {
     if plain.is_empty() { b"/".to_vec() } else { plain }
 }
 
-/// A file that is written to until it is too late.
-struct InTime<'a>(&'a mut File, Instant);
+/// What is read or written until it is too late.
+struct InTime<T>(T, Instant);
 
-impl Write for InTime<'_> {
+impl Source for InTime<&Contents> {
+    fn open(&self, entry: &Entry) -> io::Result<Box<dyn Read + '_>> {
+        if Instant::now() >= self.1 { Err(Errno::TIMEDOUT.into()) } else { self.0.open(entry) }
+    }
+}
+
+impl Write for InTime<&mut File> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if Instant::now() >= self.1 { Err(Errno::TIMEDOUT.into()) } else { self.0.write(bytes) }
     }
@@ -234,6 +241,7 @@ fn no_room(error: &io::Error, what: &str) -> Refusal {
 
 fn of_patch(root: &[u8], error: Error) -> Refusal {
     let code = match &error {
+        Error::Read { cause, .. } if cause.raw_os_error() == Some(Errno::TIMEDOUT.raw_os_error()) => return no_room(cause, "the patch"),
         Error::Read { path, cause } => return of_path(cause, &if path.is_empty() { root.to_vec() } else { join(root, path) }),
         Error::Keep(cause) => return no_room(cause, "a checkpoint"),
         Error::Write(cause) => return no_room(cause, "the patch"),
