@@ -10,7 +10,7 @@ use super::{AgentClient, AgentError, collect, full, in_time, json};
 use crate::patch::{MAX_PATCH, MAX_TIME};
 
 /// What an agent may take beyond the time that it is told: to begin, and to send the patch.
-const GRACE: Duration = Duration::from_secs(30);
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// What is asked of an agent.
 #[derive(Debug, Clone, Copy)]

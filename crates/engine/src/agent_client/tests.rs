@@ -4,14 +4,17 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{ANSWER_WITHIN, AgentClient, AgentError, LOOK_WITHIN, connect};
-use crate::request::FileAttributes;
+use super::{ANSWER_WITHIN, AgentClient, AgentError, Ask, LOOK_WITHIN, checkpoint, connect};
+use crate::{
+    patch::{MAX_PATCH, MAX_TIME},
+    request::FileAttributes,
+};
 
 /// Takes every request and answers none; of bodies it reads the first `reads` pieces.
 async fn silent(reads: usize) -> AgentClient {
@@ -52,6 +55,49 @@ async fn r5_4_every_question_has_its_time() {
     is_silent(agent.put(b"/a", None, Bytes::new()).await, begun, ANSWER_WITHIN);
     let begun = Instant::now();
     is_silent(agent.get(b"/a", 0, None).await.map(|(stat, _)| stat), begun, ANSWER_WITHIN);
+    let begun = Instant::now();
+    is_silent(agent.checkpoint(b"/a", ASK).await, begun, MAX_TIME + checkpoint::GRACE);
+}
+
+const ASK: Ask = Ask { gitignore: true, utf8: false, patch: true, keep: true };
+
+/// Answers everything with this header and body.
+async fn answers(header: Option<String>, body: &'static [u8]) -> AgentClient {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let service = service_fn(move |_: http::Request<Incoming>| {
+        let header = header.clone();
+        async move {
+            let mut answer = http::Response::new(Full::new(Bytes::from_static(body)));
+            if let Some(header) = header {
+                answer.headers_mut().insert(caisson_wire::CHECKPOINT_HEADER, header.parse().unwrap());
+            }
+            Ok::<_, io::Error>(answer)
+        }
+    });
+    tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service));
+    connect(Box::new(ours), &TaskTracker::new()).await.unwrap().0
+}
+
+#[tokio::test]
+async fn r5_4_a_patch_is_as_long_as_it_says_and_no_longer_than_it_may_be() {
+    let figures = |patch: &str| Some(format!(r#"{{"files": 1, "changed": 1, "patch": {patch}}}"#));
+    let good = answers(figures("5"), b"patch").await.checkpoint(b"/a", ASK).await.unwrap();
+    assert_eq!((good.files, good.changed, good.patch.as_deref()), (1, 1, Some(&b"patch"[..])));
+    assert_eq!(answers(figures("null"), b"").await.checkpoint(b"/a", ASK).await.unwrap().patch, None);
+    let unasked = Ask { patch: false, ..ASK };
+    for (header, ask) in [
+        (None, ASK),
+        (Some("{}".to_owned()), ASK),
+        (figures("-1"), ASK),
+        (figures("4"), ASK),
+        (figures("6"), ASK),
+        (figures("null"), ASK),
+        (figures(&(MAX_PATCH + 1).to_string()), ASK),
+        (figures("5"), unasked),
+    ] {
+        let result = answers(header.clone(), b"patch").await.checkpoint(b"/a", ask).await;
+        assert!(matches!(result, Err(AgentError::Nonsense(_))), "{header:?}: {result:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
