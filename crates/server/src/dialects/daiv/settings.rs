@@ -79,7 +79,8 @@ impl Default for DaivSettings {
                 memory_bytes: 4 * GIB,
                 cpu_millis: 2000,
                 pids: 1024,
-                disk_bytes: 3 * GIB,
+                // Some is left for programs when it is full.
+                disk_bytes: 4 * GIB / 100 * 75,
                 disk_inodes: 500_000,
                 ..Limits::default()
             },
