@@ -10,7 +10,10 @@ use std::{
 
 use caisson_wire::{AgentConfig, Given, OfImage, Place, Refusal, RefusalCode};
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, fchown, fstat, lstat, mkdir, open, openat2, stat, symlink},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, chownat, fchown, fstat, lstat, mkdir, open, openat2, stat,
+        symlink,
+    },
     io::Errno,
 };
 
@@ -54,20 +57,21 @@ pub(crate) fn furnish(config: &AgentConfig) -> Result<(), Refusal> {
     for Place { path, target } in &config.places {
         let made = match target {
             None => make(path, config.uid, config.gid).map(|()| own(path, config.uid, config.gid)),
-            Some(target) => link(path, target),
+            Some(target) => link(path, target, config.uid, config.gid),
         };
         made.map_err(|error| bad(format!("`{}` cannot be made in the sandbox: {error}", path.escape_default())))?;
     }
     Ok(())
 }
 
-/// Another name for what is elsewhere, in directories that are made.
-fn link(path: &str, target: &str) -> io::Result<()> {
+/// Another name for what is elsewhere, in directories that are made. It is the user's, as nothing that is the agent's may be in an image.
+fn link(path: &str, target: &str, uid: u32, gid: u32) -> io::Result<()> {
     if let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
         make(parent, 0, 0)?;
     }
     match symlink(target, path) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(chownat(CWD, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?),
+        Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -67,9 +67,10 @@ pub(crate) async fn stream(Caller(app): Caller, Id(id): Id<ExecutionId>, mut par
     let mut offset = |name| ApiResult::Ok(params.parsed::<u64>(name, "a whole number")?.unwrap_or(0));
     let streams = vec![(Stream::Stdout, offset("stdout_offset")?), (Stream::Stderr, offset("stderr_offset")?)];
     params.finish()?;
+    let upgrade = wanted.upgrade()?;
     let follow = Follow::new(&app.engine, id, streams).await?;
     let terminal = follow.attached().is_terminal();
-    begin(&app, id, follow, terminal, wanted.upgrade()?).await
+    begin(&app, id, follow, terminal, upgrade).await
 }
 
 /// Starts a program on a new terminal and follows it.
