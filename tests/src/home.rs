@@ -8,11 +8,12 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::LazyLock,
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::{clock::eventually, host::Host};
 
 /// What programs are found by, in the tests and in the programs they start.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -162,6 +163,24 @@ impl Home {
     #[track_caller]
     pub fn start(&self, command: &mut Command) -> Child {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program can be started")
+    }
+
+    /// A server with these variables ends as an error, which says these words and shows no password.
+    #[track_caller]
+    pub fn refuses_to_serve(&self, environment: &[(&str, &str)], words: &[&str]) {
+        let mut command = self.command(["serve"]);
+        command.env("CAISSON_LISTEN", "127.0.0.1:0").env("CAISSON_API_KEY", "k").envs(environment.iter().copied());
+        let mut child = self.start(&mut command);
+        let ended = eventually("its end", Duration::from_secs(20), || child.try_wait().expect("it can be waited for"));
+        let output = child.wait_with_output().expect("its output can be read");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!ended.success(), "{said}");
+        for word in words {
+            assert!(said.contains(word), "`{word}` is not in: {said}");
+        }
+        for secret in ["pass%3A", "pass:", "sesame"] {
+            assert!(!said.contains(secret), "a password is shown: {said}");
+        }
     }
 
     /// Proves that nothing is left: on the host, and of temporary files.

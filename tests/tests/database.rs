@@ -14,24 +14,6 @@ fn server_on(cluster: &mut Cluster) -> Server {
     Setup::default().env("CAISSON_DATABASE_URL", cluster.new_database()).start()
 }
 
-/// Ends as an error, which says these words and shows no password.
-#[track_caller]
-fn refused(home: &Home, environment: &[(&str, &str)], words: &[&str]) {
-    let mut command = home.command(["serve"]);
-    command.env("CAISSON_LISTEN", "127.0.0.1:0").env("CAISSON_API_KEY", "k").envs(environment.iter().copied());
-    let mut child = home.start(&mut command);
-    let ended = eventually("its end", Duration::from_secs(20), || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!ended.success(), "{said}");
-    for word in words {
-        assert!(said.contains(word), "`{word}` is not in: {said}");
-    }
-    for secret in ["pass%3A", "pass:", "sesame"] {
-        assert!(!said.contains(secret), "a password is shown: {said}");
-    }
-}
-
 #[track_caller]
 fn unavailable(answer: &Answer) {
     answer.refused(503, "unavailable");
@@ -184,7 +166,7 @@ fn a_database_has_one_server_and_the_next_one_when_that_is_gone() {
     let mut server = Setup::default().env("CAISSON_DATABASE_URL", &url).start();
     let home = Home::new();
     let pid = format!("process {}", server.pid());
-    refused(&home, &[("CAISSON_DATABASE_URL", &url)], &["is used by another server", &pid, "a database of its own"]);
+    home.refuses_to_serve(&[("CAISSON_DATABASE_URL", &url)], &["is used by another server", &pid, "a database of its own"]);
     assert_eq!(server.python("print(1)"), "1\n", "the first goes on");
     for _ in 0..2 {
         server.kill();
@@ -208,9 +190,12 @@ fn what_cannot_be_a_database_is_refused_with_the_remedy() {
         ("mysql://u:sesame@h/d", "expected postgres://"),
         ("sqlite:///dev/null/records.db", "cannot"),
     ] {
-        refused(&home, &[("CAISSON_DATABASE_URL", value)], &[word]);
+        home.refuses_to_serve(&[("CAISSON_DATABASE_URL", value)], &[word]);
     }
-    refused(&home, &[("CAISSON_DATABASE_URL", &url), ("DATABASE_URL", &wrong)], &["CAISSON_DATABASE_URL and DATABASE_URL", "disagree"]);
+    home.refuses_to_serve(
+        &[("CAISSON_DATABASE_URL", &url), ("DATABASE_URL", &wrong)],
+        &["CAISSON_DATABASE_URL and DATABASE_URL", "disagree"],
+    );
     // Whoever runs something by hand is not meant by other programs' variables.
     let ran = home.command(["run", "-l", "bash", "-c", "echo hello"]).env("DATABASE_URL", "nonsense").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "hello\n", "{}", String::from_utf8_lossy(&ran.stderr));
@@ -228,7 +213,7 @@ fn a_file_elsewhere_has_one_server() {
     let mut server = Setup::default().env("CAISSON_DATABASE_URL", &url).start();
     let sandbox = server.sandbox(&json!({})).id;
     let other = Home::new();
-    refused(&other, &[("CAISSON_DATABASE_URL", &url)], &["another `caisson serve`", "records.db"]);
+    other.refuses_to_serve(&[("CAISSON_DATABASE_URL", &url)], &["another `caisson serve`", "records.db"]);
     drop(other);
     server.kill();
     server.start_again();

@@ -1,29 +1,11 @@
 //! Locks that several servers share: what a server says of its Redis when it starts.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use caisson_tests::{
-    Home, Setup, eventually, make_certificates,
+    Home, Setup, make_certificates,
     redis::{PASSWORD_IN_URLS, Redis},
 };
-
-/// Ends as an error, which says these words and shows no password.
-#[track_caller]
-fn refused(home: &Home, environment: &[(&str, &str)], words: &[&str]) {
-    let mut command = home.command(["serve"]);
-    command.env("CAISSON_LISTEN", "127.0.0.1:0").env("CAISSON_API_KEY", "k").envs(environment.iter().copied());
-    let mut child = home.start(&mut command);
-    let ended = eventually("its end", Duration::from_secs(20), || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!ended.success(), "{said}");
-    for word in words {
-        assert!(said.contains(word), "`{word}` is not in: {said}");
-    }
-    for secret in ["pass%3A", "pass:", "sesame"] {
-        assert!(!said.contains(secret), "a password is shown: {said}");
-    }
-}
 
 #[test]
 fn what_cannot_be_asked_for_locks_is_refused_with_the_remedy() {
@@ -38,9 +20,9 @@ fn what_cannot_be_asked_for_locks_is_refused_with_the_remedy() {
         ("redis://u:sesame@h?db=1", ["CAISSON_REDIS_URL has an option", "%XX"]),
         ("http://u:sesame@h", ["CAISSON_REDIS_URL", "expected redis://"]),
     ] {
-        refused(&home, &[("CAISSON_REDIS_URL", value)], &words);
+        home.refuses_to_serve(&[("CAISSON_REDIS_URL", value)], &words);
     }
-    refused(&home, &[("CAISSON_REDIS_URL", &url), ("DAIV_SANDBOX_REDIS_URL", &wrong)], &["DAIV_SANDBOX_REDIS_URL", "disagree"]);
+    home.refuses_to_serve(&[("CAISSON_REDIS_URL", &url), ("DAIV_SANDBOX_REDIS_URL", &wrong)], &["DAIV_SANDBOX_REDIS_URL", "disagree"]);
     fs::remove_dir_all(home.data()).unwrap();
     home.finish();
     let server = Setup::default().env("DAIV_SANDBOX_REDIS_URL", &url).start();
@@ -62,16 +44,15 @@ fn redis_may_speak_tls() {
     let trusting = Setup::default().env("CAISSON_REDIS_URL", &url).env("SSL_CERT_FILE", &authority).start();
     assert!(trusting.log().contains("Locks are in rediss://localhost:"), "{}", trusting.log());
     trusting.finish();
-    refused(&place, &[("CAISSON_REDIS_URL", &url)], &["cannot be spoken to over TLS", "trusted here"]);
+    place.refuses_to_serve(&[("CAISSON_REDIS_URL", &url)], &["cannot be spoken to over TLS", "trusted here"]);
     let other_name = redis.tls_url("127.0.0.2");
     let trusted = authority.to_str().unwrap();
-    refused(
-        &place,
+    place.refuses_to_serve(
         &[("CAISSON_REDIS_URL", &other_name), ("SSL_CERT_FILE", trusted)],
         &["rediss://127.0.0.2:", "cannot be spoken to over TLS"],
     );
     let plain = format!("rediss://:{PASSWORD_IN_URLS}@127.0.0.1:{}", redis.port());
-    refused(&place, &[("CAISSON_REDIS_URL", &plain)], &["over TLS"]);
+    place.refuses_to_serve(&[("CAISSON_REDIS_URL", &plain)], &["over TLS"]);
     fs::remove_dir_all(place.data()).unwrap();
     place.finish();
 }
