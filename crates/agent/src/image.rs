@@ -11,8 +11,8 @@ use std::{
 use caisson_wire::{AgentConfig, Given, OfImage, Place, Refusal, RefusalCode};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, chownat, fchown, fstat, lstat, mkdir, open, openat2, stat,
-        symlink,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, chownat, fchown, fstat, lstat, mkdir, open, openat2, readlink,
+        rmdir, stat, symlink,
     },
     io::Errno,
 };
@@ -57,7 +57,7 @@ pub(crate) fn furnish(config: &AgentConfig) -> Result<(), Refusal> {
     for Place { path, target } in &config.places {
         let made = match target {
             None => make(path, config.uid, config.gid).map(|()| own(path, config.uid, config.gid)),
-            Some(target) => link(path, target, config.uid, config.gid),
+            Some(target) => link(path, target, config.uid, config.gid, true),
         };
         made.map_err(|error| bad(format!("`{}` cannot be made in the sandbox: {error}", path.escape_default())))?;
     }
@@ -65,13 +65,16 @@ pub(crate) fn furnish(config: &AgentConfig) -> Result<(), Refusal> {
 }
 
 /// Another name for what is elsewhere, in directories that are made. It is the user's, as nothing that is the agent's may be in an image.
-fn link(path: &str, target: &str, uid: u32, gid: u32) -> io::Result<()> {
+fn link(path: &str, target: &str, uid: u32, gid: u32, again: bool) -> io::Result<()> {
     if let Some((parent, _)) = path.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
         make(parent, 0, 0)?;
     }
     match symlink(target, path) {
         Ok(()) => Ok(chownat(CWD, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?),
-        Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) if readlink(path, Vec::new()).is_ok_and(|found| found.as_bytes() == target.as_bytes()) => Ok(()),
+        // In an image it may be a directory that waits for what is put there.
+        Err(Errno::EXIST) if again && rmdir(path).is_ok() => link(path, target, uid, gid, false),
+        Err(Errno::EXIST) => Err(io::Error::other("something else is there already; take an image without it")),
         Err(error) => Err(error.into()),
     }
 }

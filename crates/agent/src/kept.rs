@@ -12,7 +12,7 @@ use std::{
 
 use caisson_patch::{Entry, Id, Keep, Source, Tree};
 use rustix::{
-    fs::{CWD, FallocateFlags, Mode, OFlags, ResolveFlags, fallocate, openat2},
+    fs::{CWD, FallocateFlags, MemfdFlags, Mode, OFlags, ResolveFlags, fallocate, memfd_create, openat2},
     io::Errno,
 };
 
@@ -23,13 +23,17 @@ const TRIES: usize = 64;
 /// Less is not given back to the file system.
 const PAGE: u64 = 4096;
 
-/// A file without a name on the sandbox's storage. Not for a worker: it is the agent's own, wherever the sandbox's user may write.
+/// A file without a name on the sandbox's storage, or in its memory where that makes none. Not for a worker: it is the agent's own, wherever the sandbox's user may write.
 pub(crate) fn nameless(uid: u32) -> io::Result<File> {
     // Whose Landlock domain takes no writing into the root has a directory there that no user can take away.
     let directory = if uid == 0 { c"/" } else { c"/tmp" };
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     let file: OwnedFd =
-        openat2(CWD, directory, flags, Mode::from_raw_mode(0o600), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)?;
+        match openat2(CWD, directory, flags, Mode::from_raw_mode(0o600), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS) {
+            // A root of an image before Linux 6.10: overlayfs makes no such file, and one with a name could be kept by root inside.
+            Err(Errno::OPNOTSUPP) => memfd_create(c"checkpoint", MemfdFlags::CLOEXEC)?,
+            opened => opened?,
+        };
     Ok(file.into())
 }
 

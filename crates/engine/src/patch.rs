@@ -43,6 +43,8 @@ pub struct Checkpoint {
     pub files: u64,
     /// Paths that are not as they were at the checkpoint before; without one, all of them.
     pub changed: u64,
+    /// Files and directories that the sandbox's user may not read. They count as they were at the checkpoint before, and not at all without one.
+    pub unreadable: u64,
     /// Absent when it was not asked for, there was no checkpoint before, or it has nothing in it.
     pub patch: Option<Bytes>,
 }
@@ -53,8 +55,8 @@ impl Engine {
     pub async fn checkpoint(&self, id: SandboxId, request: &CheckpointRequest) -> Result<Checkpoint> {
         let CheckpointRequest { path, gitignore, utf8, patch } = request;
         let ask = Ask { gitignore: *gitignore, utf8: *utf8, patch: *patch, keep: true };
-        let Found { files, changed, patch } = self.look_at_tree(id, path.as_deref(), ask).await?;
-        Ok(Checkpoint { files, changed, patch: patch.filter(|patch| !patch.is_empty()) })
+        let Found { files, changed, unreadable, patch } = self.look_at_tree(id, path.as_deref(), ask).await?;
+        Ok(Checkpoint { files, changed, unreadable, patch: patch.filter(|patch| !patch.is_empty()) })
     }
 
     /// What has changed since the checkpoint, which stays as it is. Empty when nothing has.

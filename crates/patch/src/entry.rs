@@ -1,6 +1,6 @@
 //! A state of a tree: what has which name, mode and content.
 
-use std::{cmp::Ordering, collections::HashSet, fmt, io, io::Read};
+use std::{cmp::Ordering, collections::HashSet, fmt, io, io::Read, ops::Range};
 
 use sha1::{Digest, Sha1};
 
@@ -39,6 +39,7 @@ impl Tree {
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, Error> {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let mut directories = HashSet::new();
+        let mut previous: &[u8] = b"";
         for entry in &entries {
             let refuse = |why| Err(Error::Path { path: entry.path.clone(), why });
             if entry.path.contains(&0) {
@@ -47,7 +48,11 @@ impl Tree {
             if entry.path.split(|byte| *byte == b'/').any(|name| matches!(name, b"" | b"." | b"..")) {
                 return refuse("every part is a name");
             }
-            directories.extend(entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| &entry.path[..end]));
+            // Those of the path before are there already.
+            let shared = entry.path.iter().zip(previous).take_while(|(byte, before)| byte == before).count();
+            let slashes = entry.path.iter().enumerate().skip(shared).filter(|(_, byte)| **byte == b'/');
+            directories.extend(slashes.map(|(end, _)| &entry.path[..end]));
+            previous = &entry.path;
         }
         for (index, entry) in entries.iter().enumerate() {
             if index > 0 && entries[index - 1].path == entry.path {
@@ -90,9 +95,17 @@ impl Tree {
 
     /// Whether anything is below this path.
     pub(crate) fn has_below(&self, path: &[u8]) -> bool {
-        let below = [path, b"/"].concat();
-        let first = self.0.partition_point(|entry| entry.path < below);
-        self.0.get(first).is_some_and(|entry| entry.path.starts_with(&below))
+        !self.places(path, true).is_empty()
+    }
+
+    /// Where the entry of this path is, or those are that are below it as a directory.
+    pub(crate) fn places(&self, path: &[u8], directory: bool) -> Range<usize> {
+        if !directory {
+            return self.position(path).map_or(0..0, |place| place..place + 1);
+        }
+        // What is below comes together, in front of whatever has the next byte there.
+        let (below, behind) = ([path, b"/"].concat(), [path, b"0"].concat());
+        self.0.partition_point(|entry| entry.path < below)..self.0.partition_point(|entry| entry.path < behind)
     }
 }
 

@@ -1,10 +1,24 @@
 //! The rules of `.gitignore` files. Written here, as libraries that know them bring regular expressions or half of a git along, and these few
 //! rules can be compared with the real one (`tests/ignore.rs`).
 
+use std::{cell::Cell, time::Instant};
+
+/// How many steps of comparing come between two looks at the clock.
+const CLOCK: u32 = 1 << 16;
+
 /// The rules that hold in a directory: its own and those of all above it.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     levels: Vec<Level>,
+    time: Time,
+}
+
+/// Whoever writes rules decides how long it takes to compare them.
+#[derive(Debug, Default)]
+struct Time {
+    until: Option<Instant>,
+    steps: Cell<u32>,
+    is_over: Cell<bool>,
 }
 
 /// One `.gitignore`.
@@ -12,6 +26,8 @@ pub(crate) struct Rules {
 struct Level {
     /// How many bytes of a path come before what the patterns are about.
     base: usize,
+    /// Its own length.
+    bytes: usize,
     patterns: Vec<Pattern>,
 }
 
@@ -45,17 +61,46 @@ enum Token {
     /// `*`
     Any,
     /// `[…]`
-    Of(Box<[bool; 256]>),
+    Of(Box<Set>),
+}
+
+/// Of bytes.
+#[derive(Debug, Default)]
+struct Set([u64; 4]);
+
+impl Set {
+    fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] & 1 << (byte & 63) != 0
+    }
 }
 
 impl Rules {
+    /// Which are compared until then.
+    pub(crate) fn until(until: Option<Instant>) -> Self {
+        Self { levels: Vec::new(), time: Time { until, ..Time::default() } }
+    }
+
+    /// Whether there was no time left, so that nothing of what was said counts.
+    pub(crate) fn out_of_time(&self) -> bool {
+        self.time.is_over.get()
+    }
+
+    /// Bytes of all that hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.levels.iter().map(|level| level.bytes).sum()
+    }
+
     /// Those of a file in the directory at `path`, empty for the root. It is one that is entered now.
     pub(crate) fn enter(&mut self, path: &[u8], file: &[u8]) {
         let base = if path.is_empty() { 0 } else { path.len() + 1 };
         let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
         let patterns: Vec<_> = file.split(|byte| *byte == b'\n').filter_map(Pattern::new).collect();
         if !patterns.is_empty() {
-            self.levels.push(Level { base, patterns });
+            self.levels.push(Level { base, bytes: file.len(), patterns });
         }
     }
 
@@ -72,7 +117,11 @@ impl Rules {
     pub(crate) fn ignores(&self, path: &[u8], directory: bool) -> bool {
         let last = self.levels.iter().rev().find_map(|level| {
             let path = path.get(level.base..)?;
-            level.patterns.iter().rev().find(|pattern| (directory || !pattern.directories_only) && pattern.matcher.matches(path))
+            level
+                .patterns
+                .iter()
+                .rev()
+                .find(|pattern| (directory || !pattern.directories_only) && pattern.matcher.matches(path, &self.time))
         });
         last.is_some_and(|pattern| !pattern.negated)
     }
@@ -161,8 +210,8 @@ fn part(tokens: Vec<Token>, stars: usize) -> Part {
 }
 
 /// The bytes that a bracket stands for, from behind it begins.
-fn bracket(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
-    let mut set = Box::new([false; 256]);
+fn bracket(mut rest: &[u8]) -> Option<(Box<Set>, &[u8])> {
+    let mut set = Box::new(Set::default());
     let negated = matches!(rest.first(), Some(b'!' | b'^'));
     rest = &rest[usize::from(negated)..];
     let mut previous: Option<u8> = None;
@@ -175,7 +224,7 @@ fn bracket(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
             b'\\' => {
                 let (&escaped, behind) = rest.split_first()?;
                 rest = behind;
-                set[usize::from(escaped)] = true;
+                set.add(escaped);
                 previous = Some(escaped);
             }
             b'-' if previous.is_some() && !matches!(rest.first(), None | Some(b']')) => {
@@ -188,31 +237,31 @@ fn bracket(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
                 } else {
                     next
                 };
-                (previous?..=to).for_each(|byte| set[usize::from(byte)] = true);
+                (previous?..=to).for_each(|byte| set.add(byte));
                 previous = None;
             }
             b'[' if rest.first() == Some(&b':') => {
                 let end = rest.iter().position(|byte| *byte == b']')?;
                 if end < 2 || rest[end - 1] != b':' {
                     // No class after all, but a bracket in a bracket.
-                    set[usize::from(b'[')] = true;
+                    set.add(b'[');
                     previous = Some(b'[');
                 } else {
                     let class = class(&rest[1..end - 1])?;
-                    (0..=u8::MAX).filter(class).for_each(|byte| set[usize::from(byte)] = true);
+                    (0..=u8::MAX).filter(class).for_each(|byte| set.add(byte));
                     rest = &rest[end + 1..];
                     previous = None;
                 }
             }
             byte => {
-                set[usize::from(byte)] = true;
+                set.add(byte);
                 previous = Some(byte);
             }
         }
         first = false;
     }
     if negated {
-        set.iter_mut().for_each(|of| *of = !*of);
+        set.0.iter_mut().for_each(|bits| *bits = !*bits);
     }
     Some((set, rest))
 }
@@ -236,40 +285,43 @@ fn class(name: &[u8]) -> Option<fn(&u8) -> bool> {
 }
 
 impl Matcher {
-    fn matches(&self, path: &[u8]) -> bool {
+    fn matches(&self, path: &[u8], time: &Time) -> bool {
         match self {
-            Self::Name(tokens) => matches(tokens, path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()),
+            Self::Name(tokens) => matches(tokens, path.rsplit(|byte| *byte == b'/').next().unwrap_or_default(), time),
             Self::Path(parts) => {
                 let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
                 let any = |part: &Part| matches!(part, Part::Any);
-                let one = |part: &Part, name: &&[u8]| matches!(part, Part::One(tokens) if matches(tokens, name));
+                let one = |part: &Part, name: &&[u8]| matches!(part, Part::One(tokens) if matches(tokens, name, time));
                 match parts.split_last() {
                     // At the end, `**` stands for at least one name.
-                    Some((Part::Any, before)) => (0..names.len()).any(|end| glob(before, &names[..end], any, one)),
-                    _ => glob(parts, &names, any, one),
+                    Some((Part::Any, before)) => glob_begin(before, &names[..names.len() - 1], any, one, time),
+                    _ => glob(parts, &names, any, one, time),
                 }
             }
         }
     }
 }
 
-fn matches(tokens: &[Token], name: &[u8]) -> bool {
+fn matches(tokens: &[Token], name: &[u8], time: &Time) -> bool {
     let any = |token: &Token| matches!(token, Token::Any);
     let one = |token: &Token, byte: &u8| match token {
         Token::Any => false,
         Token::One => true,
         Token::Byte(expect) => expect == byte,
-        Token::Of(set) => set[usize::from(*byte)],
+        Token::Of(set) => set.has(*byte),
     };
-    glob(tokens, name, any, one)
+    glob(tokens, name, any, one, time)
 }
 
 /// Whether a pattern fits as a whole, of whose pieces some stand for `any` number of things and the others for `one`. It only ever goes back to
 /// the last of the former, as going back further could not help, so that no pattern takes long.
-fn glob<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool) -> bool {
+fn glob<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool, time: &Time) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     while next < things.len() {
+        if time.step() {
+            return false;
+        }
         match pattern.get(at) {
             Some(piece) if any(piece) => {
                 at += 1;
@@ -284,6 +336,43 @@ fn glob<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl F
         }
     }
     pattern[at..].iter().all(any)
+}
+
+/// The same for however many of the first things.
+fn glob_begin<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool, time: &Time) -> bool {
+    // What comes behind the first end that fits is anything.
+    let (mut at, mut next) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    loop {
+        if time.step() {
+            return false;
+        }
+        match pattern.get(at) {
+            None => return true,
+            Some(piece) if any(piece) => {
+                at += 1;
+                back = Some((at, next));
+            }
+            Some(piece) if next < things.len() && one(piece, &things[next]) => (at, next) = (at + 1, next + 1),
+            _ => {
+                let Some((from, taken)) = back.filter(|(_, taken)| *taken < things.len()) else { return false };
+                back = Some((from, taken + 1));
+                (at, next) = (from, taken + 1);
+            }
+        }
+    }
+}
+
+impl Time {
+    /// Whether it is over.
+    fn step(&self) -> bool {
+        let steps = self.steps.get().wrapping_add(1);
+        self.steps.set(steps);
+        if steps.is_multiple_of(CLOCK) && self.until.is_some_and(|until| Instant::now() >= until) {
+            self.is_over.set(true);
+        }
+        self.is_over.get()
+    }
 }
 
 #[cfg(test)]
@@ -310,6 +399,7 @@ mod tests {
         check("target/\r\n", &["target/", "d/target/"], &["target"]);
         check("a/**/b\n**/c/d\ne/**", &["a/b", "a/x/y/b", "c/d", "x/c/d", "e/x", "e/x/y"], &["a", "e/", "x/a/b"]);
         check("# no\n\\#yes\n\\!yes\nblank\\ \nlast  ", &["#yes", "!yes", "blank ", "last"], &["# no", "blank"]);
+        check("a/**/b/**\n/x/**/**\nq/*/**", &["a/b/c", "a/x/b/c/d", "x/y", "q/r/s"], &["a/b", "a/x/b", "x", "q/r", "q"]);
         check("[a-c]?\n[!x]y\n[[:digit:]]\n[]]\nq[", &["bz", "zy", "7", "]"], &["dz", "xy", "d", "q["]);
     }
 
@@ -319,5 +409,16 @@ mod tests {
         all.enter(b"", format!("{}b\n{}b", "*a".repeat(500), "**/a/".repeat(500)).as_bytes());
         assert!(!all.ignores("a".repeat(4000).as_bytes(), false));
         assert!(!all.ignores("a/".repeat(2000).as_bytes(), false));
+    }
+
+    #[test]
+    fn many_patterns_take_no_longer_than_they_may() {
+        let mut all = Rules::until(Some(Instant::now() + std::time::Duration::from_millis(50)));
+        all.enter(b"", "**/a/b/**\n".repeat(50_000).as_bytes());
+        let path = "a/".repeat(2000);
+        let begun = Instant::now();
+        while !all.out_of_time() {
+            assert!(!all.ignores(path.as_bytes(), false) && begun.elapsed().as_secs() < 20);
+        }
     }
 }

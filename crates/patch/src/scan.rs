@@ -24,7 +24,7 @@ const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 /// Git's own directory, or the file that names it, at any depth.
 const GIT: &[u8] = b".git";
 const IGNORE: &[u8] = b".gitignore";
-/// Longest `.gitignore`.
+/// Bytes of all `.gitignore` files that hold in one directory.
 const MAX_IGNORE: u64 = 1 << 20;
 /// How many entries are looked at between two looks at the clock.
 const CLOCK: usize = 16;
@@ -70,6 +70,8 @@ pub struct Scanned {
     pub index: Index,
     /// How many contents were read.
     pub read: usize,
+    /// How many files and directories could not be: whoever scans has no right to. What is in them is as before.
+    pub unreadable: usize,
 }
 
 impl Default for Limits {
@@ -91,13 +93,22 @@ impl fmt::Debug for Scan<'_> {
 }
 
 /// Reads the files and links below an open directory. Left out are whatever is called `.git`, directories without content, what is neither
-/// file nor link, and what is in a `/proc`. Of a file that only grows meanwhile, that counts which was there when it was opened.
+/// file nor link, and what is in a `/proc`. What may not be read is as it was before, and left out where it was not there. Of a file that only grows meanwhile, that counts which was there when it was opened.
 ///
 /// What goes on being written through memory that it was mapped to before (`mmap`) is missed while the file looks the same.
 pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
     let root = openat(root, c".", ROOT, Mode::empty()).map_err(|errno| Error::read(b"", errno))?;
     let now = clock_gettime(ClockId::RealtimeCoarse);
-    let mut scanner = Scanner { options, rules: Rules::default(), tracked_only: None, found: Vec::new(), paths: 0, read: 0, seen: 0 };
+    let mut scanner = Scanner {
+        options,
+        rules: Rules::until(options.until),
+        tracked_only: None,
+        found: Vec::new(),
+        paths: 0,
+        read: 0,
+        unreadable: 0,
+        seen: 0,
+    };
     if options.gitignore {
         scanner.enter(b"", root.as_fd())?;
     }
@@ -106,6 +117,8 @@ pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
         match walk.next_entry() {
             Ok(None) => break,
             Ok(Some(visit)) => scanner.visit(&mut walk, &visit)?,
+            // One that is not there any more was there when it was entered.
+            Err((path, error)) if !path.is_empty() => return gone_or_failed(&path, error).and(Err(Error::changed(&path, Side::New))),
             Err((path, error)) => return Err(Error::read(&path, error)),
         }
     }
@@ -118,7 +131,7 @@ pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
         other => other,
     })?;
     let begun = Time { seconds: now.tv_sec, nanoseconds: now.tv_nsec as u32 };
-    Ok(Scanned { index: Index { tree, looks, begun }, read: scanner.read })
+    Ok(Scanned { index: Index { tree, looks, begun }, read: scanner.read, unreadable: scanner.unreadable })
 }
 
 struct Scanner<'a> {
@@ -130,6 +143,7 @@ struct Scanner<'a> {
     /// Bytes of their paths.
     paths: usize,
     read: usize,
+    unreadable: usize,
     seen: usize,
 }
 
@@ -147,6 +161,9 @@ impl Scanner<'_> {
             return Ok(());
         }
         let ignored = self.options.gitignore && (self.tracked_only.is_some() || self.rules.ignores(&visit.path, directory));
+        if self.rules.out_of_time() {
+            return Err(Error::TooSlow);
+        }
         let before = self.options.before.map(Index::tree);
         match visit.kind {
             FileType::Directory => {
@@ -161,6 +178,7 @@ impl Scanner<'_> {
                     Ok(_) => Ok(()),
                     // The walk's own word for a `/proc`.
                     Err(error) if error.kind() == io::ErrorKind::Other => Ok(()),
+                    Err(error) if is_denied(&error) => self.as_before(&visit.path, true),
                     Err(error) => gone_or_failed(&visit.path, error),
                 }
             }
@@ -179,7 +197,8 @@ impl Scanner<'_> {
         let place = || if path.is_empty() { IGNORE.to_vec() } else { [path, b"/", IGNORE].concat() };
         let file = match openat(directory, IGNORE, FILE, Mode::empty()) {
             Ok(file) => file,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
+            // As in git, what cannot be read says nothing.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS) => return Ok(()),
             Err(errno) => return Err(Error::read(&place(), errno)),
         };
         let stat = fstat(&file).map_err(|errno| Error::read(&place(), errno))?;
@@ -187,8 +206,10 @@ impl Scanner<'_> {
             return Ok(());
         }
         let mut rules = Vec::new();
-        File::from(file).take(MAX_IGNORE + 1).read_to_end(&mut rules).map_err(|error| Error::read(&place(), error))?;
-        if rules.len() as u64 > MAX_IGNORE {
+        // What does not hold here any more has gone with the directory that was left.
+        let room = MAX_IGNORE.saturating_sub(self.rules.bytes() as u64);
+        File::from(file).take(room + 1).read_to_end(&mut rules).map_err(|error| Error::read(&place(), error))?;
+        if rules.len() as u64 > room {
             return Err(Error::IgnoreTooLarge { path: place(), limit: MAX_IGNORE });
         }
         self.rules.enter(path, &rules);
@@ -196,24 +217,42 @@ impl Scanner<'_> {
     }
 
     fn take(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
-        if self.found.len() == self.options.limits.entries {
-            return Err(Error::TooManyEntries { limit: self.options.limits.entries });
-        }
-        self.paths = self.paths.saturating_add(visit.path.len());
-        if self.paths > self.options.limits.paths {
-            return Err(Error::PathsTooLong { limit: self.options.limits.paths });
-        }
         for _ in 0..TRIES {
             let stat = match walk.stat(visit) {
                 Ok(stat) => stat,
+                Err(Errno::ACCESS) => return self.as_before(&visit.path, false),
                 Err(errno) => return gone_or_failed(&visit.path, errno.into()),
             };
-            if let Some(found) = self.look(walk, visit, &stat)? {
-                self.found.push(found);
-                return Ok(());
+            match self.look(walk, visit, &stat) {
+                Ok(Some((entry, look))) => return self.found(entry, look),
+                Ok(None) => {}
+                Err(Error::Read { cause, .. }) if is_denied(&cause) => return self.as_before(&visit.path, false),
+                Err(error) => return Err(error),
             }
         }
         Err(Error::changed(&visit.path, Side::New))
+    }
+
+    fn found(&mut self, entry: Entry, look: Look) -> Result<(), Error> {
+        if self.found.len() == self.options.limits.entries {
+            return Err(Error::TooManyEntries { limit: self.options.limits.entries });
+        }
+        self.paths = self.paths.saturating_add(entry.path.len());
+        if self.paths > self.options.limits.paths {
+            return Err(Error::PathsTooLong { limit: self.options.limits.paths });
+        }
+        self.found.push((entry, look));
+        Ok(())
+    }
+
+    /// What may not be read, and with a directory all that is in it.
+    fn as_before(&mut self, path: &[u8], directory: bool) -> Result<(), Error> {
+        self.unreadable += 1;
+        let Some(before) = self.options.before else { return Ok(()) };
+        for place in before.tree().places(path, directory) {
+            self.found(before.tree().entries()[place].clone(), before.looks[place])?;
+        }
+        Ok(())
     }
 
     /// Absent if it changed while it was looked at.
@@ -279,6 +318,10 @@ impl Scanner<'_> {
         let Some(keep) = self.options.keep else { return Ok(()) };
         keep.begin(content.len() as u64).and_then(|()| keep.piece(content)).and_then(|()| keep.end(id)).map_err(Error::Keep)
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::ACCESS)
 }
 
 /// What is not there any more is not there.

@@ -27,6 +27,8 @@ pub struct Checkpointed {
     pub files: u64,
     /// Paths that are not as they were; without a checkpoint before, all of them.
     pub changed: u64,
+    /// Files and directories that the sandbox's user may not read.
+    pub unreadable: u64,
     /// Bytes of the patch; absent when none was asked for or there was nothing to compare with.
     pub patch: Option<u64>,
 }

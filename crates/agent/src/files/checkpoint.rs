@@ -160,7 +160,8 @@ impl Work {
             }
             _ => None,
         };
-        let done = Checkpointed { files: count(new), changed: old.differences(new).count() as u64, patch };
+        let changed = old.differences(new).count() as u64;
+        let done = Checkpointed { files: count(new), changed, unreadable: found.unreadable as u64, patch };
         Ok((done, self.asked.keep.then_some(found.index)))
     }
 

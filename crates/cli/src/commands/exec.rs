@@ -77,7 +77,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long, conflicts_with = "json")]
     tty: bool,
     /// Write new and changed files into this workspace of the server
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "tty")]
     workspace: Option<String>,
     /// Put a file of the workspace in, under its name there; may repeat
     #[arg(long = "in", value_name = "FILE", requires = "workspace")]
@@ -97,7 +97,7 @@ pub(crate) fn run(args: ExecArgs) -> Result<ExitCode> {
     let workspace = args.workspace.map(|name| WorkspaceUseBody { name, files, directory: None, sync_out: true });
     if args.tty {
         let terminal = terminal::wanted()?;
-        let body = ExecBody { terminal: Some(terminal), workspace, ..body(args.program, args.words, Input::None)? };
+        let body = ExecBody { terminal: Some(terminal), ..body(args.program, args.words, Input::None)? };
         return client::talk(&args.server, async |client| {
             let execution = sh::start(&client, &args.id, body).await?;
             terminal::attend(&client, execution).await

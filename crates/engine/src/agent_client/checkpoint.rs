@@ -27,6 +27,7 @@ pub(crate) struct Ask {
 pub(crate) struct Found {
     pub(crate) files: u64,
     pub(crate) changed: u64,
+    pub(crate) unreadable: u64,
     pub(crate) patch: Option<Bytes>,
 }
 
@@ -50,7 +51,8 @@ impl AgentClient {
                 Ok(_) | Err(AgentError::TooLarge(_)) => return Err(nonsense("a patch of another length than it says")),
                 Err(error) => return Err(error),
             };
-            Ok(Found { files: found.files, changed: found.changed, patch: found.patch.map(|_| bytes) })
+            let wire::Checkpointed { files, changed, unreadable, patch } = found;
+            Ok(Found { files, changed, unreadable, patch: patch.map(|_| bytes) })
         })
         .await
     }

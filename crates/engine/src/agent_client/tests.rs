@@ -80,7 +80,7 @@ async fn answers(header: Option<String>, body: &'static [u8]) -> AgentClient {
 
 #[tokio::test]
 async fn r5_4_a_patch_is_as_long_as_it_says_and_no_longer_than_it_may_be() {
-    let figures = |patch: &str| Some(format!(r#"{{"files": 1, "changed": 1, "patch": {patch}}}"#));
+    let figures = |patch: &str| Some(format!(r#"{{"files": 1, "changed": 1, "unreadable": 0, "patch": {patch}}}"#));
     let good = answers(figures("5"), b"patch").await.checkpoint(b"/a", ASK).await.unwrap();
     assert_eq!((good.files, good.changed, good.patch.as_deref()), (1, 1, Some(&b"patch"[..])));
     assert_eq!(answers(figures("null"), b"").await.checkpoint(b"/a", ASK).await.unwrap().patch, None);

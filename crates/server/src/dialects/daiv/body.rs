@@ -1,6 +1,6 @@
 //! Bodies of JSON, read as upstream reads them: what they are is found out here, and what is in them by [`super::check`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::{FromRequest, Request};
 use futures::future::BoxFuture;
@@ -19,8 +19,9 @@ use crate::{
 
 /// Values of one body. Made into values they are many times as long as the shortest text of them.
 const MOST_VALUES: usize = 100_000;
-/// So much of a body is looked at before there is a key.
+/// So much of a body is looked at before there is a key, and so long.
 const BEFORE_KEY: usize = 64 << 10;
+const BEFORE_KEY_WITHIN: Duration = Duration::from_secs(2);
 
 /// The fields of a body.
 pub(crate) struct Fields(pub(super) Map<String, Value>);
@@ -42,7 +43,8 @@ pub(super) fn unreadable(app: &Arc<App>, request: Request) -> BoxFuture<'_, Opti
         if !takes_json || !says_json(request.headers()) {
             return None;
         }
-        let bytes = json::whole_within(request.into_body(), app, BEFORE_KEY).await.ok()?;
+        let whole = json::whole_within(request.into_body(), app, BEFORE_KEY);
+        let bytes = tokio::time::timeout(BEFORE_KEY_WITHIN, whole).await.ok()?.ok()?;
         if bytes.is_empty() { None } else { parse(&bytes).err() }
     })
 }

@@ -25,6 +25,9 @@ async fn checkpoint(session: &Session, patch: bool) -> Result<Option<Bytes>> {
     let path = Some(session.layout().repo().to_owned());
     let request = CheckpointRequest { path, gitignore: true, utf8: true, patch };
     let checkpoint = session.engine.checkpoint(session.id, &request).await?;
+    if checkpoint.unreadable > 0 {
+        tracing::warn!("{} files and directories of session {} cannot be read and are in no patch", checkpoint.unreadable, session.id);
+    }
     Ok(checkpoint.patch.filter(|patch| !patch.is_empty()))
 }
 

@@ -11,6 +11,7 @@ use caisson_engine::Engine;
 use caisson_locks::{Held, LockError};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{busy, failed, has_ended, no_session, refusal},
@@ -89,6 +90,8 @@ pub(super) struct Session {
     pub(super) engine: Engine,
     pub(super) id: SandboxId,
     pub(super) record: Record,
+    /// Is cancelled when it is not ours any more.
+    pub(super) lost: CancellationToken,
     held: Held,
 }
 
@@ -115,7 +118,7 @@ impl Named {
         if has_ended(&engine, id).await {
             return Ok(None);
         }
-        Ok(Some(Session { engine, id, record, held }))
+        Ok(Some(Session { engine, id, record, lost: CancellationToken::new(), held }))
     }
 }
 
@@ -134,12 +137,15 @@ impl Session {
         let session = Arc::new(self);
         let working = work(Arc::clone(&session));
         let guarded = async move {
+            let mut working = std::pin::pin!(working);
             let result = tokio::select! {
                 biased;
-                result = working => result,
-                // What has begun in the sandbox is killed or ends with its request.
+                result = &mut working => result,
                 () = session.held.lost() => {
                     tracing::error!("The lock of session {} was lost in the middle of a request", session.id);
+                    session.lost.cancel();
+                    // Commands are killed, the rest is short; until then nobody of this process gets the session.
+                    drop(working.await);
                     Err(refusal(StatusCode::SERVICE_UNAVAILABLE, format!("the lock of session '{}' was lost; look at it, and ask again", session.id)))
                 }
             };

@@ -10,7 +10,7 @@ use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use caisson_core::{Error, ExecutionStatus, Stream, TimeLimits};
-use caisson_engine::{Engine, ExecRequest, ExecutionResult, Program};
+use caisson_engine::{Captured, Engine, ExecRequest, ExecutionResult, Program};
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ use crate::{
 const MAX_ARGUMENT: usize = 128 << 10;
 /// Output and errors in the order in which they come, which two pipes would not have.
 const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash -o pipefail -c \"$1\" 2>&1; else exec /bin/sh -o pipefail -c \"$1\" 2>&1; fi";
+/// Bytes of output that are kept until all commands have ended. Beyond them it is read from the log again.
+const KEPT: usize = 16 << 20;
 /// What a shell has for what it cannot start, and for what it cannot find.
 const CANNOT_START: i32 = 126;
 const NOT_FOUND: i32 = 127;
@@ -128,7 +130,7 @@ struct Ran {
 pub(crate) async fn run(Caller(app): Caller, named: Named, fields: Fields) -> ApiResult<Response> {
     let run = Run::take(fields, app.config.daiv.command_timeout)?;
     let session = named.open(&app).await?;
-    let (engine, gone) = (session.engine.clone(), CancellationToken::new());
+    let (engine, gone) = (session.engine.clone(), session.lost.child_token());
     let client = gone.clone().drop_guard();
     let ran = session.work(&app, |session| async move { all(&session, run, gone).await }).await?;
     drop(client);
@@ -147,12 +149,23 @@ async fn all(session: &Arc<Session>, run: Run, gone: CancellationToken) -> ApiRe
         }
         session.keep(&Record { has_base: true, ..session.record.clone() }).await?;
     }
-    let mut results = Vec::with_capacity(run.commands.len());
+    let (mut results, mut kept) = (Vec::new(), 0);
     for command in run.commands {
         if gone.is_cancelled() {
             break;
         }
-        let ended = one(session, &command, run.timeout, gone.clone()).await?;
+        let mut ended = match one(session, &command, run.timeout, gone.clone()).await {
+            Ok(ended) => ended,
+            // What ran is told; that the rest did not shows.
+            Err(error) if !results.is_empty() => {
+                tracing::warn!("Commands of session {} are not run: {}", session.id, error.parts().2);
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Ended::Ran(result) = &mut ended {
+            kept += forget(result, KEPT.saturating_sub(kept));
+        }
         let (timed_out, failed) = match &ended {
             Ended::Ran(result) => (has_timed_out(result), program::exit_code(result) != Some(0)),
             Ended::NotStarted { .. } => (false, true),
@@ -162,7 +175,8 @@ async fn all(session: &Arc<Session>, run: Run, gone: CancellationToken) -> ApiRe
             break;
         }
     }
-    let patch = if session.record.wants_patches() {
+    // What changed for somebody who has gone is in the next patch.
+    let patch = if session.record.wants_patches() && !gone.is_cancelled() {
         match patch::take(session).await {
             Ok(patch) => patch,
             Err(error) => return Err(patch::failed(session, error, NO_PATCH).await),
@@ -171,6 +185,19 @@ async fn all(session: &Arc<Session>, run: Run, gone: CancellationToken) -> ApiRe
         None
     };
     Ok(Ran { results, patch, timeout: run.timeout })
+}
+
+/// Leaves of an output what fits into `room`, or else nothing, as the log has it as well. Returns how many bytes are left.
+fn forget(result: &mut ExecutionResult, room: usize) -> usize {
+    let outputs = [&mut result.stdout, &mut result.stderr];
+    let bytes = outputs.iter().map(|output| output.head.len() + output.tail.len()).sum();
+    if bytes <= room {
+        return bytes;
+    }
+    for output in outputs {
+        *output = Captured { head: Bytes::new(), tail: Bytes::new(), total_bytes: output.total_bytes };
+    }
+    0
 }
 
 fn has_timed_out(result: &ExecutionResult) -> bool {
@@ -182,18 +209,30 @@ async fn one(session: &Session, command: &str, timeout: Option<Duration>, gone: 
         Program::Argv(["/bin/sh", "-c", SHELL, "sh", command].map(str::to_owned).to_vec())
     } else {
         // What such a program says to its standard error comes by itself.
-        Program::Code { language: "bash".to_owned(), text: format!("set -o pipefail\nexec 2>&1\n{command}"), args: Vec::new() }
+        code("bash", command)
     };
-    let cwd = Some(session.layout().repo().to_owned());
-    let request = ExecRequest { env: variables(), cwd, timeout, ..ExecRequest::new(program) };
+    let request = |program| {
+        let cwd = Some(session.layout().repo().to_owned());
+        ExecRequest { env: variables(), cwd, timeout, ..ExecRequest::new(program) }
+    };
+    let is_code = matches!(program, Program::Code { .. });
     let not_started = |message: String, exit_code| Ok(Ended::NotStarted { why: message, exit_code });
-    match program::until_ended(&session.engine, session.id, request, gone).await {
+    let mut ended = program::until_ended(&session.engine, session.id, request(program), gone.clone()).await;
+    if is_code && matches!(ended, Err(Error::Invalid { code: "interpreter_missing", .. })) {
+        ended = program::until_ended(&session.engine, session.id, request(code("sh", command)), gone).await;
+    }
+    match ended {
         Ok(result) => Ok(Ended::Ran(Box::new(result))),
         Err(Error::Invalid { code: "program_not_found" | "interpreter_missing", message }) => not_started(message, NOT_FOUND),
         // Its directory has gone, or there is no room for one more process.
         Err(Error::Invalid { message, .. } | Error::QuotaExceeded { message }) => not_started(message, CANNOT_START),
         Err(error) => Err(failed(session, error).await),
     }
+}
+
+/// A command that is too long for an argument.
+fn code(language: &str, command: &str) -> Program {
+    Program::Code { language: language.to_owned(), text: format!("set -o pipefail\nexec 2>&1\n{command}"), args: Vec::new() }
 }
 
 async fn failed(session: &Session, error: Error) -> ApiError {

@@ -42,12 +42,15 @@ pub struct CheckpointBody {
     pub files: u64,
     /// Paths that are not as they were at the checkpoint before; without one, all of them.
     pub changed: u64,
+    /// Files and directories that the sandbox's user may not read. They count as they were at the checkpoint before, and not at all without one.
+    pub unreadable: u64,
     /// The patch in base64; `null` when it was not asked for, there was no checkpoint before, or nothing has changed.
     pub patch: Option<String>,
 }
 
 impl From<Checkpoint> for CheckpointBody {
     fn from(made: Checkpoint) -> Self {
-        Self { files: made.files, changed: made.changed, patch: made.patch.map(|patch| BASE64.encode(patch)) }
+        let Checkpoint { files, changed, unreadable, patch } = made;
+        Self { files, changed, unreadable, patch: patch.map(|patch| BASE64.encode(patch)) }
     }
 }
