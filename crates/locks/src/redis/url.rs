@@ -51,6 +51,13 @@ impl FromStr for RedisUrl {
             "" => 0,
             number => number.parse().map_err(|_| BadUrl("has no number of a database behind its host; write it as redis://HOST:PORT/0"))?,
         };
+        // Shown, it could be a password whose colon was forgotten.
+        if !url.username().is_empty() && url.password().is_none() {
+            return Err(BadUrl(
+                "has a user without a password; write it as redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis://:PASSWORD@HOST:PORT/DATABASE \
+                 where there is a password alone",
+            ));
+        }
         let text = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| no_url.clone());
         Ok(Self {
             host,
@@ -134,6 +141,8 @@ mod tests {
             ("redis://u:%FFsecret@h", "is no URL"),
             ("redis://u:secret@h h", "is no URL"),
             ("redis://u:secret@h%20h", "no host"),
+            ("redis://secret@h", "redis://:PASSWORD@HOST"),
+            ("rediss://secret:@h/1", "redis://:PASSWORD@HOST"),
             ("redis://u:secret@h/secret", "number of a database"),
             ("redis://u:secret@h/-1", "number of a database"),
             ("redis://u:secret@h?db=1", "option"),
