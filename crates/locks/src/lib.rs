@@ -73,12 +73,17 @@ impl Locks {
     /// A Redis that does not answer is not waited for longer than [`Settings::answer`].
     pub async fn acquire(&self, key: &str, wait: Duration) -> Result<Held, LockError> {
         let begun = Instant::now();
-        let turn = self.turns.take(key, wait).await.ok_or(LockError::Busy)?;
+        let turn = self.turns.take(key, wait).await.ok_or_else(|| self.waited_in_vain())?;
         let Some(redis) = &self.redis else {
             return Ok(Held { fence: self.turns.number(), by: By::Process(turn) });
         };
         let (fence, lease) = redis.acquire(turn, wait.saturating_sub(begun.elapsed())).await?;
         Ok(Held { fence, by: By::Redis(Box::new(lease)) })
+    }
+
+    /// Whoever was first may have waited for a Redis that does not answer.
+    fn waited_in_vain(&self) -> LockError {
+        self.redis.as_ref().and_then(|redis| redis.failing()).map_or(LockError::Busy, LockError::Unavailable)
     }
 
     /// Until locks that were dropped are free for others, or that has failed. For the end of a server.

@@ -176,6 +176,8 @@ async fn redis_dies_and_comes_back() {
     assert!(reason.contains("cannot be reached") && reason.contains("CAISSON_REDIS_URL"), "{reason}");
     assert!(killed.elapsed() < ms(1000), "{:?}", killed.elapsed());
     assert!(held.holds(), "its time is not over");
+    let reason = unavailable(locks.acquire("s1", ms(50)).await);
+    assert!(reason.contains("cannot be reached"), "nobody is said to be busy: {reason}");
     timeout(SOON, short.lost()).await.expect("its time is over without a renewal");
     assert!(killed.elapsed() >= ms(500));
     drop(short);

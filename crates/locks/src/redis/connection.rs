@@ -2,7 +2,10 @@
 
 use std::{
     fmt, io,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex as ReasonMutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,8 +29,8 @@ pub(super) struct Connection {
     opened: AtomicU64,
     names: Names,
     tls: OnceCell<TlsConnector>,
-    /// Whether the last request has failed: only changes are logged.
-    failing: AtomicBool,
+    /// Why the last request has failed, if it has: only changes are logged.
+    failing: ReasonMutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -62,7 +65,7 @@ impl Connection {
             opened: AtomicU64::default(),
             names: Names::default(),
             tls: OnceCell::default(),
-            failing: AtomicBool::default(),
+            failing: ReasonMutex::default(),
         }
     }
 
@@ -88,6 +91,15 @@ impl Connection {
         });
         self.log(&answer);
         answer
+    }
+
+    /// Why there is no answer for now, as far as is known without asking.
+    pub(super) fn failing(&self) -> Option<String> {
+        self.reason().clone()
+    }
+
+    fn reason(&self) -> MutexGuard<'_, Option<String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn try_twice(&self, command: &Cmd, perhaps_done: &AtomicBool) -> Result<u64, Why> {
@@ -179,9 +191,11 @@ impl Connection {
     }
 
     fn log(&self, answer: &Result<u64, Failed>) {
+        let now = answer.as_ref().err().map(|failed| failed.reason.clone());
+        let before = std::mem::replace(&mut *self.reason(), now);
         match answer {
-            Ok(_) if self.failing.swap(false, Ordering::Relaxed) => tracing::info!("Redis at {} answers again", self.url),
-            Err(failed) if !self.failing.swap(true, Ordering::Relaxed) => tracing::warn!("No locks for now: {}", failed.reason),
+            Ok(_) if before.is_some() => tracing::info!("Redis at {} answers again", self.url),
+            Err(failed) if before.is_none() => tracing::warn!("No locks for now: {}", failed.reason),
             _ => {}
         }
     }

@@ -173,6 +173,11 @@ impl Redis {
         Ok(())
     }
 
+    /// Why no locks are got for now, as far as is known.
+    pub(crate) fn failing(&self) -> Option<String> {
+        self.connection.failing()
+    }
+
     /// Until what is being released is released, within the time of an answer.
     pub(crate) async fn settled(&self) {
         if timeout(self.settings.answer, self.releasing.wait()).await.is_err() {
