@@ -7,7 +7,7 @@ mod server;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,7 +15,11 @@ use std::{
 use caisson_locks::{BadSettings, Held, LockError, Locks, Settings};
 use futures::{FutureExt, future::join_all};
 use server::{PASSWORD, PASSWORD_IN_URLS, Redis};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
 
 const SOON: Duration = Duration::from_secs(5);
 const NAME: &str = "daiv-sandbox:session-lock:s1";
@@ -36,6 +40,32 @@ fn locks_at(url: &str, settings: Settings) -> Locks {
 
 fn locks(redis: &Redis) -> Locks {
     locks_at(&redis.url(), settings())
+}
+
+/// Stands in front of servers.
+struct Relay {
+    port: u16,
+    /// Where new connections lead.
+    to: Arc<AtomicU16>,
+}
+
+impl Relay {
+    async fn to(redis: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let relay = Self { port: listener.local_addr().unwrap().port(), to: Arc::new(AtomicU16::new(redis.port())) };
+        let to = Arc::clone(&relay.to);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))).await.unwrap();
+                tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+            }
+        });
+        relay
+    }
+
+    fn locks(&self) -> Locks {
+        locks_at(&format!("redis://:{PASSWORD_IN_URLS}@127.0.0.1:{}", self.port), settings())
+    }
 }
 
 #[track_caller]
@@ -208,6 +238,34 @@ async fn a_restart_with_data_on_disk_is_not_noticed() {
     held.release().await;
     redis.start_again();
     assert!(other.acquire("s1", SOON).await.unwrap().fence() > fence);
+}
+
+#[tokio::test]
+async fn a_server_that_only_reads_by_now_is_left() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let relay = Relay::to(&old).await;
+    let locks = relay.locks();
+    locks.check().await.unwrap();
+    assert_eq!(old.ask(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]), "OK");
+    relay.to.store(new.port(), Ordering::SeqCst);
+    // On the connection that is open. The next one leads to the other server.
+    let reason = unavailable(locks.acquire("s1", SOON).await);
+    assert!(reason.contains("READONLY"), "{reason}");
+    let held = locks.acquire("s1", Duration::ZERO).await.unwrap();
+    assert_ne!(new.ask(&["GET", NAME]), "");
+    held.release().await;
+}
+
+#[tokio::test]
+async fn a_release_that_is_refused_for_now_is_tried_again() {
+    let redis = Redis::start();
+    let held = locks(&redis).acquire("s1", Duration::ZERO).await.unwrap();
+    assert_eq!(redis.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
+    held.release().await;
+    let reason = unavailable(locks(&redis).acquire("s1", SOON).await);
+    assert!(reason.contains("NOREPLICAS"), "{reason}");
+    assert_eq!(redis.ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
+    drop(locks(&redis).acquire("s1", SOON).await.unwrap());
 }
 
 #[tokio::test]

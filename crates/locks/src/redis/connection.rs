@@ -112,15 +112,14 @@ impl Connection {
                 Err(error) => error,
             };
             let broken = is_broken(&error);
-            if broken {
+            if broken || is_not_here(&error) {
                 self.forget(open.number).await;
-                if std::mem::take(&mut again) {
-                    continue;
-                }
             }
-            let later = is_not_now(&error);
-            perhaps_done.store(before || !later, Ordering::Relaxed);
-            return Err(Why { words: words(&error), passes: broken || later });
+            if broken && std::mem::take(&mut again) {
+                continue;
+            }
+            perhaps_done.store(before || !is_not_now(&error), Ordering::Relaxed);
+            return Err(Why { words: words(&error), passes: !is_for_good(&error) });
         }
     }
 
@@ -184,7 +183,7 @@ impl Connection {
         // Whoever asks looks at the clock.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let opened = MultiplexedConnection::new_with_config(&self.url.login(), stream, config).await;
-        let (connection, driver) = opened.map_err(|error| Why { words: words(&error), passes: is_broken(&error) || is_not_now(&error) })?;
+        let (connection, driver) = opened.map_err(|error| Why { words: words(&error), passes: !is_for_good(&error) })?;
         // Ends with the last handle of the connection.
         tokio::spawn(driver);
         Ok(connection)
@@ -204,7 +203,7 @@ impl Connection {
 /// What follows "Redis at …".
 fn words(error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
-    if error.kind() == ErrorKind::AuthenticationFailed || ["NOAUTH", "WRONGPASS"].contains(&code) {
+    if is_not_let_in(error) {
         return "does not let us in; correct user and password in CAISSON_REDIS_URL".to_owned();
     }
     if is_broken(error) {
@@ -237,12 +236,70 @@ fn is_broken(error: &RedisError) -> bool {
 
 /// Whether Redis has refused for now, without doing anything.
 fn is_not_now(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
-    matches!(error.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain))
+    is_not_here(error) || ["BUSY", "MISCONF", "NOREPLICAS", "OOM", "TRYAGAIN"].contains(&code(error))
+}
+
+/// Whether this server has refused, and another one may be in its place by now: that takes a new connection.
+fn is_not_here(error: &RedisError) -> bool {
+    ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"].contains(&code(error))
+}
+
+/// Whether it will say the same again. A key of another type is nobody's lock.
+fn is_for_good(error: &RedisError) -> bool {
+    is_not_let_in(error) || ["NOPERM", "WRONGTYPE"].contains(&code(error))
+}
+
+/// Whether user or password are wrong.
+fn is_not_let_in(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || ["NOAUTH", "WRONGPASS"].contains(&code(error))
+}
+
+/// The word that Redis refuses with. What a script was refused with is inside an `ERR` up to Redis 6.
+fn code(error: &RedisError) -> &str {
+    let code = error.code().unwrap_or_default();
+    let inside = error.detail().filter(|_| code == "ERR").and_then(|said| said.rsplit_once(": -"));
+    inside.and_then(|(_, inside)| inside.split_whitespace().next()).unwrap_or(code)
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("url", &self.url).field("within", &self.within).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    fn error(said: &str) -> RedisError {
+        match parse_redis_value(format!("-{said}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error.into(),
+            other => panic!("{said}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let in_a_script = "ERR Error running script (call to f_6b1bf486): @user_script:2: @user_script: 2: -";
+        for (said, elsewhere, now, for_good) in [
+            ("READONLY You can't write against a read only replica.", true, true, false),
+            (&format!("{in_a_script}READONLY You can't write against a read only replica."), true, true, false),
+            (&format!("{in_a_script}OOM command not allowed when used memory > 'maxmemory'."), false, true, false),
+            ("MASTERDOWN Link with MASTER is down", true, true, false),
+            ("LOADING Redis is loading the dataset in memory", true, true, false),
+            ("CLUSTERDOWN The cluster is down", true, true, false),
+            ("BUSY Redis is busy running a script.", false, true, false),
+            ("MISCONF Redis is configured to save RDB snapshots", false, true, false),
+            ("NOREPLICAS Not enough good replicas to write.", false, true, false),
+            ("ERR value is not an integer or out of range", false, false, false),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", false, false, true),
+            ("NOPERM this user has no permissions to run the 'eval' command", false, false, true),
+            ("NOAUTH Authentication required.", false, false, true),
+        ] {
+            let error = error(said);
+            assert_eq!((is_not_here(&error), is_not_now(&error), is_for_good(&error)), (elsewhere, now, for_good), "{said}");
+        }
     }
 }
