@@ -6,7 +6,7 @@ mod server;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,8 +16,9 @@ use caisson_locks::{BadSettings, Held, LockError, Locks, Settings};
 use futures::{FutureExt, future::join_all};
 use server::{PASSWORD, PASSWORD_IN_URLS, Redis};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
+    sync::{OwnedRwLockWriteGuard, RwLock},
     time::{sleep, timeout},
 };
 
@@ -47,20 +48,37 @@ struct Relay {
     port: u16,
     /// Where new connections lead.
     to: Arc<AtomicU16>,
+    /// In front of what new connections send.
+    gate: Arc<Mutex<Arc<RwLock<()>>>>,
 }
 
 impl Relay {
     async fn to(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let relay = Self { port: listener.local_addr().unwrap().port(), to: Arc::new(AtomicU16::new(redis.port())) };
-        let to = Arc::clone(&relay.to);
+        let (port, to) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU16::new(redis.port())));
+        let relay = Self { port, to: Arc::clone(&to), gate: Arc::default() };
+        let gates = Arc::clone(&relay.gate);
         tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut server = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))).await.unwrap();
-                tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+            while let Ok((client, _)) = listener.accept().await {
+                let gate = Arc::clone(&gates.lock().unwrap());
+                let server = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))).await.unwrap();
+                let ((mut asked, mut answers), (mut answered, mut asks)) = (client.into_split(), server.into_split());
+                tokio::spawn(async move { copy(&mut answered, &mut answers).await });
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(n @ 1..) = asked.read(&mut bytes).await {
+                        drop(gate.read().await);
+                        asks.write_all(&bytes[..n]).await.unwrap();
+                    }
+                });
             }
         });
         relay
+    }
+
+    /// What is sent on connections that are open now arrives when this is dropped.
+    fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        std::mem::take(&mut *self.gate.lock().unwrap()).try_write_owned().unwrap()
     }
 
     fn locks(&self) -> Locks {
@@ -286,6 +304,35 @@ async fn a_redis_that_hangs_is_given_up_and_keeps_nothing() {
     // What was asked for in vain has been done now, and is undone.
     drop(other.acquire("s1", SOON).await.unwrap());
     drop(one.acquire("s1", SOON).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_after_its_release_gets_nothing() {
+    let redis = Redis::start();
+    let scripts = || {
+        let stats = redis.ask(&["INFO", "commandstats"]);
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_eval:calls=")?.split_once(',')).expect("there were some").0;
+        calls.parse::<u64>().unwrap()
+    };
+    let arrived = async |number| {
+        let arriving = async {
+            while scripts() < number {
+                sleep(ms(10)).await;
+            }
+        };
+        timeout(SOON, arriving).await.expect("it arrives");
+    };
+    let relay = Relay::to(&redis).await;
+    let locks = relay.locks();
+    locks.check().await.unwrap();
+    let on_its_way = relay.hold();
+    unavailable(locks.acquire("s1", Duration::ZERO).await);
+    // The release takes another way.
+    arrived(4).await;
+    drop(on_its_way);
+    arrived(5).await;
+    assert_eq!(redis.ask(&["GET", NAME]), "");
+    assert!(locks.acquire("s1", Duration::ZERO).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

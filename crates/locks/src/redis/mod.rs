@@ -3,6 +3,7 @@
 //! ```text
 //! prefix + name      token of the holder, with a time to live    ── only scripts write it, and those of a holder only while it is the holder's
 //! prefix + "#fence"  the last number that a holder got           ── outlives all locks, grows
+//! prefix + "#left:" + token   of whoever left without an answer    ── what they asked for gets nothing any more
 //! ```
 //!
 //! A holder renews its lock again and again. It counts it as lost when the time to live has passed since it last *sent* a renewal that was
@@ -29,6 +30,7 @@ use crate::{LockError, turns::Turn};
 
 /// Of a name, the number of its holder.
 const ACQUIRE: &str = "
+if redis.call('GET', KEYS[3]) then return 0 end
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) == false then
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -42,6 +44,12 @@ end
 return number";
 const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])";
+/// The same where [`ACQUIRE`] was not answered: it may come yet, on a connection that was given up.
+const LEAVE: &str = "
+local released = 0
+if redis.call('GET', KEYS[1]) == ARGV[1] then released = redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[3], 1, 'PX', ARGV[2])
+return released";
 
 /// After this time a request that has failed is made again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -106,7 +114,8 @@ struct Lock {
 struct Claim {
     lock: Arc<Lock>,
     runtime: Handle,
-    perhaps_ours: bool,
+    /// What releases it, if it may be ours.
+    release: Option<&'static str>,
     turn: Option<Turn>,
 }
 
@@ -138,20 +147,21 @@ impl Redis {
     pub(crate) async fn acquire(self: &Arc<Self>, turn: Turn, wait: Duration) -> Result<(u64, Lease), LockError> {
         let begun = Instant::now();
         let lock = Arc::new(Lock::new(Arc::clone(self), turn.key()));
-        let mut claim = Claim { lock: Arc::clone(&lock), runtime: Handle::current(), perhaps_ours: false, turn: Some(turn) };
+        let mut claim = Claim { lock: Arc::clone(&lock), runtime: Handle::current(), release: None, turn: Some(turn) };
         loop {
             // Whoever leaves while it is asked for has got it, perhaps.
-            claim.perhaps_ours = true;
+            claim.release = Some(LEAVE);
             let sent = Instant::now();
             match lock.ask(ACQUIRE).await {
-                Ok(0) => claim.perhaps_ours = false,
+                Ok(0) => claim.release = None,
                 Ok(number) => {
+                    claim.release = Some(RELEASE);
                     lock.until.send_replace(sent + self.settings.ttl);
                     let renewing = claim.runtime.spawn(lock.renew()).abort_handle();
                     return Ok((number, Lease { claim, renewing }));
                 }
                 Err(failed) => {
-                    claim.perhaps_ours = failed.perhaps_done;
+                    claim.release = failed.perhaps_done.then_some(LEAVE);
                     return Err(LockError::Unavailable(failed.reason));
                 }
             }
@@ -199,7 +209,8 @@ impl Lock {
         let Settings { prefix, ttl, .. } = &self.redis.settings;
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let mut command = Cmd::new();
-        command.arg("EVAL").arg(script).arg(2).arg(&self.name).arg(format!("{prefix}#fence")).arg(&self.token).arg(ttl);
+        command.arg("EVAL").arg(script).arg(3).arg(&self.name).arg(format!("{prefix}#fence")).arg(format!("{prefix}#left:{}", self.token));
+        command.arg(&self.token).arg(ttl);
         self.redis.connection.ask(&command).await
     }
 
@@ -233,16 +244,14 @@ impl Lock {
 impl Claim {
     /// Returns what ends when that was tried for the first time; if it has to be tried again, that is nobody's business.
     fn release(&mut self) -> Option<oneshot::Receiver<()>> {
-        if !std::mem::take(&mut self.perhaps_ours) {
-            return None;
-        }
+        let script = self.release.take()?;
         let (trying, tried) = oneshot::channel::<()>();
         let (lock, turn) = (Arc::clone(&self.lock), self.turn.take());
         let release = async move {
             let given_up = Instant::now() + lock.redis.settings.ttl;
             let mut first = Some((turn, trying));
             loop {
-                let answer = lock.ask(RELEASE).await;
+                let answer = lock.ask(script).await;
                 // The next one of this process may look, however it went.
                 drop(first.take());
                 match answer {
