@@ -164,7 +164,11 @@ fn a_session_is_there_until_it_is_closed() {
         refused(&seed(&server, id, &Archive::new().end()), 404, NO_SESSION);
         refused(&write(&server, id, &json!([{"path": "/repo/x", "content": "", "mode": 420}])), 404, NO_SESSION);
         refused(&ask(&server, "POST", &format!("/session/{id}/fs/ls")).json(&json!({"path": "/workspace"})).send(), 404, NO_SESSION);
-        refused(&ask(&server, "PUT", &format!("/session/{id}/egress/")).json(&json!({})).send(), 404, "Session not found");
+        refused(
+            &ask(&server, "PUT", &format!("/session/{id}/egress/")).json(&json!({"policy": {"default": "allow"}})).send(),
+            404,
+            "Session not found",
+        );
         close(&server, id);
     }
     // What was not made here is no session.
@@ -184,6 +188,9 @@ fn what_cannot_be_started_is_refused_with_the_reason() {
     let network = ask(&json!({"base_image": "host", "network_enabled": true}));
     assert!(network.status == 400 && network.json()["detail"].as_str().unwrap().starts_with("network_enabled "), "{}", network.text());
     let egress = json!({"base_image": "host", "egress": {"policy": {"default": "allow"}}});
+    let unknown = json!({"base_image": "host", "egress": {"policy": {"rules": [{"host": "a.b", "inject": "x"}]}}});
+    assert_eq!(faults(&ask(&unknown)), [r#"value_error ["body","egress"]"#]);
+    assert_eq!(faults(&ask(&json!({"base_image": "host", "egress": 5}))), [r#"model_attributes_type ["body","egress"]"#]);
     refused(&ask(&egress), 400, "egress requires the egress proxy, which is not configured on this deployment");
     let small = ask(&json!({"base_image": "host", "memory_bytes": 5}));
     assert!(small.status == 400 && small.json()["detail"].as_str().unwrap().contains("memory_bytes"), "{}", small.text());
@@ -205,7 +212,7 @@ fn what_cannot_be_started_is_refused_with_the_reason() {
 }
 
 fn put_egress(server: &Server, id: &str) -> Answer {
-    ask(server, "PUT", &format!("/session/{id}/egress/")).json(&json!({})).send()
+    ask(server, "PUT", &format!("/session/{id}/egress/")).json(&json!({"policy": {"default": "allow"}})).send()
 }
 
 #[test]

@@ -19,6 +19,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
+/// Faults that are told; whoever has made so many has made them all alike.
+const MOST_FAULTS: usize = 100;
+
 /// One fault.
 pub(super) fn fault(kind: &str, loc: Value, message: &str, input: Value) -> Value {
     json!({"type": kind, "loc": loc, "msg": message, "input": input})
@@ -32,8 +35,18 @@ pub(super) struct Wrong {
     context: Option<Value>,
 }
 
-fn wrong(kind: &'static str, message: impl Into<String>) -> Wrong {
+pub(super) fn wrong(kind: &'static str, message: impl Into<String>) -> Wrong {
     Wrong { kind, message: message.into(), context: None }
+}
+
+/// What a check of upstream's own says about a value.
+pub(super) fn value_error(why: &str) -> Wrong {
+    Wrong { context: Some(json!({"error": {}})), ..wrong("value_error", format!("Value error, {why}")) }
+}
+
+/// What is none of the texts that it may be.
+pub(super) fn literal_error(expected: &str) -> Wrong {
+    Wrong { context: Some(json!({"expected": expected})), ..wrong("literal_error", format!("Input should be {expected}")) }
 }
 
 /// The fields of one object, and the faults that were found so far.
@@ -52,11 +65,41 @@ impl<'a> Check<'a> {
         Self { fields, loc, faults }
     }
 
+    /// The fields of an object in a field, or in a list or an object there.
+    pub(super) fn within<'b>(&'b mut self, at: &[Value], value: &'b Value) -> Option<Check<'b>> {
+        let Value::Object(fields) = value else {
+            let message = "Input should be a valid dictionary or object to extract fields from";
+            self.wrong(at, value, wrong("model_attributes_type", message));
+            return None;
+        };
+        let loc = self.loc.iter().chain(at).cloned().collect();
+        Some(Check::at(fields, loc, self.faults))
+    }
+
+    /// A fault of a value that is somewhere in the object, or of the object itself.
+    pub(super) fn wrong(&mut self, at: &[Value], value: &Value, wrong: Wrong) {
+        let loc = self.loc.iter().chain(at).cloned().collect();
+        self.add(loc, value, wrong);
+    }
+
+    /// Faults so far.
+    pub(super) fn count(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// What a field has that is there.
+    pub(super) fn given(&self, name: &str) -> Option<&'a Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
     fn loc(&self, name: &str) -> Vec<Value> {
         self.loc.iter().cloned().chain([name.into()]).collect()
     }
 
     fn add(&mut self, loc: Vec<Value>, input: &Value, wrong: Wrong) {
+        if self.faults.len() >= MOST_FAULTS {
+            return;
+        }
         let mut fault = fault(wrong.kind, Value::Array(loc), &wrong.message, input.clone());
         if let Some(context) = wrong.context {
             fault["ctx"] = context;
@@ -405,5 +448,13 @@ mod tests {
         ];
         assert_eq!(found, expect.map(|(kind, loc)| (kind.to_owned(), loc)));
         assert_eq!(faults[3]["input"], Value::Object(fields), "the enclosing object");
+    }
+
+    #[test]
+    fn r6_3_very_many_faults_are_not_all_told() {
+        let Value::Object(fields) = json!({"commands": vec![5; 1000]}) else { unreachable!() };
+        let mut faults = Vec::new();
+        assert_eq!(Check::new(&fields, &mut faults).texts("commands"), None);
+        assert_eq!(faults.len(), MOST_FAULTS);
     }
 }

@@ -224,7 +224,7 @@ mod tests {
         // Every field, nulls included.
         let start = taken(json!({
             "base_image": "python:3.12", "dockerfile": null, "extract_patch": true, "network_enabled": false,
-            "memory_bytes": null, "cpus": null, "environment": null,
+            "memory_bytes": null, "cpus": null, "environment": null, "egress": null,
         }));
         let start = start.unwrap();
         assert_eq!((start.base_image.as_str(), start.extract_patch, start.network), ("python:3.12", Some(true), false));
