@@ -163,12 +163,26 @@ pub(super) fn below(path: &str, root: &str, or_itself: bool) -> Result<String, S
 
 /// Writes one file below a directory. Links of the directory that stay in it are followed on the way, and no others.
 pub(super) async fn put(engine: &Engine, id: SandboxId, root: &str, rest: &str, content: Bytes, mode: u32) -> caisson_core::Result<()> {
+    no_link(engine, id, root).await?;
     let first = unpack(engine, id, root, rest, content.clone(), mode).await;
     let Err(error @ (Error::Conflict { .. } | Error::Invalid { .. })) = first else { return first };
     // A link on the way is the one thing that this refuses and others would not.
-    match resolved(engine, id, root, rest).await? {
+    match resolved(engine, id, root, rest, Last::Kept).await? {
         Some(other) if other != rest => unpack(engine, id, root, &other, content, mode).await,
         _ => Err(error),
+    }
+}
+
+/// Refuses a root that is no directory any more. What is in the directory of another one can be replaced by a link to elsewhere.
+pub(super) async fn no_link(engine: &Engine, id: SandboxId, root: &str) -> caisson_core::Result<()> {
+    match engine.stat_file(id, root.as_bytes()).await {
+        Ok(stat) if stat.kind != FileKind::Directory => {
+            let message = format!("`{root}` was replaced by something that is no directory; remove that, and make the directory anew");
+            Err(Error::conflict("not_a_directory", message))
+        }
+        // It is made.
+        Ok(_) | Err(Error::NotFound { kind: "file", .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -185,8 +199,15 @@ async fn unpack(engine: &Engine, id: SandboxId, root: &str, rest: &str, content:
     engine.unpack_files(id, root.as_bytes(), false, archive).await.map(drop)
 }
 
+/// What becomes of a link that is the last part of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last {
+    Kept,
+    Followed,
+}
+
 /// The path without links on the way, if it stays below the root and its last part is not a folder's.
-async fn resolved(engine: &Engine, id: SandboxId, root: &str, rest: &str) -> caisson_core::Result<Option<String>> {
+pub(super) async fn resolved(engine: &Engine, id: SandboxId, root: &str, rest: &str, last: Last) -> caisson_core::Result<Option<String>> {
     let mut left: Vec<String> = rest.split('/').rev().map(str::to_owned).collect();
     let mut done: Vec<String> = Vec::new();
     let mut links = 0;
@@ -202,7 +223,7 @@ async fn resolved(engine: &Engine, id: SandboxId, root: &str, rest: &str) -> cai
             _ => {}
         }
         done.push(part);
-        if left.is_empty() {
+        if left.is_empty() && last == Last::Kept {
             break;
         }
         let path = format!("{root}/{}", done.join("/"));

@@ -7,14 +7,17 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DaivFsCode, DaivFsError, Failed, answer, failed, path, read::bytes, told};
+use super::{
+    DaivFsCode, DaivFsError, Failed, answer, failed, path, place,
+    read::{LONGEST_FILE, bytes, looked_at},
+    root_of, told,
+};
 use crate::{
     caller::Caller,
     dialects::daiv::{
         body::Fields,
         check::{self, Check},
-        files::{mode, put},
-        layout::WORKSPACE,
+        files::{Last, mode, put},
         record::{Named, Session},
     },
     error::ApiResult,
@@ -96,7 +99,8 @@ pub(crate) async fn write(Caller(app): Caller, named: Named, Fields(fields): Fie
 }
 
 async fn new(session: &Session, given: &str, whole: &str, content: bytes::Bytes, mode: u32) -> Result<DaivFsWritten, Failed> {
-    match session.engine.stat_file(session.id, whole.as_bytes()).await {
+    let real = session.layout().real(whole);
+    match session.engine.stat_file(session.id, real.as_bytes()).await {
         Ok(_) => {
             let message = format!("Cannot write to {given} because it already exists. Read and then make an edit, or write to a new path.");
             return Err(told(DaivFsCode::AlreadyExists, message));
@@ -104,13 +108,7 @@ async fn new(session: &Session, given: &str, whole: &str, content: bytes::Bytes,
         Err(Error::NotFound { kind: "file", .. } | Error::Conflict { code: "not_a_directory", .. }) => {}
         Err(error) => return Err(failed(session, given, error).await),
     }
-    let real = session.layout().real(whole);
-    // Below the folder that it is in, so that links of one do not lead to another.
-    let root = ["/repo", "/skills", "/workspace/repo", "/workspace/skills", WORKSPACE]
-        .into_iter()
-        .find(|root| real.strip_prefix(root).is_some_and(|rest| rest.starts_with('/')))
-        .unwrap_or(WORKSPACE);
-    let rest = real.strip_prefix(root).unwrap_or(&real).trim_start_matches('/');
+    let (root, rest) = root_of(&real);
     match put(&session.engine, session.id, root, rest, content, mode).await {
         Ok(()) => Ok(DaivFsWritten { error: None, ok: true }),
         Err(error) => Err(failed(session, given, error).await),
@@ -147,19 +145,22 @@ struct Edit {
 }
 
 impl Edit {
-    async fn carry_out(&self, session: &Session, given: &str, whole: &str) -> Result<DaivFsEdited, Failed> {
-        let bytes = match bytes(session, given, whole).await {
+    async fn carry_out(self, session: &Session, given: &str, whole: &str) -> Result<DaivFsEdited, Failed> {
+        let place = place(session, given, &session.layout().real(whole), Last::Followed).await?;
+        let mut read = match bytes(session, given, &place).await {
             Err(Failed::Told(DaivFsError { code: DaivFsCode::IsADirectory, .. })) => {
                 return Err(told(DaivFsCode::IsADirectory, format!("Is a directory: {given}")));
             }
             read => read?,
         };
-        let text = String::from_utf8(bytes).map_err(|_| told(DaivFsCode::NotATextFile, format!("Not a text file: {given}")))?;
-        let (text, occurrences) = self.applied(&text).map_err(Failed::Told)?;
+        let bytes = std::mem::take(&mut read.bytes);
+        let not_a_text = DaivFsError::new(DaivFsCode::NotATextFile, format!("Not a text file: {given}"));
+        let applied = looked_at(move || self.applied(&String::from_utf8(bytes).map_err(|_| not_a_text)?));
+        let (text, occurrences) = applied.await?;
         // Those of the file that is there stay.
         let attributes = FileAttributes { mode: None, modified_at: None };
         let content = Box::pin(stream::once(std::future::ready(Ok(text.into()))));
-        match session.engine.write_file(session.id, whole.as_bytes(), attributes, content).await {
+        match session.engine.write_file(session.id, place.as_bytes(), attributes, content).await {
             Ok(_) => Ok(DaivFsEdited { occurrences: Some(occurrences as u64), error: None }),
             Err(error) => Err(failed(session, given, error).await),
         }
@@ -181,6 +182,11 @@ impl Edit {
                  surrounding context."
             );
             return Err(DaivFsError::new(DaivFsCode::MultipleOccurrences, message));
+        }
+        let grown = new.len().saturating_sub(old.len()).saturating_mul(count).saturating_add(text.len());
+        if grown as u64 > LONGEST_FILE {
+            let message = format!("The file would have more than {LONGEST_FILE} bytes; change it with a command");
+            return Err(DaivFsError::new(DaivFsCode::TooLarge, message));
         }
         let replaced = if self.replace_all { text.replace(&old, &new) } else { text.replacen(&old, &new, 1) };
         Ok((replaced, count))
@@ -224,14 +230,17 @@ pub(crate) async fn delete(Caller(app): Caller, named: Named, Fields(fields): Fi
 async fn remove(session: &Session, given: &str, whole: &str) -> Result<DaivFsDeleted, Failed> {
     let is_folder = || told(DaivFsCode::IsADirectory, format!("Is a directory: {given}"));
     let absent = Ok(DaivFsDeleted { removed: false, error: None, ok: true });
-    let is_own = ["/workspace/repo", "/workspace/skills"].contains(&whole);
-    match session.engine.stat_file(session.id, whole.as_bytes()).await {
-        Ok(stat) if stat.kind == FileKind::Directory || is_own => return Err(is_folder()),
+    if ["/workspace/repo", "/workspace/skills"].contains(&whole) {
+        return Err(is_folder());
+    }
+    let place = place(session, given, &session.layout().real(whole), Last::Kept).await?;
+    match session.engine.stat_file(session.id, place.as_bytes()).await {
+        Ok(stat) if stat.kind == FileKind::Directory => return Err(is_folder()),
         Ok(_) => {}
         Err(Error::NotFound { kind: "file", .. } | Error::Conflict { code: "not_a_directory", .. }) => return absent,
         Err(error) => return Err(failed(session, given, error).await),
     }
-    match session.engine.delete_file(session.id, whole.as_bytes(), false).await {
+    match session.engine.delete_file(session.id, place.as_bytes(), false).await {
         Ok(()) => Ok(DaivFsDeleted { removed: true, error: None, ok: true }),
         Err(Error::NotFound { kind: "file", .. }) => absent,
         Err(Error::Conflict { code: "is_a_directory" | "directory_not_empty", .. }) => Err(is_folder()),
@@ -268,6 +277,8 @@ mod tests {
         let (code, message) = applied("a a", "a", "b", false).unwrap_err();
         assert_eq!(code, DaivFsCode::MultipleOccurrences);
         assert!(message.starts_with("String appears 2 times in file."), "{message}");
+        let (code, message) = applied(&"a".repeat(1 << 20), "a", &"b".repeat(1 << 20), true).unwrap_err();
+        assert!(code == DaivFsCode::TooLarge && message.contains("more than 16777216 bytes"), "{message}");
         let (_, message) = applied("one\ntwo", "two\n", "2\n", false).unwrap_err();
         assert!(message.starts_with("old_string ends with a newline, but the file does not") && message.contains("Retry"), "{message}");
         let (_, message) = applied("xx two\nthe two", "two\nthe two\n", "2\n", false).unwrap_err();

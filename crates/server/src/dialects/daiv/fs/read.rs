@@ -1,10 +1,16 @@
 //! Reading a file: lines of a text, or all of something else.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use caisson_core::{Error, FileKind};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use utoipa::ToSchema;
 
 use super::{DaivFsCode, DaivFsError, Failed, answer, failed, path, told};
@@ -15,7 +21,7 @@ use crate::{
         check::{self, Check},
         record::{Named, Session},
     },
-    error::ApiResult,
+    error::{ApiError, ApiResult},
 };
 
 /// Bytes of an answer's content.
@@ -23,8 +29,11 @@ const MOST: usize = 512_000;
 const CUT: &str =
     "\n\n[Output truncated: exceeded the 512000-byte read limit. Continue with a larger offset or smaller limit to read the rest.]";
 const EMPTY: &str = "System reminder: File exists but has empty contents";
-/// Bytes that are looked at to find out what a file is. The longest line of a text.
-const LONGEST_FILE: u64 = 256 << 20;
+/// Bytes that are looked at to find out what a file is, or to change it.
+pub(super) const LONGEST_FILE: u64 = 16 << 20;
+/// Files that the server has in its memory at once, whoever's they are, and what getting one may take.
+static IN_MEMORY: Semaphore = Semaphore::const_new(8);
+const MOST_TIME: Duration = Duration::from_secs(30);
 
 /// A file to read, and which of its lines.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -80,39 +89,69 @@ fn without(error: DaivFsError) -> DaivFsContent {
 }
 
 async fn content(session: &Session, given: &str, whole: &str, offset: u64, limit: u64) -> Result<DaivFsContent, Failed> {
-    let bytes = match bytes(session, given, whole).await {
+    let bytes = match bytes(session, given, &session.layout().real(whole)).await {
         Err(Failed::Told(DaivFsError { code: DaivFsCode::IsADirectory, .. })) => {
             return Err(told(DaivFsCode::IsADirectory, format!("Is a directory: {given} (use fs/ls to list it)")));
         }
         read => read?,
     };
-    page(&bytes, offset, limit).map_err(Failed::Told)
+    looked_at(move || page(&bytes.bytes, offset, limit)).await
 }
 
-/// All of a file.
-pub(super) async fn bytes(session: &Session, given: &str, whole: &str) -> Result<Vec<u8>, Failed> {
+/// Looks at a whole file, which takes a while for a long one.
+pub(super) async fn looked_at<T: Send + 'static>(look: impl FnOnce() -> Result<T, DaivFsError> + Send + 'static) -> Result<T, Failed> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(seen) => seen.map_err(Failed::Told),
+        Err(error) => {
+            tracing::error!("Looking at a file failed: {error}");
+            Err(Failed::Refused(ApiError::internal()))
+        }
+    }
+}
+
+/// All of a file, with the room that it takes.
+pub(super) struct Whole {
+    pub(super) bytes: Vec<u8>,
+    _room: SemaphorePermit<'static>,
+}
+
+/// All of a file at a path without links that are made here.
+pub(super) async fn bytes(session: &Session, given: &str, real: &str) -> Result<Whole, Failed> {
+    let Ok(Ok(room)) = timeout(MOST_TIME, IN_MEMORY.acquire()).await else {
+        return Err(told(DaivFsCode::ExecFailed, "the server reads as many files as it can; try again in a moment"));
+    };
+    match timeout(MOST_TIME, all(session, given, real)).await {
+        Ok(bytes) => Ok(Whole { bytes: bytes?, _room: room }),
+        Err(_) => Err(told(DaivFsCode::ExecFailed, format!("{given} cannot be read within {} s", MOST_TIME.as_secs()))),
+    }
+}
+
+async fn all(session: &Session, given: &str, real: &str) -> Result<Vec<u8>, Failed> {
+    let too_large = || told(DaivFsCode::TooLarge, format!("{given} has more than {LONGEST_FILE} bytes; work on it with a command"));
     let missing = || told(DaivFsCode::NotFound, format!("No such file: {given}"));
     // A file is read by what it leads to, a folder is told by it.
-    match session.engine.stat_file(session.id, whole.as_bytes()).await {
+    match session.engine.stat_file(session.id, real.as_bytes()).await {
         Ok(stat) if stat.kind == FileKind::Directory => return Err(told(DaivFsCode::IsADirectory, String::new())),
-        Ok(stat) if stat.size > LONGEST_FILE => {
-            return Err(told(DaivFsCode::TooLarge, format!("{given} has more than {LONGEST_FILE} bytes; read it with a command")));
-        }
         Ok(_) => {}
         Err(Error::NotFound { kind: "file", .. } | Error::Conflict { code: "not_a_directory", .. }) => return Err(missing()),
         Err(error) => return Err(failed(session, given, error).await),
     }
-    let mut content = match session.engine.read_file(session.id, whole.as_bytes(), 0, Some(LONGEST_FILE)).await {
-        Ok((_, content)) => content,
+    // One more tells that it has grown meanwhile, or has no size of its own.
+    let (size, mut content) = match session.engine.read_file(session.id, real.as_bytes(), 0, Some(LONGEST_FILE + 1)).await {
+        Ok((stat, _)) if stat.size > LONGEST_FILE => return Err(too_large()),
+        Ok((stat, content)) => (stat.size, content),
         Err(Error::NotFound { kind: "file", .. } | Error::Conflict { code: "not_a_directory" | "not_a_file", .. }) => return Err(missing()),
         Err(Error::Conflict { code: "is_a_directory", .. }) => return Err(told(DaivFsCode::IsADirectory, String::new())),
         Err(error) => return Err(failed(session, given, error).await),
     };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     while let Some(piece) = content.next().await {
         match piece {
             Ok(piece) => bytes.extend_from_slice(&piece),
             Err(error) => return Err(told(DaivFsCode::ExecFailed, format!("{given} cannot be read to its end: {error}"))),
+        }
+        if bytes.len() as u64 > LONGEST_FILE {
+            return Err(too_large());
         }
     }
     Ok(bytes)
