@@ -375,6 +375,13 @@ fn r5_1_hostile_archives_leave_nothing() {
     let answer = seed(&server, &id, &through);
     assert_eq!(answer.status, 422, "{}", answer.text());
     assert_eq!(says(&server, &id, "find / -name escaped 2>/dev/null; ls -A /workdir/target"), "");
+    // Neither by the directory itself, which is in one of the user's.
+    says(&server, &id, "mv /workspace/repo /workspace/old; ln -s /workdir/target /workspace/repo");
+    let answer = seed(&server, &id, &fine().end());
+    assert!(answer.status == 422 && answer.json()["detail"].as_str().unwrap().contains("no directory"), "{}", answer.text());
+    let written = write(&server, &id, &json!([{"path": "/repo/fine", "content": "", "mode": 420}])).expect(200).json();
+    assert_eq!(written["results"][0]["ok"], false, "{written}");
+    assert_eq!(says(&server, &id, "rm /workspace/repo; mv /workspace/old /workspace/repo; ls -A /workdir/target"), "");
     assert_eq!(seed(&server, &id, &fine().end()).status, 204, "it can be seeded still");
     server.finish();
 }
@@ -713,6 +720,29 @@ fn newer_clients_work_on_files() {
         let (code, message) = error("edit", json!({"path": path, "old": "three\n", "new": "3\n"}));
         assert!(code == "string_not_found" && message.starts_with("old_string ends with a newline, but the file does not"), "{message}");
         assert_eq!(fs("edit", json!({"path": path, "old": "e", "new": "E", "replace_all": true}))["occurrences"], 3);
+        // What is asked for and what it leads to are bounded, and nothing is changed by a link that leads out.
+        let empty = fs("grep", json!({"pattern": "", "path": path}));
+        assert_eq!(empty["matches"].as_array().map(Vec::len), Some(3), "{empty}");
+        let (code, _) = error("grep", json!({"pattern": "x", "path": path, "exclude": ["x".repeat(5000)]}));
+        assert_eq!(code, "invalid_pattern");
+        says(
+            &server,
+            &id,
+            "echo kept > /workdir/far; ln -s /workdir/far away; ln -s /workdir off; head -c 17000000 /dev/zero | tr '\\0' a > huge; ln -s huge to-huge; echo in > inner; ln -s inner to-inner",
+        );
+        for (op, name, expect) in [
+            ("edit", "away", "permission_denied"),
+            ("edit", "off/far", "permission_denied"),
+            ("delete", "off/far", "permission_denied"),
+            ("read", "to-huge", "too_large"),
+            ("edit", "to-huge", "too_large"),
+        ] {
+            let (code, message) = error(op, json!({"path": format!("/workspace/repo/{name}"), "old": "a", "new": "b", "replace_all": true}));
+            assert_eq!(code, expect, "{op} {name}: {message}");
+        }
+        assert_eq!(fs("edit", json!({"path": "/workspace/repo/to-inner", "old": "in", "new": "inside"}))["occurrences"], 1);
+        assert_eq!(fs("delete", json!({"path": "/workspace/repo/to-huge"}))["removed"], true);
+        assert_eq!(says(&server, &id, "cat /workdir/far inner; readlink to-inner; wc -c < huge"), "kept\ninside\ninner\n17000000\n");
         says(&server, &id, "chmod 755 a.txt; printf 'a\\r\\nb\\r\\n' > crlf");
         assert_eq!(fs("edit", json!({"path": "/workspace/repo/crlf", "old": "a\nb", "new": "c\nd"}))["occurrences"], 1);
         assert_eq!(fs("edit", json!({"path": path, "old": "2", "new": "zwei"}))["error"], Value::Null);

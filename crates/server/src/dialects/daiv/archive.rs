@@ -4,9 +4,10 @@
 //! front of it alone, so that both readings come to the same.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,6 +23,10 @@ use super::python::repr;
 const PIECE: usize = 128 << 10;
 /// What names may come to in all: they are kept while an archive is read.
 const MOST_NAMES: usize = 64 << 20;
+/// Folders that an entry may be in, one in the other, and steps of a link.
+const DEEPEST: usize = 256;
+/// What reading one may take.
+const MOST_TIME: Duration = Duration::from_secs(600);
 /// What a stream may make us keep to be decompressed.
 const MOST_MEMORY: u64 = 128 << 20;
 /// The same for Zstandard, as a power of two; it is what RFC 8878 asks of everybody.
@@ -97,7 +102,8 @@ type Content<'a> = &'a mut dyn FnMut() -> io::Result<Option<Bytes>>;
 /// Tells every member that is kept.
 fn read(file: &mut File, most: Most, mut keep: impl FnMut(&Kept, Content<'_>) -> io::Result<()>) -> Result<(), Refused> {
     file.rewind().map_err(unreadable)?;
-    let mut members = Members::new(Pieces(opened(file).map_err(unreadable)?));
+    let until = Instant::now() + MOST_TIME;
+    let mut members = Members::new(Pieces { reader: opened(file).map_err(unreadable)?, until });
     let mut seen = Seen::default();
     let (mut bytes, mut entries) = (0u64, 0u64);
     while let Some(member) = members.next_member().map_err(unreadable)? {
@@ -143,16 +149,23 @@ fn opened(file: &File) -> io::Result<Box<dyn Read + '_>> {
     })
 }
 
-/// What a reader has, in pieces.
-struct Pieces<R>(R);
+/// What a reader has, in pieces, for as long as there is time.
+struct Pieces<R> {
+    reader: R,
+    until: Instant,
+}
 
 impl<R: Read> Iterator for Pieces<R> {
     type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if Instant::now() > self.until {
+            let message = format!("it takes more than {} s to read", MOST_TIME.as_secs());
+            return Some(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
+        }
         let mut piece = vec![0; PIECE];
         loop {
-            match self.0.read(&mut piece) {
+            match self.reader.read(&mut piece) {
                 Ok(0) => return None,
                 Ok(count) => {
                     piece.truncate(count);
@@ -187,6 +200,8 @@ enum Is {
 #[derive(Debug, Default)]
 struct Seen {
     entries: HashMap<Vec<u8>, Is>,
+    /// Where links that are kept pass by: what is a link there later would lead them elsewhere.
+    passed: HashSet<Vec<u8>>,
     bytes: usize,
 }
 
@@ -198,22 +213,35 @@ impl Seen {
             tracing::debug!("{} of an archive is left out: {why}", repr(&path));
             Ok(None)
         };
-        let is = match member.kind {
-            Kind::File => Is::File,
-            Kind::Directory => Is::Directory,
-            Kind::Symlink if self.leads_within(&path, &member.link) => Is::Link,
-            Kind::Symlink => return left_out("it is a link that leads elsewhere"),
-            Kind::HardLink | Kind::Special => return left_out("it is neither a file, a folder nor a link"),
-        };
         if path.len() > MAX_PATH {
             return Err(unreadable(format!("{} is longer than any path", repr(&path))));
         }
-        let parents = || path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
-        if parents().any(|parent| self.entries.get(parent) == Some(&Is::Link)) {
-            return left_out("it is behind a link");
+        if path.iter().filter(|byte| **byte == b'/').count() > DEEPEST {
+            return Err(unreadable(format!("{} is in more than {DEEPEST} folders", repr(&path))));
         }
-        if let Some(file) = parents().find(|parent| self.entries.get(*parent) == Some(&Is::File)) {
-            return Err(unreadable(format!("{} is a file and a folder", repr(file))));
+        let mut passed = Vec::new();
+        let is = match member.kind {
+            Kind::File => Is::File,
+            Kind::Directory => Is::Directory,
+            Kind::Symlink if self.passed.contains(&path) => return left_out("it is a link where another one passes by"),
+            Kind::Symlink => match self.passed_by(&path, &member.link) {
+                Some(prefixes) => {
+                    passed = prefixes;
+                    Is::Link
+                }
+                None => return left_out("it is a link that leads elsewhere"),
+            },
+            Kind::HardLink | Kind::Special => return left_out("it is neither a file, a folder nor a link"),
+        };
+        // From the innermost: what a known folder is in is known, and is a folder.
+        let mut new = Vec::new();
+        for parent in path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]) {
+            match self.entries.get(parent) {
+                Some(Is::Directory) => break,
+                Some(Is::Link) => return left_out("it is behind a link"),
+                Some(Is::File) => return Err(unreadable(format!("{} is a file and a folder", repr(parent)))),
+                None => new.push(parent.to_vec()),
+            }
         }
         match (self.entries.get(&path), is) {
             (Some(Is::Directory), Is::File | Is::Link) | (Some(Is::File | Is::Link), Is::Directory) => {
@@ -221,10 +249,15 @@ impl Seen {
             }
             _ => {}
         }
-        for parent in parents().map(<[u8]>::to_vec).collect::<Vec<_>>() {
+        for parent in new {
             self.add(parent, Is::Directory)?;
         }
         self.add(path.clone(), is)?;
+        for prefix in passed {
+            let length = prefix.len();
+            let is_new = self.passed.insert(prefix);
+            self.count(if is_new { length } else { 0 })?;
+        }
         let mode = tidy(member.mode, is == Is::Directory);
         let link = if is == Is::Link { member.link.clone() } else { Vec::new() };
         Ok(Some(Kept { path, kind: member.kind, link, mode, size: member.size }))
@@ -232,37 +265,50 @@ impl Seen {
 
     fn add(&mut self, path: Vec<u8>, is: Is) -> Result<(), Refused> {
         let length = path.len();
-        if self.entries.insert(path, is).is_none() {
-            self.bytes += length;
-        }
+        let is_new = self.entries.insert(path, is).is_none();
+        self.count(if is_new { length } else { 0 })
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.bytes += bytes;
         if self.bytes > MOST_NAMES {
             return Err(unreadable(format!("its names have more than {MOST_NAMES} bytes")));
         }
         Ok(())
     }
 
-    /// Whether a link is relative and leads to something in the archive, not by another link: nobody knows where that leads in the end.
-    fn leads_within(&self, path: &[u8], target: &[u8]) -> bool {
+    /// What a link passes by, if it is relative and leads to something in the archive, not by another link: nobody knows where that leads in
+    /// the end. Folders that are known stay folders, and are left out.
+    fn passed_by(&self, path: &[u8], target: &[u8]) -> Option<Vec<Vec<u8>>> {
         if target.is_empty() || target.starts_with(b"/") || target.contains(&0) || target.len() > MAX_PATH {
-            return false;
+            return None;
         }
         let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &path[..slash]);
         let joined = [parent, b"/", target].concat();
         let parts: Vec<&[u8]> = joined.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+        if parts.len() > 2 * DEEPEST {
+            return None;
+        }
         let mut prefix: Vec<&[u8]> = Vec::new();
+        let mut passed = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             if *part == b".." {
-                if prefix.pop().is_none() {
-                    return false;
-                }
-            } else {
-                prefix.push(part);
+                prefix.pop()?;
+                // It was passed by on the way down.
+                continue;
             }
-            if index + 1 < parts.len() && self.entries.get(&prefix.join(&b'/')) == Some(&Is::Link) {
-                return false;
+            prefix.push(part);
+            if index + 1 == parts.len() {
+                break;
+            }
+            let whole = prefix.join(&b'/');
+            match self.entries.get(&whole) {
+                Some(Is::Link) => return None,
+                Some(Is::Directory) => {}
+                Some(Is::File) | None => passed.push(whole),
             }
         }
-        true
+        Some(passed)
     }
 }
 
@@ -382,6 +428,11 @@ mod tests {
             (Kind::Symlink, "dir", "src", 0o777, b""),
             (Kind::Symlink, "through", "dir/../../x", 0o777, b""),
             (Kind::File, "dir/behind", "", 0o644, b"nothing"),
+            // It leads within for as long as nothing on its way is a link.
+            (Kind::Symlink, "early", "later/../../dir/x", 0o777, b""),
+            (Kind::Symlink, "first", "later/../src", 0o777, b""),
+            (Kind::Symlink, "later", "src/deep/down", 0o777, b""),
+            (Kind::Symlink, "src/deep", "..", 0o777, b""),
         ]);
         let made = made(&bytes);
         let shown: Vec<(&str, Kind, &str, u32, &str)> =
@@ -395,6 +446,8 @@ mod tests {
                 ("src/b", Kind::File, "", 0o644, "last"),
                 ("src/up", Kind::Symlink, "../src/b", 0o777, ""),
                 ("dir", Kind::Symlink, "src", 0o777, ""),
+                ("first", Kind::Symlink, "later/../src", 0o777, ""),
+                ("src/deep", Kind::Symlink, "..", 0o777, ""),
             ]
         );
     }
@@ -411,6 +464,9 @@ mod tests {
         assert!(checked(&large).unwrap_err().contains("more than the session has room for"));
         let twice = archive(&[(Kind::File, "a", "", 0o644, b""), (Kind::File, "a/b", "", 0o644, b"")]);
         assert_eq!(checked(&twice).unwrap_err(), "Invalid or truncated archive: 'a' is a file and a folder");
+        let deep = |folders: usize| archive(&[(Kind::File, &format!("{}x", "a/".repeat(folders)), "", 0o644, b"")]);
+        checked(&deep(DEEPEST)).unwrap();
+        assert!(checked(&deep(DEEPEST + 1)).unwrap_err().contains("in more than 256 folders"));
         let names: Vec<String> = (0..101).map(|n| n.to_string()).collect();
         let many: Vec<(Kind, &str, &str, u32, &[u8])> = names.iter().map(|name| (Kind::File, name.as_str(), "", 0o644, &b""[..])).collect();
         assert!(checked(&archive(&many)).unwrap_err().contains("100 entries"));

@@ -1,20 +1,24 @@
 //! What a session begins with, once.
 
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
-use axum::{extract::Request, response::Response};
-use caisson_core::Error;
+use axum::{
+    extract::{RawPathParams, Request},
+    response::Response,
+};
+use caisson_core::{Error, SandboxId, Tenant};
 use caisson_engine::ByteStream;
 use futures::TryStreamExt;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 
 use super::{
-    answer::{bad_request, done, faulty, refusal, unprocessable},
+    answer::{bad_request, done, faulty, has_ended, no_session, refusal, unprocessable},
     archive::{self, Most, Refused},
+    files::no_link,
     record::{Named, Record, Session},
     settings::DaivSettings,
     spool::{self, NotSpooled, Spooled},
@@ -30,6 +34,8 @@ use crate::{
 const PARTS: [&str; 2] = ["repo_archive", "skills_archive"];
 /// Text in the place of a file is told back, and that much of it.
 const LONGEST_TEXT: usize = 64 << 10;
+/// What a form may take to come.
+const MOST_TIME: Duration = Duration::from_secs(900);
 /// Pieces on their way to the sandbox.
 const PIECES: usize = 4;
 
@@ -52,17 +58,38 @@ pub(crate) struct DaivSeed {
 #[utoipa::path(post, path = "/session/{id}/seed", operation_id = "daiv_seed", tag = "daiv", params(("id" = String, Path)),
     request_body(content = DaivSeed, content_type = "multipart/form-data"),
     responses((status = 204, description = "It is there")))]
-pub(crate) async fn seed(Caller(app): Caller, named: Named, headers: HeaderMap, request: Request) -> ApiResult<Response> {
+pub(crate) async fn seed(
+    Caller(app): Caller,
+    named: Named,
+    params: RawPathParams,
+    headers: HeaderMap,
+    request: Request,
+) -> ApiResult<Response> {
     let settings = &app.config.daiv;
+    // Nothing is kept for a session that is not there. What is wrong with the form is told first all the same.
+    let id = params.iter().find_map(|(name, value)| (name == "id").then(|| value.parse::<SandboxId>().ok()).flatten());
+    let is_there = match id {
+        Some(id) => !has_ended(&app.engine, id).await,
+        None => false,
+    };
     let body = content(request.into_body(), app.config.body_stall);
     let archives = match Multipart::new(&headers, body) {
-        Some(form) => parts(form, settings).await?,
+        Some(form) => match timeout(MOST_TIME, parts(form, settings, is_there.then(|| app.engine.tenant()))).await {
+            Ok(archives) => archives?,
+            Err(_) => {
+                let message = format!("the form did not come within {} s; send smaller archives", MOST_TIME.as_secs());
+                return Err(refusal(StatusCode::REQUEST_TIMEOUT, message));
+            }
+        },
         None => [None, None],
     };
     if archives.iter().all(Option::is_none) {
         return Err(unprocessable("At least one of repo_archive or skills_archive must be provided"));
     }
     let session = named.open(&app).await?;
+    if !is_there {
+        return Err(no_session());
+    }
     if session.record.seeded {
         return Err(refusal(StatusCode::CONFLICT, "Session already seeded"));
     }
@@ -78,9 +105,9 @@ async fn take(session: &Arc<Session>, archives: [Option<Spooled>; 2]) -> ApiResu
     };
     let most = Most::from(&sandbox.spec.limits);
     for ((name, target), archive) in PARTS.into_iter().zip([layout.repo(), layout.skills()]).zip(archives) {
-        let file = match archive {
+        let (file, _room) = match archive {
             None => continue,
-            Some(Spooled::Whole(file)) => file,
+            Some(Spooled::Whole(file, room)) => (file, room),
             Some(Spooled::TooLarge) => {
                 let why = format!("it has more bytes than the session has room for, which is {}", most.bytes);
                 return Err(invalid(name, &format!("Invalid or truncated archive: {why}")));
@@ -123,6 +150,12 @@ async fn checked(name: &str, mut file: File, most: Most) -> ApiResult<File> {
 }
 
 async fn unpack(session: &Session, name: &str, target: &str, mut file: File, most: Most) -> ApiResult<()> {
+    if let Err(error) = no_link(&session.engine, session.id, target).await {
+        return Err(match error {
+            Error::Conflict { code: "not_a_directory", .. } => invalid(name, &error.to_string()),
+            error => session.failed(error).await,
+        });
+    }
     let (pieces, receiver) = mpsc::channel(PIECES);
     let archive: ByteStream = Box::pin(ReceiverStream::new(receiver).map_err(|error: io::Error| error));
     let tidying = tokio::task::spawn_blocking(move || {
@@ -147,16 +180,25 @@ async fn unpack(session: &Session, name: &str, target: &str, mut file: File, mos
     }
 }
 
-/// Takes the form apart; archives are on the disk then. Of those that come twice, the last counts.
-async fn parts(mut form: Multipart, settings: &DaivSettings) -> ApiResult<[Option<Spooled>; 2]> {
+/// Takes the form apart; archives are on the disk then, if it is known whose they are. Of those that come twice, the last counts.
+async fn parts(mut form: Multipart, settings: &DaivSettings, tenant: Option<&Tenant>) -> ApiResult<[Option<Spooled>; 2]> {
     let mut archives = [None, None];
     let mut texts: [Option<String>; 2] = [None, None];
     while let Some(head) = form.next().await.map_err(cut)? {
         let Some(index) = PARTS.iter().position(|part| *part == head.name) else { continue };
         if head.file_name.is_some() {
-            let spooled = spool::part(&mut form, settings.spool.clone(), settings.limits.disk_bytes).await;
+            // The one before it goes first.
+            archives[index] = None;
+            let spooled = match tenant {
+                Some(tenant) => spool::part(&mut form, settings.spool.clone(), tenant, settings.limits.disk_bytes).await,
+                None => spool::pass_over(&mut form).await.map(|()| Spooled::TooLarge).map_err(NotSpooled::Cut),
+            };
             archives[index] = Some(spooled.map_err(|error| match error {
                 NotSpooled::Cut(error) => cut(error),
+                NotSpooled::Full => {
+                    let message = "the archives that are on their way take all the room that there is for them; try again in a moment";
+                    refusal(StatusCode::SERVICE_UNAVAILABLE, message)
+                }
                 NotSpooled::Disk(error) => {
                     tracing::error!("An archive cannot be kept in {}: {error}", settings.spool.display());
                     ApiError::internal()
