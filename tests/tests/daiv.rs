@@ -737,7 +737,8 @@ fn newer_clients_work_on_files() {
             ("read", "to-huge", "too_large"),
             ("edit", "to-huge", "too_large"),
         ] {
-            let (code, message) = error(op, json!({"path": format!("/workspace/repo/{name}"), "old": "a", "new": "b", "replace_all": true}));
+            let (code, message) =
+                error(op, json!({"path": format!("/workspace/repo/{name}"), "old": "a", "new": "b", "replace_all": true}));
             assert_eq!(code, expect, "{op} {name}: {message}");
         }
         assert_eq!(fs("edit", json!({"path": "/workspace/repo/to-inner", "old": "in", "new": "inside"}))["occurrences"], 1);

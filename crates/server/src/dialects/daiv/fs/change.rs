@@ -157,6 +157,8 @@ impl Edit {
         let not_a_text = DaivFsError::new(DaivFsCode::NotATextFile, format!("Not a text file: {given}"));
         let applied = looked_at(move || self.applied(&String::from_utf8(bytes).map_err(|_| not_a_text)?));
         let (text, occurrences) = applied.await?;
+        // Others need not wait for the sandbox to take it.
+        drop(read);
         // Those of the file that is there stay.
         let attributes = FileAttributes { mode: None, modified_at: None };
         let content = Box::pin(stream::once(std::future::ready(Ok(text.into()))));
