@@ -415,7 +415,7 @@ mod tests {
     fn many_patterns_take_no_longer_than_they_may() {
         let mut all = Rules::until(Some(Instant::now() + std::time::Duration::from_millis(50)));
         all.enter(b"", "**/a/b/**\n".repeat(50_000).as_bytes());
-        let path = "a/".repeat(2000);
+        let path = ["a"; 2000].join("/");
         let begun = Instant::now();
         while !all.out_of_time() {
             assert!(!all.ignores(path.as_bytes(), false) && begun.elapsed().as_secs() < 20);
