@@ -20,10 +20,11 @@ fi
 # Lines of name and program: the suites, and what they start beside `caisson`. Selected as `make test` selects them, so that nothing is
 # built twice.
 build() {
-    (cd "$top" && "$cargo" test --release --locked --quiet "$@" --no-run --message-format=json)
+    (cd "$top" && "$cargo" "$@" --release --locked --quiet --message-format=json)
 }
-others=(--workspace --exclude caisson-tests --exclude caisson-fuzz --test '*' --example '*')
-built=$({ build --package caisson-tests && build "${others[@]}"; } |
+others=(--workspace --exclude caisson-tests --exclude caisson-fuzz)
+# As a program, which `cargo test` would make tests of if it is named there.
+built=$({ build test --package caisson-tests --no-run && build test "${others[@]}" --test '*' --no-run && build build "${others[@]}" --example faulty; } |
     jq -r 'select(.executable and (.target.kind[0] == "test" or .target.kind[0] == "example")) | .target.name + " " + .executable')
 program_of() {
     local found
