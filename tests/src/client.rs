@@ -401,6 +401,23 @@ fn exchange(address: SocketAddr, bytes: &[u8], ends: bool) -> Vec<u8> {
     back
 }
 
+/// The content type of [`multipart_form`].
+pub const MULTIPART_FORM: &str = "multipart/form-data; boundary=b0undary";
+
+/// A form (RFC 7578) of parts with name, file name and content.
+#[must_use]
+pub fn multipart_form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file, content) in parts {
+        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        body.extend_from_slice(format!("--b0undary\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--b0undary--\r\n");
+    body
+}
+
 /// A path as a query value, byte for byte.
 #[must_use]
 pub fn encode_path(path: &[u8]) -> String {

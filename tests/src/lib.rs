@@ -33,7 +33,8 @@ mod websocket;
 pub use archive::{Archive, octal};
 pub use certificates::make_certificates;
 pub use client::{
-    Answer, Body, Client, Request, Streaming, encode_path, foreign_key, is_foreign, is_of_boxbox, is_of_daiv, raw, raw_request,
+    Answer, Body, Client, MULTIPART_FORM, Request, Streaming, encode_path, foreign_key, is_foreign, is_of_boxbox, is_of_daiv,
+    multipart_form, raw, raw_request,
 };
 pub use clock::{allowed, eventually, fewer};
 pub use context::{Context, error, text};

@@ -10,8 +10,8 @@ use std::{
 };
 
 use caisson_tests::{
-    Answer, BASE64, Base64Engine, Heard, NoUpgrade, Request, Server, Setup, Socket, Value, descriptors, descriptors_come_back, eventually,
-    json, program,
+    Answer, BASE64, Base64Engine, Heard, MULTIPART_FORM, NoUpgrade, Request, Server, Setup, Socket, Value, descriptors,
+    descriptors_come_back, eventually, json, multipart_form, program,
 };
 
 const KEY: &str = "key-of-boxed-0123456789";
@@ -68,24 +68,12 @@ fn refused(answer: &Answer, status: u16, begin: &str) {
     assert!(message.starts_with(begin) && body["error"] == body["message"], "{body}");
 }
 
-fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (name, file, content) in parts {
-        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
-        body.extend_from_slice(format!("--b0undary\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--b0undary--\r\n");
-    body
-}
-
 fn uploading(server: &Server, id: &str) -> Request {
-    ask(server, "POST", &format!("/v1/sandbox/{id}/files")).header("content-type", "multipart/form-data; boundary=b0undary")
+    ask(server, "POST", &format!("/v1/sandbox/{id}/files")).header("content-type", MULTIPART_FORM)
 }
 
 fn upload(server: &Server, id: &str, parts: &[(&str, Option<&str>, &[u8])]) -> Answer {
-    uploading(server, id).bytes(form(parts)).send()
+    uploading(server, id).bytes(multipart_form(parts)).send()
 }
 
 fn content(server: &Server, id: &str, path: &str) -> Answer {
@@ -309,7 +297,7 @@ fn files_go_in_and_out_whole() {
     refused(&content(&server, &id, "/none"), 404, "docker copy failed");
     refused(&content(&server, &id, "/workspace"), 400, "docker copy failed");
     // Cut: within the file, and behind it. What is there stays, and nothing else does.
-    let whole = form(&[("path", None, b"/workspace"), ("file", Some("u.txt"), &[b'x'; 300_000])]);
+    let whole = multipart_form(&[("path", None, b"/workspace"), ("file", Some("u.txt"), &[b'x'; 300_000])]);
     for length in [200_000, whole.len() - 30, whole.len() - 5] {
         drop(uploading(&server, &id).begin(whole.len(), &whole[..length]));
         let short = uploading(&server, &id).bytes(&whole[..length]).send();

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Answer, Archive, BASE64, Base64Engine, Client, Request, Server, Setup, Value, eventually, json};
+use caisson_tests::{
+    Answer, Archive, BASE64, Base64Engine, Client, MULTIPART_FORM, Request, Server, Setup, Value, eventually, json, multipart_form,
+};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const KEY: &str = "key-of-daiv-0123456789";
@@ -44,21 +46,9 @@ fn with_patches(server: &Server) -> String {
     start(server, &body)
 }
 
-fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (name, file, content) in parts {
-        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
-        body.extend_from_slice(format!("--b0undary\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--b0undary--\r\n");
-    body
-}
-
 fn seed_with(server: &Server, id: &str, parts: &[(&str, Option<&str>, &[u8])]) -> Answer {
-    let request = ask(server, "POST", &format!("/session/{id}/seed/")).header("content-type", "multipart/form-data; boundary=b0undary");
-    request.bytes(form(parts)).send()
+    let request = ask(server, "POST", &format!("/session/{id}/seed/")).header("content-type", MULTIPART_FORM);
+    request.bytes(multipart_form(parts)).send()
 }
 
 fn seed(server: &Server, id: &str, archive: &[u8]) -> Answer {
