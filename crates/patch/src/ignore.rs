@@ -294,8 +294,8 @@ impl Matcher {
                 let one = |part: &Part, name: &&[u8]| matches!(part, Part::One(tokens) if matches(tokens, name, time));
                 match parts.split_last() {
                     // At the end, `**` stands for at least one name.
-                    Some((Part::Any, before)) => glob_begin(before, &names[..names.len() - 1], any, one, time),
-                    _ => glob(parts, &names, any, one, time),
+                    Some((Part::Any, before)) => glob(before, &names[..names.len() - 1], any, one, false, time),
+                    _ => glob(parts, &names, any, one, true, time),
                 }
             }
         }
@@ -310,52 +310,31 @@ fn matches(tokens: &[Token], name: &[u8], time: &Time) -> bool {
         Token::Byte(expect) => expect == byte,
         Token::Of(set) => set.has(*byte),
     };
-    glob(tokens, name, any, one, time)
+    glob(tokens, name, any, one, true, time)
 }
 
-/// Whether a pattern fits as a whole, of whose pieces some stand for `any` number of things and the others for `one`. It only ever goes back to
-/// the last of the former, as going back further could not help, so that no pattern takes long.
-fn glob<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool, time: &Time) -> bool {
-    let (mut at, mut next) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while next < things.len() {
-        if time.step() {
-            return false;
-        }
-        match pattern.get(at) {
-            Some(piece) if any(piece) => {
-                at += 1;
-                back = Some((at, next));
-            }
-            Some(piece) if one(piece, &things[next]) => (at, next) = (at + 1, next + 1),
-            _ => {
-                let Some((from, taken)) = back else { return false };
-                back = Some((from, taken + 1));
-                (at, next) = (from, taken + 1);
-            }
-        }
-    }
-    pattern[at..].iter().all(any)
-}
-
-/// The same for however many of the first things.
-fn glob_begin<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool, time: &Time) -> bool {
-    // What comes behind the first end that fits is anything.
+/// Whether a pattern fits all things, or, where not the `whole` is asked for, however many of the first ones. Of its pieces some stand for `any` number of
+/// things and the others for `one`. It only ever goes back to the last of the former, as going back further could not help, so that no pattern takes
+/// long.
+fn glob<P, T>(pattern: &[P], things: &[T], any: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool, whole: bool, time: &Time) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     loop {
         if time.step() {
             return false;
         }
+        let left = next < things.len();
         match pattern.get(at) {
-            None => return true,
+            None if !left || !whole => return true,
             Some(piece) if any(piece) => {
                 at += 1;
                 back = Some((at, next));
             }
-            Some(piece) if next < things.len() && one(piece, &things[next]) => (at, next) = (at + 1, next + 1),
+            Some(piece) if left && one(piece, &things[next]) => (at, next) = (at + 1, next + 1),
+            // What begins later has less to fit.
+            _ if !left => return false,
             _ => {
-                let Some((from, taken)) = back.filter(|(_, taken)| *taken < things.len()) else { return false };
+                let Some((from, taken)) = back else { return false };
                 back = Some((from, taken + 1));
                 (at, next) = (from, taken + 1);
             }
