@@ -96,6 +96,14 @@ pub(super) struct Session {
 }
 
 impl Named {
+    /// Whether there is such a session just now, whoever works with it.
+    pub(super) async fn is_there(&self, engine: &Engine) -> bool {
+        match self.0 {
+            Some(id) => !has_ended(engine, id).await,
+            None => false,
+        }
+    }
+
     /// The session, as soon as nobody else works with it.
     pub(super) async fn open(&self, view: &View) -> ApiResult<Session> {
         self.open_if_there(view).await?.ok_or_else(no_session)

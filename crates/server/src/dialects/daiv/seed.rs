@@ -2,11 +2,8 @@
 
 use std::{fs::File, io, sync::Arc, time::Duration};
 
-use axum::{
-    extract::{RawPathParams, Request},
-    response::Response,
-};
-use caisson_core::{Error, SandboxId, Tenant};
+use axum::{extract::Request, response::Response};
+use caisson_core::{Error, Tenant};
 use caisson_engine::ByteStream;
 use futures::TryStreamExt;
 use http::{HeaderMap, StatusCode};
@@ -16,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 
 use super::{
-    answer::{bad_request, done, faulty, has_ended, no_session, refusal, unprocessable},
+    answer::{bad_request, done, faulty, no_session, refusal, unprocessable},
     archive::{self, Most, Refused},
     files::no_link,
     record::{Named, Record, Session},
@@ -58,20 +55,10 @@ pub(crate) struct DaivSeed {
 #[utoipa::path(post, path = "/session/{id}/seed", operation_id = "daiv_seed", tag = "daiv", params(("id" = String, Path)),
     request_body(content = DaivSeed, content_type = "multipart/form-data"),
     responses((status = 204, description = "It is there")))]
-pub(crate) async fn seed(
-    Caller(app): Caller,
-    named: Named,
-    params: RawPathParams,
-    headers: HeaderMap,
-    request: Request,
-) -> ApiResult<Response> {
+pub(crate) async fn seed(Caller(app): Caller, named: Named, headers: HeaderMap, request: Request) -> ApiResult<Response> {
     let settings = &app.config.daiv;
     // Nothing is kept for a session that is not there. What is wrong with the form is told first all the same.
-    let id = params.iter().find_map(|(name, value)| (name == "id").then(|| value.parse::<SandboxId>().ok()).flatten());
-    let is_there = match id {
-        Some(id) => !has_ended(&app.engine, id).await,
-        None => false,
-    };
+    let is_there = named.is_there(&app.engine).await;
     let body = content(request.into_body(), app.config.body_stall);
     let archives = match Multipart::new(&headers, body) {
         Some(form) => match timeout(MOST_TIME, parts(form, settings, is_there.then(|| app.engine.tenant()))).await {
