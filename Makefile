@@ -44,7 +44,7 @@ demo:
 	$(CARGO) build $(SELECTED) --bin caisson --quiet
 	$(AS_ROOT) tools/demo target/release/caisson
 
-# First what can run side by side, then what looks at the whole host and so runs alone.
+# First what tests parts by themselves, then the suites on the program.
 .PHONY: test
 test:
 	@tools/setup build test fuzz
@@ -55,8 +55,8 @@ test:
 	$(CARGO) build $(PROGRAMS)
 	$(CARGO) test $(SELECTED) --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
-	$(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
-	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast $(ON_POSTGRES:%=--test %) -- --test-threads=1
+	CARGO=$(CARGO) tests/run
+	CARGO=$(CARGO) CAISSON_TEST_DATABASE=postgres tests/run $(ON_POSTGRES)
 
 .PHONY: test-postgres
 test-postgres:
@@ -66,7 +66,7 @@ test-postgres:
 	@tools/ai-tool
 	@CARGO=$(CARGO) tools/s3-servers
 	$(CARGO) build $(PROGRAMS)
-	CAISSON_TEST_DATABASE=postgres $(CARGO) test --release --locked --package $(SUITES) --no-fail-fast -- --test-threads=1
+	CARGO=$(CARGO) CAISSON_TEST_DATABASE=postgres tests/run
 
 .PHONY: test-vm
 test-vm:
@@ -91,7 +91,7 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/schemathesis tools/modbox-clients tools/ai-tool tools/s3-servers .ci/run fuzz/run fuzz/rustc tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
+	@for script in tools/setup tools/schemathesis tools/modbox-clients tools/ai-tool tools/s3-servers .ci/run fuzz/run fuzz/rustc tests/run tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py tests/modbox/*.py images/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"

@@ -18,6 +18,9 @@ use crate::{clock::eventually, host::Host};
 /// What programs are found by, in the tests and in the programs they start.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How the directories of all tests begin.
+const PREFIX: &str = "caisson-test-";
+
 /// The program under test.
 #[must_use]
 pub fn program() -> &'static Path {
@@ -106,7 +109,7 @@ impl Home {
     pub fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make real sandboxes; run them as root");
         let before = Host::now();
-        let directory = tempfile::Builder::new().prefix("caisson-test-").tempdir().expect("a temporary directory can be made");
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir().expect("a temporary directory can be made");
         fs::create_dir(directory.path().join("tmp")).expect("a directory can be made");
         Self { directory, before, finished: false }
     }
@@ -194,6 +197,7 @@ impl Home {
     /// What is left behind, once the kernel has had time to let go.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Host::is_as_before(&self.before).err().unwrap_or_default();
+        left.retain(|thing| !self.is_of_another(thing));
         left.extend(self.files_left());
         left
     }
@@ -204,6 +208,12 @@ impl Home {
         let mut left = Host::left_over_since(&self.before);
         left.extend(self.files_left());
         left
+    }
+
+    /// Whether it lies in the home of another test, which looks after it itself.
+    fn is_of_another(&self, thing: &str) -> bool {
+        let own = self.path().file_name().and_then(OsStr::to_str).expect("its name is made of letters");
+        thing.contains(PREFIX) && !thing.contains(own)
     }
 
     fn files_left(&self) -> Vec<String> {

@@ -57,18 +57,20 @@ impl Host {
     }
 
     /// Waits until there is nothing more than there was before; otherwise says what is left.
+    ///
+    /// Left is what is there at every look: what others make meanwhile comes and goes.
     pub fn is_as_before(before: &Self) -> Result<(), Vec<String>> {
         let begin = Instant::now();
-        loop {
-            let left = Self::left_over_since(before);
-            if left.is_empty() {
-                return Ok(());
-            }
+        let mut left = Self::left_over_since(before);
+        while !left.is_empty() {
             if begin.elapsed() > allowed(GONE_WITHIN) {
                 return Err(left);
             }
             thread::sleep(Duration::from_millis(20));
+            let now = Self::left_over_since(before);
+            left.retain(|thing| now.contains(thing));
         }
+        Ok(())
     }
 }
 
