@@ -12,7 +12,7 @@ SUITES := caisson-tests
 SELECTED := --release --locked --workspace --exclude $(SUITES) --exclude caisson-fuzz
 PROGRAMS := $(SELECTED) --bin caisson --bin caisson-probe
 # What depends on how records are kept, and so runs on both databases.
-ON_POSTGRES := api boxbox crash events idempotency modbox templates tenants workspaces
+ON_POSTGRES := api boxbox crash daiv events idempotency modbox templates tenants workspaces
 # Of each fuzz target: a short run among the tests, a long one by `make fuzz`.
 FUZZ_SHORT := 5
 TIME ?= 600
@@ -56,7 +56,7 @@ test:
 	$(CARGO) test $(SELECTED) --no-fail-fast
 	CARGO=$(CARGO) fuzz/run $(FUZZ_SHORT)
 	CARGO=$(CARGO) tests/run
-	CARGO=$(CARGO) CAISSON_TEST_DATABASE=postgres tests/run $(ON_POSTGRES)
+	CARGO=$(CARGO) CAISSON_TEST_DATABASE=postgres CAISSON_TEST_LOCKS=redis tests/run $(ON_POSTGRES)
 
 .PHONY: test-postgres
 test-postgres:

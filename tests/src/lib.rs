@@ -2,8 +2,9 @@
 //!
 //! Suites are in `tests/`, programs that attack from inside in `probes/`. Nothing is skipped: what a test needs and the host lacks fails
 //! with the name of the package, unless `CAISSON_WITHOUT` names it for a machine that is not meant to have it. The program is found beside
-//! the test or in `CAISSON_PROGRAM`; `CAISSON_TEST_DATABASE=postgres` has every server keep its records there; `CAISSON_SLOWER` stretches every allowance on slow machines and shrinks counts that mean no more than
-//! *many*. As the checks look at the whole host, the suites run one test at a time.
+//! the test or in `CAISSON_PROGRAM`; `CAISSON_TEST_DATABASE=postgres` has every server keep its records there, `CAISSON_TEST_LOCKS=redis` its locks; `CAISSON_SLOWER`
+//! stretches every allowance on slow machines and shrinks counts that mean no more than *many*. As the checks look at the whole host, a
+//! suite runs one test at a time.
 
 mod archive;
 mod certificates;

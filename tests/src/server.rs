@@ -7,6 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use crate::{
     home::Home,
     postgres,
     process::{self, Process},
+    redis::Redis,
     sandbox::Sandbox,
 };
 
@@ -35,6 +37,9 @@ const READERS: usize = 4;
 
 /// Where records are kept in all suites: `sqlite`, or `postgres` for a database of each server's own.
 const DATABASES: &str = "CAISSON_TEST_DATABASE";
+
+/// Where locks are kept in all suites: `memory`, or `redis` for one server that all of a suite share.
+const LOCKS: &str = "CAISSON_TEST_LOCKS";
 
 /// As many as a server makes at most to a database that is not in its own process.
 const CONNECTIONS: usize = 12;
@@ -83,16 +88,28 @@ impl Setup {
         }
     }
 
+    /// The same with locks in Redis where the suites run on it, unless the test names one.
+    fn with_locks(self) -> Self {
+        static REDIS: LazyLock<Redis> = LazyLock::new(Redis::start);
+        match std::env::var(LOCKS).unwrap_or_default().as_str() {
+            "" | "memory" => self,
+            "redis" if self.environment.iter().any(|(name, _)| name.ends_with("REDIS_URL")) => self,
+            "redis" => self.env("CAISSON_REDIS_URL", REDIS.url()),
+            other => panic!("{LOCKS} is `{other}`; it is `memory` or `redis`"),
+        }
+    }
+
     /// Starts it and waits until it is ready.
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Server {
+        let this = self.with_locks();
         // Before the host is looked at.
-        let database = self.database();
+        let database = this.database();
         let home = Home::new();
         let address = free_address();
-        let client = Client { address, key: self.key.clone() };
-        let mut server = Server { client, home: Some(home), setup: self, child: None, open_at_start: Descriptors::default(), database };
+        let client = Client { address, key: this.key.clone() };
+        let mut server = Server { client, home: Some(home), setup: this, child: None, open_at_start: Descriptors::default(), database };
         server.start_again();
         server
     }
