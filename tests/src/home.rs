@@ -225,12 +225,13 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "api-key",
         "blobs",
         "caisson.db",
         "caisson.db-shm",
         "caisson.db-wal",
+        "disks",
         "executions",
         "images",
         "lock",

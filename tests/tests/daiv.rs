@@ -802,6 +802,7 @@ fn settings_are_those_of_upstream() {
         ("DAIV_SANDBOX_SENTRY_DSN", "https://x@example.com/1"),
         ("DAIV_SANDBOX_GIT_IMAGE", "alpine/git:1"),
         ("DAIV_SANDBOX_REAPER_ENABLED", ""),
+        ("DAIV_SANDBOX_STOP_TIMEOUT_SECONDS", "5"),
     ]);
     let id = start(&server, &json!({"base_image": "host"}));
     assert_eq!(ask(&server, "GET", &format!("/sandbox/v9/session/{id}/")).send().status, 204);
@@ -810,16 +811,90 @@ fn settings_are_those_of_upstream() {
     let found = fs(&server, &id, "glob", &json!({"pattern": "**/x", "path": "/workspace/repo"}));
     assert_eq!(found["matches"], json!([{"path": "/workspace/repo/target/a/x", "is_dir": false}]));
     let native = server.get(&format!("/v1/sandboxes/{id}")).expect(200).json();
-    assert_eq!(native["idle_timeout_s"], 7200, "{native:#}");
+    // A session on disk is stopped when nobody uses it, and does not end.
+    assert_eq!((&native["storage"], &native["idle_timeout_s"]), (&json!("disk"), &Value::Null), "{native:#}");
     let log = server.log();
     for line in [
         "DAIV_SANDBOX_SENTRY_DSN is not used: nothing is sent to Sentry",
         "DAIV_SANDBOX_GIT_IMAGE is not used",
+        "DAIV_SANDBOX_STOP_TIMEOUT_SECONDS is not used",
         "DAIV_SANDBOX_RUN_UID of the environment is used",
     ] {
         assert!(log.contains(line), "{line}: {log}");
     }
     assert!(!log.contains(KEY));
+    server.finish();
+}
+
+fn state(server: &Server, id: &str) -> Value {
+    server.get(&format!("/v1/sandboxes/{id}")).expect(200).json()["state"].clone()
+}
+
+#[test]
+fn sessions_survive_their_server_and_patches_go_on() {
+    let mut server = daiv();
+    let id = with_patches(&server);
+    let archive = Archive::new().file(b"a.txt", b"old\n").end();
+    assert_eq!(seed(&server, &id, &archive).status, 204);
+    assert!(patch_of(&server, &id, "echo one > one && echo more >> a.txt").unwrap().contains("+more"));
+    let old = with_patches(&server);
+    for round in 0..2 {
+        if round == 0 {
+            server.kill();
+        } else {
+            assert!(server.stop().success());
+        }
+        server.start_again();
+        assert_eq!(state(&server, &id), "stopped");
+        // To look at it starts it.
+        if round == 0 {
+            assert_eq!(ask(&server, "GET", &format!("/session/{id}/")).send().status, 204);
+            assert_eq!(state(&server, &id), "running");
+        }
+        // A patch is what its own request has changed, and not what was there before.
+        let patch = patch_of(&server, &id, &format!("echo {round} > two && cat one >> a.txt && readlink /workspace/repo")).unwrap();
+        assert!(patch.contains("+one") && patch.contains(&format!("+{round}")) && !patch.contains("+more"), "{patch}");
+        assert_eq!(patch_of(&server, &id, "cat one two"), None);
+        refused(&seed(&server, &id, &archive), 409, "Session already seeded");
+        let body = json!([{"path": "/repo/new", "content": BASE64.encode("x"), "mode": 420}]);
+        assert_eq!(write(&server, &id, &body).expect(200).json()["results"][0]["ok"], true);
+    }
+    // One that is stopped is closed as well, and what cannot be started says so.
+    server.kill();
+    server.start_again();
+    close(&server, &old);
+    refused(&ask(&server, "GET", &format!("/session/{old}/")).send(), 404, "Session not found or already closed");
+    let disk = server.home().data().join("disks").join(&id);
+    std::fs::File::options().write(true).open(&disk).unwrap().set_len(1 << 20).unwrap();
+    refused(&ask(&server, "GET", &format!("/session/{id}/")).send(), 503, &format!("Session '{id}' could not be restarted"));
+    refused(&run_with(&server, &id, &json!({"commands": []})), 503, &format!("Session '{id}' could not be restarted"));
+    close(&server, &id);
+    assert!(!disk.exists());
+    server.finish();
+}
+
+#[test]
+fn sessions_that_nobody_uses_are_stopped_and_not_for_ever() {
+    let server = with(&[
+        ("DAIV_SANDBOX_RUNNING_SESSION_MAX_IDLE_SECONDS", "2"),
+        ("DAIV_SANDBOX_REAPER_INTERVAL_SECONDS", "1"),
+        ("DAIV_SANDBOX_SESSION_GRACE_SECONDS", "4"),
+        ("DAIV_SANDBOX_MAX_STOPPED_SESSIONS", "5"),
+    ]);
+    let id = start(&server, &json!({"base_image": "host"}));
+    let native = server.sandbox(&json!({"storage": "disk"}));
+    assert_eq!(says(&server, &id, "echo x > f; sleep 4"), "");
+    assert_eq!(state(&server, &id), "running", "a request keeps it");
+    eventually("it to be stopped", Duration::from_secs(15), || (state(&server, &id) == "stopped").then_some(()));
+    assert_eq!(says(&server, &id, "cat f"), "x\n");
+    let gone = || {
+        (ask(&server, "DELETE", "/session/x/").send().status == 204 && server.get(&format!("/v1/sandboxes/{id}")).status == 410)
+            .then_some(())
+    };
+    eventually("it to be removed", Duration::from_secs(20), gone);
+    refused(&run_with(&server, &id, &json!({"commands": []})), 404, "Session not found or already closed");
+    assert_eq!(state(&server, &native.id), "running", "it is nobody's session");
+    native.delete().expect(200);
     server.finish();
 }
 

@@ -6,7 +6,7 @@ use caisson_tests::{Setup, Value, eventually, json};
 
 const DIRECTORY: &str = env!("CARGO_MANIFEST_DIR");
 /// Of all APIs together.
-const OPERATIONS: u64 = 148;
+const OPERATIONS: u64 = 149;
 /// As long as all of it may take.
 const WITHIN: Duration = Duration::from_secs(240);
 

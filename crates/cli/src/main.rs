@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Context(command) => commands::context::run(command),
         Command::Ls(args) => commands::ls::run(args),
         Command::Update(args) => commands::update::run(args),
+        Command::Stop(args) => commands::stop::run(args),
         Command::Rm(args) => commands::rm::run(args),
         Command::Commit(args) => commands::commit::run(args),
         Command::Cp(args) => commands::cp::run(args),

@@ -23,9 +23,23 @@ pub enum BackendError {
     /// The machine is out of something for the moment.
     #[error("{0}")]
     Exhausted(String),
+    /// What was kept of a stopped sandbox cannot be used. The message says why.
+    #[error("{0}")]
+    Broken(String),
     /// It went wrong. The message says at which step.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What becomes of the files of a sandbox whose storage is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// They end with it, whoever dies.
+    Passing,
+    /// They are new, and kept under its id until they are discarded.
+    Kept,
+    /// They are those that were kept under its id.
+    Again,
 }
 
 /// A sandbox that a backend has something of.
@@ -95,12 +109,23 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Begins to make the sandbox exist and hands over the stream to its agent, which may be written to at once: nobody has to
     /// wait for the agent before telling it what to do. On an error nothing of it is left. A launch that fails later ends the
-    /// stream, and then `death` has the `launch_error`. Called once per id. Cancel-safe: a caller that goes away leaves a sandbox
-    /// that `destroy` and `list` know.
-    async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError>;
+    /// stream, and then `death` has the `launch_error`. Called once per id, and again with [`Files::Again`] after it was destroyed.
+    /// Cancel-safe: a caller that goes away leaves a sandbox that `destroy` and `list` know.
+    async fn launch(&self, id: SandboxId, spec: &SandboxSpec, files: Files) -> Result<AgentStream, BackendError>;
 
-    /// Ends every process of the sandbox and frees what it held. Returns when that is done. Idempotent: an unknown id is fine.
+    /// Ends every process of the sandbox and frees what it held but kept files. Returns when that is done. Idempotent: an unknown id is fine.
     async fn destroy(&self, id: SandboxId) -> Result<(), BackendError>;
+
+    /// Removes the files that are kept under this id. Idempotent likewise.
+    async fn discard(&self, id: SandboxId) -> Result<(), BackendError> {
+        let _ = id;
+        Ok(())
+    }
+
+    /// Of whom files are kept.
+    async fn kept(&self) -> Result<Vec<SandboxId>, BackendError> {
+        Ok(Vec::new())
+    }
 
     /// How it ended by itself, once it has; `None` while it lives or when the backend knows nothing of it.
     async fn death(&self, id: SandboxId) -> Option<Death>;

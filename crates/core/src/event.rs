@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::{ExecutionId, ExecutionStatus, SandboxId, TombstoneReason, sandbox::UnknownName};
+use crate::{ExecutionId, ExecutionStatus, SandboxId, StopReason, TombstoneReason, sandbox::UnknownName};
 
 /// What kind of thing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +12,10 @@ pub enum EventKind {
     SandboxCreated,
     /// Time limits or metadata were changed.
     SandboxUpdated,
+    /// Nothing of it runs any more; its files are kept.
+    SandboxStopped,
+    /// It was stopped and runs again.
+    SandboxStarted,
     SandboxEnded,
     ExecutionStarted,
     ExecutionEnded,
@@ -19,8 +23,15 @@ pub enum EventKind {
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::SandboxCreated, Self::SandboxUpdated, Self::SandboxEnded, Self::ExecutionStarted, Self::ExecutionEnded];
+    pub const ALL: [Self; 7] = [
+        Self::SandboxCreated,
+        Self::SandboxUpdated,
+        Self::SandboxStopped,
+        Self::SandboxStarted,
+        Self::SandboxEnded,
+        Self::ExecutionStarted,
+        Self::ExecutionEnded,
+    ];
 
     /// The name in APIs and records.
     #[must_use]
@@ -28,6 +39,8 @@ impl EventKind {
         match self {
             Self::SandboxCreated => "sandbox.created",
             Self::SandboxUpdated => "sandbox.updated",
+            Self::SandboxStopped => "sandbox.stopped",
+            Self::SandboxStarted => "sandbox.started",
             Self::SandboxEnded => "sandbox.ended",
             Self::ExecutionStarted => "execution.started",
             Self::ExecutionEnded => "execution.ended",
@@ -60,6 +73,8 @@ pub struct LifecycleEvent {
 pub enum Happened {
     Created { name: Option<String> },
     Updated,
+    Stopped { reason: StopReason },
+    Restarted,
     Ended { reason: TombstoneReason, message: String },
     Started { execution: ExecutionId },
     Finished { execution: ExecutionId, status: ExecutionStatus, exit_code: Option<i32>, signal: Option<i32> },
@@ -72,6 +87,8 @@ impl Happened {
         match self {
             Self::Created { .. } => EventKind::SandboxCreated,
             Self::Updated => EventKind::SandboxUpdated,
+            Self::Stopped { .. } => EventKind::SandboxStopped,
+            Self::Restarted => EventKind::SandboxStarted,
             Self::Ended { .. } => EventKind::SandboxEnded,
             Self::Started { .. } => EventKind::ExecutionStarted,
             Self::Finished { .. } => EventKind::ExecutionEnded,
@@ -83,7 +100,7 @@ impl Happened {
     pub fn execution(&self) -> Option<ExecutionId> {
         match self {
             Self::Started { execution } | Self::Finished { execution, .. } => Some(*execution),
-            Self::Created { .. } | Self::Updated | Self::Ended { .. } => None,
+            Self::Created { .. } | Self::Updated | Self::Stopped { .. } | Self::Restarted | Self::Ended { .. } => None,
         }
     }
 }

@@ -26,7 +26,7 @@ mod uuid;
 mod webhook;
 
 pub use answer::KeptAnswer;
-pub use backend::{AgentIo, AgentStream, Backend, BackendError, Changes, Death, Given, Observed, Usage};
+pub use backend::{AgentIo, AgentStream, Backend, BackendError, Changes, Death, Files, Given, Observed, Usage};
 pub use blobs::{AboutBlob, Blob, BlobError, BlobKey, BlobKeyError, BlobPage, BlobStream, Blobs, NewBlob, OnlyIf};
 pub use document::Document;
 pub use error::{Denied, Error, Result};
@@ -40,7 +40,7 @@ pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
 pub use page::{Cursor, Page};
 pub use recipe::{Place, Recipe, SetupCommand, SetupStep, Warmth};
-pub use sandbox::{Event, Sandbox, State, Tombstone, TombstoneReason, UnknownName, next};
+pub use sandbox::{Event, Sandbox, State, Stop, StopReason, Tombstone, TombstoneReason, UnknownName, next};
 pub use spec::{Image, LeftToImage, Network, SandboxSpec, Storage, UserSpec};
 pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};
 pub use tenant::{Exceeded, Holdings, Quota, Quotas, Tenant};

@@ -1,10 +1,13 @@
 //! The life of a sandbox: one enum, one pure transition function.
 //!
 //! ```text
-//!            AgentReady            Destroy | AgentLost             TornDown
+//!            AgentReady        Destroy | AgentLost | Stop          TornDown
 //! Creating ─────────────▶ Running ─────────────────────▶ Stopping ──────────▶ Ended
-//!     └───────────── Destroy | AgentLost | LaunchFailed ────▲
+//!   ▲  └───────────── Destroy | AgentLost | LaunchFailed ────▲ │ Kept
+//!   └───────── Start ────────── Stopped ◀──────────────────────┘
+//!                                  └──────── Destroy ────────▲
 //! ```
+//! Only a sandbox whose files are kept can be stopped.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -21,13 +24,15 @@ pub enum State {
     Running,
     /// Being taken down; nothing new is accepted.
     Stopping,
+    /// Nothing of it runs and its files are kept: whoever uses it next starts it again. [`Stop`] says why.
+    Stopped,
     /// Gone. Its [`Tombstone`] says why.
     Ended,
 }
 
 impl State {
     /// All states, for tables and metrics.
-    pub const ALL: [Self; 4] = [Self::Creating, Self::Running, Self::Stopping, Self::Ended];
+    pub const ALL: [Self; 5] = [Self::Creating, Self::Running, Self::Stopping, Self::Stopped, Self::Ended];
 
     /// The name in APIs and records.
     #[must_use]
@@ -36,6 +41,7 @@ impl State {
             Self::Creating => "creating",
             Self::Running => "running",
             Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
             Self::Ended => "ended",
         }
     }
@@ -65,13 +71,20 @@ pub enum Event {
     Destroy,
     /// The agent's stream ended or talked nonsense.
     AgentLost,
+    /// Nothing of it is to run, and its files are to stay.
+    Stop,
+    /// The backend has its files and nothing else of it.
+    Kept,
+    /// Somebody uses it again.
+    Start,
     /// The backend has nothing of it any more.
     TornDown,
 }
 
 impl Event {
     /// All events, for tables.
-    pub const ALL: [Self; 5] = [Self::AgentReady, Self::LaunchFailed, Self::Destroy, Self::AgentLost, Self::TornDown];
+    pub const ALL: [Self; 8] =
+        [Self::AgentReady, Self::LaunchFailed, Self::Destroy, Self::AgentLost, Self::Stop, Self::Kept, Self::Start, Self::TornDown];
 }
 
 /// The one place that says what may follow what.
@@ -79,9 +92,12 @@ pub fn next(state: State, event: Event) -> Result<State, Denied> {
     match (state, event) {
         (State::Creating, Event::AgentReady) => Ok(State::Running),
         (State::Creating, Event::LaunchFailed | Event::Destroy | Event::AgentLost) => Ok(State::Stopping),
-        (State::Running, Event::Destroy | Event::AgentLost) => Ok(State::Stopping),
+        (State::Running, Event::Destroy | Event::AgentLost | Event::Stop) => Ok(State::Stopping),
         // Destroying twice is one destruction; an agent that dies while it is being taken down is no news.
         (State::Stopping, Event::Destroy | Event::AgentLost | Event::LaunchFailed) => Ok(State::Stopping),
+        (State::Stopping, Event::Kept) => Ok(State::Stopped),
+        (State::Stopped, Event::Start) => Ok(State::Creating),
+        (State::Stopped, Event::Destroy) | (State::Stopping, Event::Stop) => Ok(State::Stopping),
         (State::Stopping, Event::TornDown) => Ok(State::Ended),
         (State::Ended, Event::Destroy | Event::TornDown) => Ok(State::Ended),
         (state, event) => Err(Denied { state, event }),
@@ -111,11 +127,15 @@ pub enum TombstoneReason {
     ServerStopped,
     /// The server that ran it died; found at the next start.
     ServerLost,
+    /// It was stopped, and nobody used it again for too long, or too many others were stopped after it.
+    StoppedTooLong,
+    /// It was stopped, and its files are not there any more.
+    FilesLost,
 }
 
 impl TombstoneReason {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Deleted,
         Self::Finished,
         Self::Lifetime,
@@ -126,6 +146,8 @@ impl TombstoneReason {
         Self::SetupFailed,
         Self::ServerStopped,
         Self::ServerLost,
+        Self::StoppedTooLong,
+        Self::FilesLost,
     ];
 
     /// The name in APIs and records.
@@ -142,6 +164,8 @@ impl TombstoneReason {
             Self::SetupFailed => "setup_failed",
             Self::ServerStopped => "server_stopped",
             Self::ServerLost => "server_lost",
+            Self::StoppedTooLong => "stopped_too_long",
+            Self::FilesLost => "files_lost",
         }
     }
 }
@@ -169,6 +193,50 @@ impl fmt::Display for Tombstone {
     }
 }
 
+/// Why a sandbox is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// Asked for through the API.
+    Requested,
+    /// Nobody used it for as long as a dialect lets its sessions run.
+    Idle,
+    /// The server was shut down.
+    ServerStopped,
+    /// The server that ran it died; found at the next start.
+    ServerLost,
+}
+
+impl StopReason {
+    /// All reasons, for tables.
+    pub const ALL: [Self; 4] = [Self::Requested, Self::Idle, Self::ServerStopped, Self::ServerLost];
+
+    /// The name in APIs and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Idle => "idle",
+            Self::ServerStopped => "server_stopped",
+            Self::ServerLost => "server_lost",
+        }
+    }
+}
+
+impl FromStr for StopReason {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|r| r.as_str() == text).ok_or(UnknownName)
+    }
+}
+
+/// What is known of a stopped sandbox: why and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    pub reason: StopReason,
+    pub at: Timestamp,
+}
+
 /// A sandbox as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
@@ -183,11 +251,21 @@ pub struct Sandbox {
     pub metadata: BTreeMap<String, String>,
     pub created_at: Timestamp,
     pub last_active_at: Timestamp,
+    /// How often it was started: once, and once more whenever it was used after it had been stopped.
+    pub starts: u32,
+    /// Present exactly when `state` is [`State::Stopped`] or on the way there.
+    pub stop: Option<Stop>,
     /// Present exactly when `state` is [`State::Ended`] or on the way there.
     pub tombstone: Option<Tombstone>,
 }
 
 impl Sandbox {
+    /// Whether what runs in it has ended, or is about to.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.tombstone.is_some() || self.stop.is_some()
+    }
+
     /// When its lifetime is over, if it has one.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -215,6 +293,11 @@ mod tests {
             (S::Stopping, E::AgentLost, S::Stopping),
             (S::Stopping, E::LaunchFailed, S::Stopping),
             (S::Stopping, E::TornDown, S::Ended),
+            (S::Running, E::Stop, S::Stopping),
+            (S::Stopping, E::Stop, S::Stopping),
+            (S::Stopping, E::Kept, S::Stopped),
+            (S::Stopped, E::Start, S::Creating),
+            (S::Stopped, E::Destroy, S::Stopping),
             (S::Ended, E::Destroy, S::Ended),
             (S::Ended, E::TornDown, S::Ended),
         ];
@@ -241,5 +324,14 @@ mod tests {
         for reason in TombstoneReason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(reason));
         }
+        for reason in StopReason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(reason));
+        }
+    }
+
+    #[test]
+    fn what_is_stopped_is_started_or_destroyed_and_nothing_else() {
+        let onward: Vec<_> = Event::ALL.into_iter().filter_map(|event| Some((event, next(State::Stopped, event).ok()?))).collect();
+        assert_eq!(onward, [(Event::Destroy, State::Stopping), (Event::Start, State::Creating)]);
     }
 }

@@ -55,7 +55,7 @@ pub struct ExecutionFilter {
 pub trait Store: Send + Sync + 'static {
     /// Writes a new sandbox; written again, it is the same one. Fails with [`StoreError::NameTaken`] when a living one of its tenant has its name.
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
-    /// Writes state, time limits, metadata, last activity and tombstone of a known sandbox. An ended one stays as it is: the first end
+    /// Writes state, time limits, metadata, last activity, starts, stop and tombstone of a known sandbox. An ended one stays as it is: the first end
     /// counts, whoever comes later.
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError>;
     async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
@@ -68,9 +68,11 @@ pub trait Store: Send + Sync + 'static {
     async fn execution(&self, tenant: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
     async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;
 
-    /// After a start: everything that was alive when the last server went is ended with `tombstone`, and every running execution is `lost`.
-    /// Returns how many sandboxes and executions that were.
-    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError>;
+    /// After a start: whoever of `kept` was running when the last server went is stopped, everything else that was alive is ended with
+    /// `tombstone`, and every running execution is `lost`. What had been stopped stays so. Returns how many sandboxes and executions that were.
+    async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError>;
+    /// The stopped sandboxes of all tenants.
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError>;
     /// Removes ended sandboxes that ended before `before`, with their executions; returns the ids of the removed executions (their logs can go).
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError>;
     /// Removes likewise what a tenant has of ended sandboxes beyond this many; those that ended last are kept.

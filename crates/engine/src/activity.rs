@@ -113,6 +113,11 @@ impl Activity {
         self.born_at.checked_add(self.last_used() - self.born).unwrap_or(Timestamp::MAX)
     }
 
+    /// By the clock of records.
+    pub(crate) fn born_at(&self) -> Timestamp {
+        self.born_at
+    }
+
     pub(crate) fn born(&self) -> Instant {
         self.born
     }

@@ -57,6 +57,8 @@ impl Committing {
     pub async fn changes(&self) -> Result<Changes> {
         let agent = self.living.ready_agent().await?;
         let given = match agent.given().await {
+            // It was there before this agent, and what programs did to it before then is not to be left out.
+            Ok(_) if self.living.now().starts > 1 => Vec::new(),
             Ok(given) => given,
             Err(error) => return Err(self.living.failed(error).await),
         };
@@ -64,7 +66,9 @@ impl Committing {
         changes.map_err(|error| match error {
             BackendError::Unsupported(message) => Error::unsupported(message),
             BackendError::Exhausted(message) => unavailable(format!("the sandbox cannot be read now: {message}")),
-            BackendError::Failed(message) => Error::internal("what has changed in a sandbox cannot be read", message),
+            BackendError::Broken(message) | BackendError::Failed(message) => {
+                Error::internal("what has changed in a sandbox cannot be read", message)
+            }
         })
     }
 }

@@ -20,6 +20,15 @@ pub struct EngineConfig {
     pub queue_wait: Duration,
     /// Whether sandboxes are kept warm, for whoever asks next. Of use only to a server that goes on.
     pub pool: bool,
+    /// Whether sandboxes on disk outlive the engine: they are stopped when it goes, and started when somebody uses them again. Of use only to a
+    /// server, which comes back.
+    pub keeps_disks: bool,
+    /// How long a stopped sandbox is kept; `None`: as long as its own time limits say.
+    pub stopped_grace: Option<Duration>,
+    /// How many stopped sandboxes are kept; those that were stopped first go. `None`: as many as there are.
+    pub max_stopped: Option<usize>,
+    /// How often stopped sandboxes are looked at.
+    pub reap_every: Duration,
     /// How long records and logs of ended sandboxes are kept.
     pub retention: Duration,
     /// How many ended sandboxes of each tenant are kept, with records and logs; those that ended first go. `None`: as many as there are.
@@ -38,6 +47,10 @@ impl EngineConfig {
             max_sandboxes: 2000,
             queue_wait: Duration::from_secs(30),
             pool: false,
+            keeps_disks: false,
+            stopped_grace: Some(Duration::from_secs(12 * 3600)),
+            max_stopped: Some(50),
+            reap_every: Duration::from_secs(10),
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_sandboxes: None,
         }

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{Backend, BackendError, Error, Images, Ledger, Store, StoreError};
+use caisson_core::{Backend, BackendError, Error, Files, Images, Ledger, SandboxSpec, Storage, Store, StoreError};
 use jiff::Timestamp;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct Core {
     /// Where there is storage for them.
     pub(crate) workspaces: OnceLock<Arc<Workspaces>>,
     pub(crate) metrics: Metrics,
+    /// Told when a sandbox has been stopped.
+    pub(crate) stopped: Notify,
     /// Every task of the engine; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled once nothing new is accepted.
@@ -49,6 +51,11 @@ impl Core {
     /// The limits that this host cannot enforce in full, by their names in the API.
     pub(crate) fn weaker_limits(&self) -> Vec<String> {
         self.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// What becomes of the files of a new sandbox that lives until somebody or some limit ends it.
+    pub(crate) fn files(&self, spec: &SandboxSpec) -> Files {
+        if self.config.keeps_disks && spec.storage == Storage::Disk { Files::Kept } else { Files::Passing }
     }
 
     /// What a server keeps beside the records.
@@ -98,6 +105,9 @@ pub(crate) fn launch_error(error: &BackendError) -> Error {
     match error {
         BackendError::Unsupported(message) => Error::unsupported(message.clone()),
         BackendError::Exhausted(message) => unavailable(format!("the sandbox cannot be launched now: {message}")),
+        BackendError::Broken(message) => {
+            Error::conflict("files_broken", format!("the sandbox cannot be started again: {message}; delete it, and make another"))
+        }
         BackendError::Failed(message) => Error::internal(format!("the sandbox could not be launched: {message}"), error.clone()),
     }
 }

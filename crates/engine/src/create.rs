@@ -12,7 +12,7 @@ use crate::{
     request::{CreateRequest, Created},
     room,
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
-    setup, validate,
+    setup, stopped, validate,
 };
 
 /// How often a name is tried when its holder ends at that very moment.
@@ -39,6 +39,8 @@ pub(crate) fn record(
         metadata,
         created_at,
         last_active_at: created_at,
+        starts: 1,
+        stop: None,
         tombstone: None,
     }
 }
@@ -92,8 +94,8 @@ pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequ
 
 /// `None`: the name was taken by a sandbox that is gone by now.
 async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> Result<Option<Created>> {
-    if let Some(living) = request.name.as_deref().and_then(|name| core.registry.named(tenant, name)) {
-        return existing(core, tenant, living.id).await;
+    if let Some(holder) = request.name.as_deref().and_then(|name| core.registry.named(tenant, name)) {
+        return existing(core, tenant, holder).await;
     }
     let mut spec = request.spec.clone();
     let lease = images::resolve(core, tenant, &mut spec).await?;
@@ -118,7 +120,7 @@ async fn attempt(core: &Arc<Core>, tenant: &Tenant, request: &CreateRequest) -> 
 }
 
 /// Whether an agent answers that speaks our language, and what its template asks for can be done.
-async fn prove(living: &Living) -> Result<()> {
+pub(crate) async fn prove(living: &Living) -> Result<()> {
     let agent = living.agent().await?;
     if living.was_warm {
         if let Some(ready) = living.take_ready() {
@@ -152,9 +154,12 @@ pub(crate) async fn set_up(living: &Living, agent: &AgentClient) -> Result<()> {
 }
 
 async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {
-    let Some(living) = core.registry.sandbox(tenant, holder) else { return Ok(None) };
+    let living = match stopped::awake(core, tenant, holder).await {
+        Err(Error::Gone { .. } | Error::NotFound { .. }) => return Ok(None),
+        living => living?,
+    };
     if living.state() == State::Stopping {
-        living.ended().await;
+        living.over().await;
         return Ok(None);
     }
     match living.ready_agent().await {

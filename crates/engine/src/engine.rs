@@ -9,10 +9,10 @@ use std::{
 
 use caisson_core::{
     Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Images, Key, KeyHash, KeyId, Listing, Page, Quotas,
-    Result, Sandbox, SandboxFilter, SandboxId, State, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
+    Result, Sandbox, SandboxFilter, SandboxId, State, StopReason, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use futures::{StreamExt, future::join_all};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     },
     retention,
     sandbox::{End, Living},
-    validate,
+    stopped, validate,
 };
 
 /// Rows on one page of a list.
@@ -98,12 +98,14 @@ impl Engine {
             secret: OnceCell::new(),
             workspaces: OnceLock::new(),
             metrics: Metrics::default(),
+            stopped: Notify::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         bury(&core).await?;
         core.tasks.spawn(retention::keep_tidy(Arc::clone(&core)));
         core.tasks.spawn(pool::keep(Arc::clone(&core)));
+        core.tasks.spawn(stopped::keep_tidy(Arc::clone(&core)));
         Ok(Self { core, tenant: Tenant::default() })
     }
 
@@ -142,6 +144,11 @@ impl Engine {
             living.activity.touch();
             return Ok(living.now());
         }
+        if let Some(stopped) = self.core.registry.stopped(&self.tenant, id)
+            && let Some(sandbox) = stopped::look(&self.core, &stopped).await
+        {
+            return Ok(sandbox);
+        }
         self.core.store.sandbox(&self.tenant, id).await.map_err(store_error)?.ok_or_else(|| unknown_sandbox(id))
     }
 
@@ -172,6 +179,14 @@ impl Engine {
     /// Changes time limits and metadata of a living sandbox.
     pub async fn update(&self, id: SandboxId, update: SandboxUpdate) -> Result<Sandbox> {
         validate::update(&update)?;
+        if let Some(stopped) = self.core.registry.stopped(&self.tenant, id) {
+            let core = Arc::clone(&self.core);
+            let (task, change) = (Arc::clone(&stopped), update.clone());
+            let updating = self.core.tasks.spawn(async move { stopped::update(&core, &task, change).await });
+            if let Some(sandbox) = updating.await.unwrap_or_else(|_| Err(execution::task_ended()))? {
+                return Ok(sandbox);
+            }
+        }
         let living = self.living(id).await?;
         let begun = living.begin().await?;
         let task = Arc::clone(&living);
@@ -187,13 +202,77 @@ impl Engine {
     /// Ends a sandbox and returns when nothing of it is left. Doing so twice at once is one destruction; afterwards it is `Gone`.
     /// A sandbox that the kernel does not let go is returned as `stopping` after 30 s.
     pub async fn destroy(&self, id: SandboxId) -> Result<Sandbox> {
+        let end = End::new(TombstoneReason::Deleted, "deleted on request");
+        loop {
+            if let Some(living) = self.core.registry.sandbox(&self.tenant, id) {
+                living.end(end.clone()).await;
+                let Ok(over) = tokio::time::timeout(DESTROY_WITHIN, living.over()).await else { return Ok(living.now()) };
+                if over.state == State::Ended {
+                    return Ok(over);
+                }
+                // It was being stopped just then.
+            } else if let Some(stopped) = self.core.registry.stopped(&self.tenant, id) {
+                let (core, end) = (Arc::clone(&self.core), end.clone());
+                let ending = self.core.tasks.spawn(async move { stopped::end(&core, &stopped, end).await });
+                if let Some(ended) = ending.await.map_err(|_| execution::task_ended())? {
+                    return Ok(ended);
+                }
+            } else {
+                return Err(stopped::absent(&self.core, &self.tenant, id).await);
+            }
+        }
+    }
+
+    /// Stops a sandbox whose files are kept, and returns when nothing of it runs. Whoever uses it next starts it again. One that is stopped
+    /// already stays so.
+    pub async fn stop(&self, id: SandboxId) -> Result<Sandbox> {
+        if let Some(stopped) = self.core.registry.stopped(&self.tenant, id)
+            && let Some(sandbox) = stopped::look(&self.core, &stopped).await
+        {
+            return match sandbox.tombstone {
+                Some(tombstone) => Err(Error::Gone { id: id.to_string(), tombstone }),
+                None => Ok(sandbox),
+            };
+        }
+        let Some(living) = self.core.registry.sandbox(&self.tenant, id) else {
+            return Err(stopped::absent(&self.core, &self.tenant, id).await);
+        };
+        stopped::check_can_stop(&living)?;
+        if !living.is_stopping() {
+            living.ready_agent().await?;
+            living.stop(StopReason::Requested).await;
+        }
+        let over = tokio::time::timeout(DESTROY_WITHIN, living.over()).await.unwrap_or_else(|_| living.now());
+        match over.tombstone {
+            Some(tombstone) => Err(Error::Gone { id: id.to_string(), tombstone }),
+            None => Ok(over),
+        }
+    }
+
+    /// A sandbox that runs: one that is stopped is started.
+    pub async fn wake(&self, id: SandboxId) -> Result<Sandbox> {
         let living = self.living(id).await?;
-        living.end(End::new(TombstoneReason::Deleted, "deleted on request")).await;
-        Ok(tokio::time::timeout(DESTROY_WITHIN, living.ended()).await.unwrap_or_else(|_| living.now()))
+        living.ready_agent().await?;
+        living.activity.touch();
+        Ok(living.now())
+    }
+
+    /// Stops those sandboxes of all tenants that have this label, and that nobody has used for so long.
+    pub async fn stop_idle(&self, label: (&str, &str), unused: Duration) {
+        for living in self.core.registry.sandboxes() {
+            let has_it = living.now().metadata.get(label.0).is_some_and(|value| value == label.1);
+            if has_it && living.is_kept() {
+                living.stop_if_unused(unused).await;
+            }
+        }
     }
 
     /// What a living sandbox has used.
     pub async fn usage(&self, id: SandboxId) -> Result<Usage> {
+        if self.core.registry.stopped(&self.tenant, id).is_some() {
+            let message = format!("sandbox `{id}` is stopped: it uses nothing but its disk until somebody uses it");
+            return Err(Error::conflict("sandbox_stopped", message));
+        }
         let living = self.living(id).await?;
         let _begun = living.begin().await?;
         let usage = match living.state() {
@@ -466,8 +545,12 @@ impl Engine {
                     break;
                 }
                 let ending = living.iter().map(|sandbox| async {
-                    sandbox.end(end.clone()).await;
-                    sandbox.ended().await;
+                    if sandbox.is_kept() {
+                        sandbox.stop(StopReason::ServerStopped).await;
+                    } else {
+                        sandbox.end(end.clone()).await;
+                    }
+                    sandbox.over().await;
                 });
                 join_all(ending).await;
             }
@@ -480,17 +563,9 @@ impl Engine {
         core.backend.shutdown().await;
     }
 
-    /// A sandbox that has not ended; an error says what became of it.
+    /// A sandbox that has not ended, which is started where it is stopped; an error says what became of it.
     pub(crate) async fn living(&self, id: SandboxId) -> Result<Arc<Living>> {
-        if let Some(living) = self.core.registry.sandbox(&self.tenant, id) {
-            return Ok(living);
-        }
-        match self.core.store.sandbox(&self.tenant, id).await.map_err(store_error)? {
-            Some(Sandbox { tombstone: Some(tombstone), .. }) => Err(Error::Gone { id: id.to_string(), tombstone }),
-            // It ended between the two looks, or its last server is another.
-            Some(_) => Err(unavailable(format!("sandbox `{id}` is just ending"))),
-            None => Err(unknown_sandbox(id)),
-        }
+        stopped::awake(&self.core, &self.tenant, id).await
     }
 
     pub(crate) async fn file(&self, id: SandboxId, path: &[u8]) -> Result<(Arc<Living>, AgentClient, Vec<u8>, Use)> {
@@ -522,10 +597,15 @@ fn recorded(execution: &Execution, stream: Stream) -> Option<StreamTotals> {
     (!unknown).then_some(totals)
 }
 
-async fn bury(core: &Core) -> Result<()> {
+async fn bury(core: &Arc<Core>) -> Result<()> {
     let message = "the server that ran it died".to_owned();
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message, at: now() };
-    let (sandboxes, executions) = core.store.bury_the_living(&tombstone).await.map_err(store_error)?;
+    let kept = if core.config.keeps_disks {
+        core.backend.kept().await.map_err(|error| Error::internal("cannot list the files of stopped sandboxes", error))?
+    } else {
+        Vec::new()
+    };
+    let (sandboxes, executions) = core.store.bury_the_living(&tombstone, &kept).await.map_err(store_error)?;
     if sandboxes + executions > 0 {
         tracing::warn!(sandboxes, executions, "The last server died with {sandboxes} sandboxes and {executions} executions");
     }
@@ -535,7 +615,7 @@ async fn bury(core: &Core) -> Result<()> {
         tracing::warn!(sandbox.id = %id, "Destroying sandbox {id}, which the last server left");
         core.backend.destroy(id).await.map_err(|error| Error::internal(format!("cannot destroy sandbox `{id}`"), error))?;
     }
-    Ok(())
+    stopped::take_over(core, &kept).await
 }
 
 fn make_private(path: &Path) -> std::io::Result<()> {

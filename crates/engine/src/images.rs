@@ -27,6 +27,27 @@ pub(crate) async fn resolve(core: &Core, tenant: &Tenant, spec: &mut SandboxSpec
     Ok(Some(lease))
 }
 
+/// Looks the image of a stopped sandbox up again: it has to be the very one that it was made of, on which its files lie.
+pub(crate) async fn resolve_again(core: &Core, tenant: &Tenant, spec: &mut SandboxSpec) -> Result<Option<ImageLease>> {
+    let Image::Named { name, id } = &spec.image else { return Ok(None) };
+    let found = match &core.images {
+        Some(images) => images.resolve(tenant, name).await?,
+        None => None,
+    };
+    match found {
+        Some((image, lease)) if Some(image.id) == *id => {
+            spec.image = Image::Stored(image);
+            Ok(Some(lease))
+        }
+        found => {
+            let what = if found.is_some() { "is another one by now" } else { "is not here any more" };
+            let name = figures::tamed(name, 200);
+            let message = format!("the sandbox cannot be started again: its image `{name}` {what}; delete it, or bring the image back");
+            Err(Error::conflict("image_gone", message))
+        }
+    }
+}
+
 /// Who an image's user is as far as its name tells: for records alone. The agent looks up who that is, inside.
 fn shown(user: &str) -> UserSpec {
     let name = user.split(':').next().unwrap_or_default();

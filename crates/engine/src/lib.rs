@@ -45,6 +45,7 @@ mod sandbox;
 mod search;
 mod secret;
 mod setup;
+mod stopped;
 mod validate;
 mod waiting;
 mod webhooks;

@@ -15,6 +15,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// What a stopped sandbox gives back, and takes again when it is started: its disk stays its own.
+    pub(crate) fn without_disk(self) -> Self {
+        Self { disk_bytes: 0, ..self }
+    }
+
     pub(crate) fn of(sandbox: &Sandbox) -> Self {
         let limits = &sandbox.spec.limits;
         let disk_bytes = match sandbox.spec.storage {
@@ -59,6 +64,16 @@ impl Account {
         self.sandboxes = self.sandboxes.saturating_sub(1);
         self.memory_bytes = self.memory_bytes.saturating_sub(share.memory_bytes);
         self.disk_bytes = self.disk_bytes.saturating_sub(share.disk_bytes);
+    }
+
+    /// Takes the disk of a sandbox that was stopped before there were quotas to ask.
+    pub(crate) fn hold_disk(&mut self, bytes: u64) {
+        self.disk_bytes = self.disk_bytes.saturating_add(bytes);
+    }
+
+    /// Gives the disk of a stopped sandbox back.
+    pub(crate) fn give_back_disk(&mut self, bytes: u64) {
+        self.disk_bytes = self.disk_bytes.saturating_sub(bytes);
     }
 
     /// Counts an execution, or refuses it.
@@ -170,6 +185,22 @@ mod tests {
         account.take(share(60, 0), &quotas).unwrap();
         account.take(share(u64::MAX, u64::MAX), &Quotas { sandboxes: None, memory_bytes: Some(1 << 50), ..quotas }).unwrap_err();
         account.take(share(1 << 40, 1 << 40), &Quotas::default()).unwrap();
+    }
+
+    #[test]
+    fn who_is_stopped_keeps_its_disk_alone() {
+        let quotas = Quotas { sandboxes: Some(1), memory_bytes: Some(100), disk_bytes: Some(10), ..Quotas::default() };
+        let mut account = Account::default();
+        let whole = share(60, 10);
+        account.take(whole, &quotas).unwrap();
+        account.give_back(whole.without_disk());
+        assert_eq!(account.take(whole, &quotas).unwrap_err().quota, Quota::DiskBytes);
+        account.take(whole.without_disk(), &quotas).unwrap();
+        account.give_back(whole);
+        account.hold_disk(10);
+        assert_eq!((account.sandboxes, account.memory_bytes, account.disk_bytes), (0, 0, 10));
+        account.give_back_disk(10);
+        account.take(whole, &quotas).unwrap();
     }
 
     #[test]

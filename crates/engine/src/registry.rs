@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use caisson_core::{Error, Exceeded, ExecutionId, Holdings, Quotas, Result, SandboxId, State, Tenant};
+use caisson_core::{Error, Exceeded, ExecutionId, Holdings, Quotas, Result, Sandbox, SandboxId, State, Tenant};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     quotas::{Account, Share},
     room::{Room, Slot},
     sandbox::{Living, Purpose},
+    stopped::Stopped,
 };
 
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Alive {
     sandboxes: HashMap<SandboxId, Arc<Living>>,
+    stopped: HashMap<SandboxId, Arc<Stopped>>,
     accounts: HashMap<Tenant, Account>,
     /// Places held for sandboxes that are about to be registered.
     held: usize,
@@ -120,8 +122,50 @@ impl Registry {
         if is_pooled {
             alive.pooled = alive.pooled.saturating_sub(1);
         }
+        // Whose disk it has from now on.
+        alive.stopped.remove(&living.id);
         alive.sandboxes.insert(living.id, living);
         room.keep();
+    }
+
+    /// A sandbox of which nothing runs any more. What it had of its tenant's quotas is free again, but for its disk.
+    pub(crate) fn rest(self: &Arc<Self>, id: SandboxId, record: &Sandbox) {
+        let mut alive = self.lock_alive();
+        let Alive { sandboxes, accounts, stopped, .. } = &mut *alive;
+        if let Some(living) = sandboxes.remove(&id) {
+            if let Some(account) = accounts.get_mut(&living.tenant) {
+                account.give_back(living.share.without_disk());
+            }
+            stopped.insert(id, living.at_rest(record.clone()));
+        }
+        self.let_in(&mut alive);
+    }
+
+    /// One that was stopped before this server began.
+    pub(crate) fn keep_stopped(&self, stopped: Arc<Stopped>) {
+        let mut alive = self.lock_alive();
+        alive.accounts.entry(stopped.tenant.clone()).or_default().hold_disk(stopped.share.disk_bytes);
+        alive.stopped.insert(stopped.id, stopped);
+    }
+
+    /// Its disk is free again.
+    pub(crate) fn forget_stopped(&self, id: SandboxId) {
+        let mut alive = self.lock_alive();
+        if let Some(gone) = alive.stopped.remove(&id)
+            && let Some(account) = alive.accounts.get_mut(&gone.tenant)
+        {
+            account.give_back_disk(gone.share.disk_bytes);
+        }
+    }
+
+    /// A stopped sandbox of this tenant.
+    pub(crate) fn stopped(&self, tenant: &Tenant, id: SandboxId) -> Option<Arc<Stopped>> {
+        self.lock_alive().stopped.get(&id).filter(|stopped| stopped.tenant == *tenant).cloned()
+    }
+
+    /// Those of all tenants.
+    pub(crate) fn all_stopped(&self) -> Vec<Arc<Stopped>> {
+        self.lock_alive().stopped.values().cloned().collect()
     }
 
     /// Counts a sandbox that nobody owns yet, where that leaves `spare` places for others and nobody waits for one.
@@ -167,12 +211,16 @@ impl Registry {
 
     /// Whose a sandbox is, for those who may know because they were let in to it.
     pub(crate) fn owner(&self, id: SandboxId) -> Option<Tenant> {
-        self.lock_alive().sandboxes.get(&id).map(|living| living.tenant.clone())
+        let alive = self.lock_alive();
+        let living = alive.sandboxes.get(&id).map(|living| living.tenant.clone());
+        living.or_else(|| alive.stopped.get(&id).map(|stopped| stopped.tenant.clone()))
     }
 
-    /// The holder of this name among this tenant's.
-    pub(crate) fn named(&self, tenant: &Tenant, name: &str) -> Option<Arc<Living>> {
-        self.lock_alive().sandboxes.values().find(|living| living.tenant == *tenant && living.holds(name)).cloned()
+    /// The holder of this name among this tenant's, stopped or not.
+    pub(crate) fn named(&self, tenant: &Tenant, name: &str) -> Option<SandboxId> {
+        let alive = self.lock_alive();
+        let living = alive.sandboxes.values().find(|living| living.tenant == *tenant && living.holds(name)).map(|living| living.id);
+        living.or_else(|| alive.stopped.values().find(|s| s.tenant == *tenant && s.name.as_deref() == Some(name)).map(|s| s.id))
     }
 
     /// Those of this tenant that are ending.
@@ -200,8 +248,12 @@ impl Registry {
     /// How many sandboxes of all tenants are in which state of their lives.
     pub(crate) fn count(&self) -> Vec<(State, u64)> {
         let alive = self.lock_alive();
-        let living = State::ALL.into_iter().filter(|state| *state != State::Ended);
-        living.map(|state| (state, alive.sandboxes.values().filter(|s| s.state() == state).count() as u64)).collect()
+        let there = State::ALL.into_iter().filter(|state| *state != State::Ended);
+        let count = |state| match state {
+            State::Stopped => alive.stopped.len() as u64,
+            state => alive.sandboxes.values().filter(|living| living.state() == state).count() as u64,
+        };
+        there.map(|state| (state, count(state))).collect()
     }
 
     pub(crate) fn add_execution(&self, execution: Arc<RunningExecution>) {

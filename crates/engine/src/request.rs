@@ -52,6 +52,20 @@ pub struct SandboxUpdate {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
+impl SandboxUpdate {
+    pub(crate) fn apply(self, sandbox: &mut Sandbox) {
+        if let Some(lifetime) = self.lifetime {
+            sandbox.time_limits.lifetime = lifetime;
+        }
+        if let Some(idle_timeout) = self.idle_timeout {
+            sandbox.time_limits.idle_timeout = idle_timeout;
+        }
+        if let Some(metadata) = self.metadata {
+            sandbox.metadata = metadata;
+        }
+    }
+}
+
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {

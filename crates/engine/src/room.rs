@@ -111,7 +111,7 @@ pub(crate) async fn find(core: &Arc<Core>, tenant: &Tenant, share: Share, purpos
 }
 
 async fn one_ends(ending: &[Arc<Living>], until: Instant) -> bool {
-    let ended: Vec<_> = ending.iter().map(|living| Box::pin(living.ended())).collect();
+    let ended: Vec<_> = ending.iter().map(|living| Box::pin(living.over())).collect();
     !ended.is_empty() && tokio::time::timeout_at(until, futures::future::select_all(ended)).await.is_ok()
 }
 

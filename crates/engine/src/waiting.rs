@@ -8,7 +8,7 @@ impl Engine {
     /// The record as soon as it is as wanted, or the sandbox ends. Cancel-safe.
     pub async fn sandbox_when(&self, id: SandboxId, wanted: impl Fn(&Sandbox) -> bool) -> Result<Sandbox> {
         match self.core.registry.sandbox(&self.tenant, id) {
-            Some(living) => Ok(living.when(|sandbox| wanted(sandbox) || sandbox.tombstone.is_some()).await),
+            Some(living) => Ok(living.when(|sandbox| wanted(sandbox) || sandbox.is_over()).await),
             None => self.sandbox(id).await,
         }
     }

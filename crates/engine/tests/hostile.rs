@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Observed, Outcome, Page,
-    Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
+    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Files, Observed, Outcome,
+    Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use caisson_engine::{
     CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Driver, Engine, EngineConfig, ExecRequest, InputFile,
@@ -66,7 +66,7 @@ impl Backend for Scripted {
         b"#!/bin/false\n"
     }
 
-    async fn launch(&self, id: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
+    async fn launch(&self, id: SandboxId, _: &SandboxSpec, _: Files) -> Result<AgentStream, BackendError> {
         self.launched.fetch_add(1, Ordering::Relaxed);
         let play = self.play.lock().unwrap().clone();
         let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -174,8 +174,12 @@ impl Store for Slow {
     async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError> {
         self.0.executions(tenant, filter).await
     }
-    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
-        self.0.bury_the_living(tombstone).await
+    async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError> {
+        self.0.bury_the_living(tombstone, kept).await
+    }
+
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
+        self.0.stopped().await
     }
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
         self.0.purge(before).await

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use caisson_sys::kernel;
@@ -15,17 +15,21 @@ use rustix::{
 /// Others take loop devices too, between our asking for a free one and taking it.
 const ATTEMPTS: u32 = 64;
 
-/// Mounts the ext4 in `image`, attached nowhere yet.
-pub(crate) fn mount(image: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Mounts the ext4 in `image`, attached nowhere yet, with the ids of `namespace` as owners: what is kept on it belongs to ids inside, whichever
+/// those are on the host the next time.
+pub(crate) fn mount(image: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (device, path) = attach(image)?;
     let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", &path)?;
     // Nothing is written for inodes that nobody uses.
     fsconfig_set_flag(&context, "noinit_itable")?;
+    // What turns out to be broken is read and not made worse.
+    fsconfig_set_string(&context, "errors", "remount-ro")?;
     fsconfig_create(&context)?;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
     // From now on the mount holds the device.
     drop(device);
+    kernel::map_owners(mount.as_fd(), namespace)?;
     Ok(mount)
 }
 

@@ -18,10 +18,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use caisson_launcher::plan::Layers;
+use caisson_launcher::plan::{Kept, Layers, Root};
 use caisson_sys::kernel::{self, MountAttributes};
 use rustix::{
     fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat, openat, symlinkat},
+    io::Errno,
     mount::{MountFlags, OpenTreeFlags, mount as mount_at, open_tree},
     process::fchdir,
 };
@@ -57,7 +58,11 @@ pub(crate) fn site(storage: &OwnedFd, tree: &OwnedFd, layers: &Layers, ids: Ids)
     }
     attach(storage, &site, "s")?;
     for name in ["u", "w"] {
-        mkdirat(storage, name, Mode::from_raw_mode(0o755))?;
+        match mkdirat(storage, name, Mode::from_raw_mode(0o755)) {
+            // Of a storage that was this sandbox's before. Nobody inside can reach these names.
+            Err(Errno::EXIST) => {}
+            made => made?,
+        }
     }
     // The root directory is the upper one's.
     let root = ids.host(0)?;
@@ -66,10 +71,10 @@ pub(crate) fn site(storage: &OwnedFd, tree: &OwnedFd, layers: &Layers, ids: Ids)
 }
 
 /// Mounts them one over the other, and the storage over all. By `mount(2)`, whose one page of options every kernel takes alike.
-pub(crate) fn mount(site: &OwnedFd, layers: &Layers) -> io::Result<OwnedFd> {
+pub(crate) fn mount(site: &OwnedFd, layers: &Layers, root: &Root) -> io::Result<OwnedFd> {
     // Relative names start at the working directory.
     fchdir(site)?;
-    mount_at("overlay", "r", "overlay", MountFlags::NOSUID | MountFlags::NODEV, Some(options(layers.names.len())?.as_c_str()))?;
+    mount_at("overlay", "r", "overlay", MountFlags::NOSUID | MountFlags::NODEV, Some(options(layers.names.len(), root)?.as_c_str()))?;
     Ok(openat(site, "r", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -89,11 +94,12 @@ pub(crate) fn views(site: &OwnedFd) -> io::Result<[OwnedFd; 2]> {
 /// What kernels are built with differs, so everything is said:
 /// - renaming a directory of the image is renaming (`redirect_dir`), as programs expect it;
 /// - a file is copied as a whole, and nothing is noted that ties the storage to these very layers;
-/// - nobody mounts the storage again after a crash, so nothing is ever flushed for that (`volatile`).
-fn options(layers: usize) -> io::Result<CString> {
+/// - where nobody mounts the storage again, nothing is ever flushed for that (`volatile`, after which nobody could).
+fn options(layers: usize, root: &Root) -> io::Result<CString> {
     let lower: Vec<String> = (0..layers).map(|number| number.to_string()).collect();
     let lower = if lower.is_empty() { "e".to_owned() } else { lower.join(":") };
-    let text = format!("lowerdir={lower},upperdir=s/u,workdir=s/w,redirect_dir=on,metacopy=off,index=off,xino=off,volatile");
+    let volatile = if matches!(root, Root::Memory { .. } | Root::Disk(Kept::Never)) { ",volatile" } else { "" };
+    let text = format!("lowerdir={lower},upperdir=s/u,workdir=s/w,redirect_dir=on,metacopy=off,index=off,xino=off{volatile}");
     Ok(CString::new(text)?)
 }
 
@@ -103,8 +109,12 @@ mod tests {
 
     #[test]
     fn options_of_as_many_layers_as_an_image_may_have_fit_into_a_page() {
-        assert!(options(127).unwrap().as_bytes().len() < 1024);
-        assert!(options(2).unwrap().to_str().unwrap().starts_with("lowerdir=0:1,upperdir=s/u,"));
-        assert!(options(0).unwrap().to_str().unwrap().starts_with("lowerdir=e,"));
+        let memory = Root::Memory { bytes: 1, inodes: 1 };
+        assert!(options(127, &memory).unwrap().as_bytes().len() < 1024);
+        assert!(options(2, &memory).unwrap().to_str().unwrap().starts_with("lowerdir=0:1,upperdir=s/u,"));
+        assert!(options(0, &memory).unwrap().to_str().unwrap().starts_with("lowerdir=e,"));
+        assert!(options(1, &memory).unwrap().to_str().unwrap().contains("volatile"));
+        assert!(options(1, &Root::Disk(Kept::Never)).unwrap().to_str().unwrap().contains("volatile"));
+        assert!(!options(1, &Root::Disk(Kept::New)).unwrap().to_str().unwrap().contains("volatile"));
     }
 }

@@ -39,8 +39,19 @@ pub struct Plan {
 pub enum Root {
     /// A tmpfs of this size.
     Memory { bytes: u64, inodes: u64 },
-    /// An ext4 in a file, whose descriptor comes with the plan.
-    Disk,
+    /// An ext4 in a file, whose descriptor comes with the plan. What owns its files are the ids inside, whatever the sandbox's are on the host.
+    Disk(Kept),
+}
+
+/// Whether what is on a disk outlives the sandbox's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Nobody mounts it again.
+    Never,
+    /// Somebody may, whatever becomes of everything else.
+    New,
+    /// It was this sandbox's root before, and what is there stays.
+    Again,
 }
 
 /// The layers of an image: directories that overlayfs takes as they are, with the ids of the image as owners.

@@ -15,10 +15,13 @@ use std::{
 };
 
 use caisson_launcher::{
-    plan::{ID_COUNT, Plan, Root, Setup, Step, Weakness},
+    plan::{ID_COUNT, Kept, Plan, Root, Setup, Step, Weakness},
     protocol::{self, Failure, Stage, Tag},
 };
-use caisson_sys::kernel::{self, MountAttributes};
+use caisson_sys::{
+    kernel::{self, MountAttributes},
+    process,
+};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, open, openat, symlinkat},
     io::Errno,
@@ -222,15 +225,19 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     reach(setup, Stage::Root)?;
     let storage = match (&plan.root, disk) {
         (Root::Memory { bytes, inodes }, None) => tmpfs(*bytes, *inodes, 0o755, ids, false).at(Stage::Root, "tmpfs")?,
-        (Root::Disk, Some(disk)) => disk::mount(disk.as_fd()).at(Stage::Root, "disk")?,
+        (Root::Disk(_), Some(disk)) => {
+            let storage = disk::mount(disk.as_fd(), namespace).at(Stage::Root, "disk")?;
+            // On it only ids of the sandbox can make anything.
+            make_files_as(ids.host(0).at(Stage::Root, "owner")?).at(Stage::Root, "owner")?;
+            storage
+        }
         _ => return Err(io::Error::from(Errno::PROTO)).at(Stage::Root, "plan"),
     };
     let (root, site) = match layers {
         None => {
             // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
             attach(&storage, CWD, "/proc").at(Stage::Root, "attach")?;
-            if plan.root == Root::Disk {
-                set_owner(&storage, ".", 0, ids).at(Stage::Root, "owner")?;
+            if matches!(plan.root, Root::Disk(Kept::Never | Kept::New)) {
                 rustix::fs::unlinkat(&storage, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
             }
             (storage, None)
@@ -238,14 +245,16 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
         Some((layers, tree)) => {
             let site = overlay::site(&storage, &tree, layers, ids).at(Stage::Root, "site")?;
             reach(setup, Stage::Overlay)?;
-            (overlay::mount(&site, layers).at(Stage::Overlay, "")?, Some(site))
+            (overlay::mount(&site, layers, &plan.root).at(Stage::Overlay, "")?, Some(site))
         }
     };
     reach(setup, Stage::Step)?;
     let blind =
         |step: &Step| matches!(step, Step::Mask { .. } | Step::Cover { .. }) || matches!(step, Step::Seal { path } if path != "dev");
     // Sheets have a name for a moment, which must be nobody's.
-    let mut builder = Builder { places: Places::of(&root), sheets: site.as_ref().unwrap_or(&root), sources: &mut sources, ids, setup };
+    let again = plan.root == Root::Disk(Kept::Again);
+    let mut builder =
+        Builder { places: Places::of(&root), sheets: site.as_ref().unwrap_or(&root), sources: &mut sources, ids, setup, again };
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         builder.carry_out(step).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
@@ -255,6 +264,9 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
         let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &[upper.as_fd(), merged.as_fd()]);
         told.at(Stage::Step, "views")?;
     }
+    if matches!(plan.root, Root::Disk(_)) {
+        make_files_as(0).at(Stage::Step, "owner")?;
+    }
     reach(setup, Stage::Pivot)?;
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
@@ -262,6 +274,13 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
     rustix::process::chdir("/").at(Stage::Pivot, "root")?;
     if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+}
+
+/// From now on what this process makes belongs to `id`, a user and a group of the host.
+fn make_files_as(id: u32) -> io::Result<()> {
+    process::make_files_as(process::Identity { uid: id, gid: id })?;
+    // A change of credentials has cleared it.
+    kernel::die_with_parent()
 }
 
 /// Undoes what mounts deny, on the sandbox's own and on none of the host's: for [`Weakness::Mounts`]. What is lent stays read-only.
@@ -333,6 +352,8 @@ struct Builder<'r, S> {
     sources: &'r mut S,
     ids: Ids,
     setup: &'r Setup,
+    /// Whether this was the root before: files and links that are there stay.
+    again: bool,
 }
 
 impl<S: Iterator<Item = OwnedFd>> Builder<'_, S> {
@@ -343,6 +364,9 @@ impl<S: Iterator<Item = OwnedFd>> Builder<'_, S> {
                 if make_directory(at, name, *mode)? { set_owner(at, name, *owner, self.ids) } else { Ok(()) }
             }
             Step::File { path, mode, owner, content } => {
+                if self.again && self.kind(path)? == Some(FileType::RegularFile) {
+                    return Ok(());
+                }
                 let (at, name) = self.places.find(path)?;
                 let file = make_file(at, name, *mode)?;
                 io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
@@ -350,7 +374,10 @@ impl<S: Iterator<Item = OwnedFd>> Builder<'_, S> {
             }
             Step::Symlink { path, target } => {
                 let (at, name) = self.places.find(path)?;
-                Ok(symlinkat(target, at, name)?)
+                match symlinkat(target, at, name) {
+                    Err(Errno::EXIST) if self.again => Ok(()),
+                    made => Ok(made?),
+                }
             }
             Step::Device { path, major, minor } => {
                 let (at, name) = self.places.find(path)?;

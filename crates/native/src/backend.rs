@@ -10,7 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Changes, Death, Given, Image, Limits, Observed, Place, SandboxId, SandboxSpec, Storage, Usage,
+    AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, Observed, Place, SandboxId, SandboxSpec, Storage,
+    Usage,
 };
 use caisson_launcher::plan::{Fault, Setup, Weakness};
 use caisson_wire::{self as wire, AgentConfig, InsteadOfCgroup};
@@ -33,7 +34,7 @@ use crate::{
 /// What the backend has to know of its surroundings.
 #[derive(Debug, Clone)]
 pub struct NativeConfig {
-    /// On whose file system sandboxes on disk are kept. They have no name there.
+    /// On whose file system sandboxes on disk are kept: those that outlive the server in its directory `disks`, the others without a name.
     pub data_dir: PathBuf,
     /// Where the unpacked layers of images are, each a directory called after the digits of its diff id.
     pub layers_dir: PathBuf,
@@ -183,7 +184,7 @@ impl Backend for Native {
         if self.cgroups == Cgroups::Absent { &["memory_bytes", "cpus"] } else { &[] }
     }
 
-    async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
+    async fn launch(&self, id: SandboxId, spec: &SandboxSpec, files: Files) -> Result<AgentStream, BackendError> {
         if self.rootless.is_some() && spec.image != Image::Host {
             return Err(BackendError::Unsupported(
                 "images of the store need a server that runs as root: its layers belong to the ids of an image, and only root may have a mount \
@@ -206,7 +207,7 @@ impl Backend for Native {
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, (&self.machine, &self.names), self.setup.weakness)?;
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, (&self.machine, &self.names), self.setup.weakness, files)?;
         let disk = match spec.storage {
             Storage::Memory => None,
             Storage::Disk if self.rootless.is_some() => {
@@ -214,7 +215,11 @@ impl Backend for Native {
                     "storage `disk` needs a server that runs as root, because only root may mount a disk; use storage `memory`".to_owned(),
                 ));
             }
-            Storage::Disk => Some(self.disks.make(&spec.limits).await?),
+            Storage::Disk => Some(match files {
+                Files::Passing => self.disks.make(&spec.limits).await?,
+                Files::Kept => self.disks.make_kept(id, &spec.limits).await?,
+                Files::Again => self.disks.take_up(id).await?,
+            }),
         };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
@@ -244,6 +249,14 @@ impl Backend for Native {
         }
         self.forget(id);
         Ok(())
+    }
+
+    async fn discard(&self, id: SandboxId) -> Result<(), BackendError> {
+        self.disks.discard(id).await
+    }
+
+    async fn kept(&self) -> Result<Vec<SandboxId>, BackendError> {
+        self.disks.kept().await
     }
 
     async fn death(&self, id: SandboxId) -> Option<Death> {

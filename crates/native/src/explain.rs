@@ -14,6 +14,7 @@ pub(crate) fn explain(failure: &Failure) -> BackendError {
             "{what}; the host allows no more namespaces: raise the sysctls user.max_user_namespaces, user.max_pid_namespaces, \
              user.max_mnt_namespaces, user.max_net_namespaces, user.max_ipc_namespaces, user.max_uts_namespaces and user.max_cgroup_namespaces"
         )),
+        (Stage::Root, libc::EUCLEAN | libc::EBADMSG) => BackendError::Broken(format!("the file system of its disk is broken ({what})")),
         (_, libc::EAGAIN | libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => BackendError::Exhausted(what),
         (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
             "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"

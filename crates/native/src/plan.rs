@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use caisson_core::{BackendError, Image, Limits, Network, SandboxSpec, Storage};
-use caisson_launcher::plan::{Plan, Root, Step, Weakness};
+use caisson_core::{BackendError, Files, Image, Limits, Network, SandboxSpec, Storage};
+use caisson_launcher::plan::{Kept, Plan, Root, Step, Weakness};
 use caisson_wire::{AGENT_UID, OfImage};
 
 use crate::{
@@ -71,6 +71,7 @@ pub(crate) fn plan(
     layers: &Path,
     (machine, names): (&Machine, &Names),
     weakness: Option<Weakness>,
+    files: Files,
 ) -> Result<Plan, BackendError> {
     let Network::None = spec.network;
     let limits = &match weakness {
@@ -118,7 +119,11 @@ pub(crate) fn plan(
         hostname: spec.hostname.clone(),
         root: match spec.storage {
             Storage::Memory => Root::Memory { bytes: limits.disk_bytes, inodes: limits.disk_inodes },
-            Storage::Disk => Root::Disk,
+            Storage::Disk => Root::Disk(match files {
+                Files::Passing => Kept::Never,
+                Files::Kept => Kept::New,
+                Files::Again => Kept::Again,
+            }),
         },
         layers,
         steps,
@@ -192,8 +197,16 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), Path::new("/layers"), (&Machine::find().unwrap(), &Names::Own), None)
-            .unwrap()
+        plan(
+            &SandboxSpec::default(),
+            &cgroups,
+            &HostImage::find(),
+            Path::new("/layers"),
+            (&Machine::find().unwrap(), &Names::Own),
+            None,
+            Files::Passing,
+        )
+        .unwrap()
     }
 
     #[test]

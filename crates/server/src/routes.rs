@@ -58,6 +58,7 @@ pub(crate) fn table() -> Vec<Route> {
         makes(Access::Key, routes!(native::run::run)),
         makes(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),
+        route(Access::Key, routes!(native::sandboxes::stop)),
         makes(Access::Key, routes!(native::exec::exec)),
         makes(Access::Key, routes!(native::contexts::create, native::contexts::list)),
         route(Access::Key, routes!(native::contexts::get, native::contexts::delete)),

@@ -31,6 +31,7 @@ use crate::{
     app::{App, Service},
     auth::Auth,
     config::Config,
+    dialects,
     present::Present,
     socket::{Connection, Socket, Traffic},
     templates,
@@ -117,6 +118,7 @@ impl Server {
             until_stopped.spawn(connections.clone().accept_all(listener, Arc::clone(&graceful)));
         }
         until_stopped.spawn(templates::keep_warm(Arc::clone(&app)));
+        until_stopped.spawn(dialects::daiv::let_rest(Arc::clone(&app)));
         stop.await;
         tracing::info!("Stopping: no new connections are accepted");
         let patience = Instant::now() + PATIENCE;

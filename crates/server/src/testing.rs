@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{body::Body, extract::Request, response::Response};
-use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Death, Files, Observed, SandboxId, SandboxSpec, Usage};
 use caisson_engine::{Engine, EngineConfig};
 use caisson_store::Sqlite;
 use http_body_util::BodyExt;
@@ -37,7 +37,7 @@ impl Backend for Bare {
         b"#!/bin/false\n"
     }
 
-    async fn launch(&self, _: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
+    async fn launch(&self, _: SandboxId, _: &SandboxSpec, _: Files) -> Result<AgentStream, BackendError> {
         Err(BackendError::Unsupported("there is nothing to make sandboxes of".to_owned()))
     }
 

@@ -60,7 +60,7 @@ async fn a_database_has_one_server() {
     let second = open(&url).await.unwrap();
     assert!(second.sandbox(&Tenant::default(), id).await.unwrap().is_some(), "records outlive their server");
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "a\0b".to_owned(), at: jiff::Timestamp::now() };
-    assert_eq!(second.bury_the_living(&tombstone).await.unwrap(), (1, 0));
+    assert_eq!(second.bury_the_living(&tombstone, &[]).await.unwrap(), (1, 0));
     let buried = second.sandbox(&Tenant::default(), id).await.unwrap().unwrap();
     assert_eq!(buried.tombstone.unwrap().message, "a\u{fffd}b", "what cannot be kept is replaced, and the record is there");
 }

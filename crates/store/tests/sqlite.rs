@@ -49,7 +49,7 @@ async fn records_outlive_the_store() {
     // The first writer may still be closing; both may have the file.
     let again = Sqlite::open(&path).await.unwrap();
     assert!(again.sandbox(&Tenant::default(), id).await.unwrap().is_some());
-    assert_eq!(again.bury_the_living(&tombstone).await.unwrap(), (1, 0));
+    assert_eq!(again.bury_the_living(&tombstone, &[]).await.unwrap(), (1, 0));
 }
 
 #[tokio::test]

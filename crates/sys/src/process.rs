@@ -410,6 +410,14 @@ fn set_file_identity(identity: Identity) -> io::Result<()> {
     }
 }
 
+/// Makes the calling thread, and with it a process that has no other, make files as `identity`, with the capabilities that it has.
+pub fn make_files_as(identity: Identity) -> io::Result<()> {
+    let before = capabilities()?;
+    set_file_identity(identity)?;
+    // The kernel takes those away that are about files.
+    set_capabilities(&before)
+}
+
 /// What whoever touches files as `identity` may do beyond it: root, everybody's files; everybody else, nothing.
 fn file_capabilities(identity: Identity) -> [CapabilityData; 2] {
     let kept = if identity.uid == 0 { FILE_CAPABILITIES } else { 0 };

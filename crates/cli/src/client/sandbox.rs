@@ -18,7 +18,7 @@ impl Client {
     }
 
     async fn named(&self, name: &str) -> Result<SandboxId> {
-        let states = "state=creating&state=running&state=stopping";
+        let states = "state=creating&state=running&state=stopping&state=stopped";
         let target = format!("/v1/sandboxes?limit=1&{states}&name={}", percent(name.as_bytes()));
         let page: PageBody<SandboxBody> = self.json(Method::GET, &target, None::<&()>).await?;
         match page.data.first().map(|sandbox| sandbox.id.parse()) {

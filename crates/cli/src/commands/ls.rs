@@ -42,7 +42,7 @@ pub(crate) fn run(args: LsArgs) -> Result<ExitCode> {
 fn query(args: &LsArgs) -> String {
     let mut query = String::new();
     if !args.all {
-        query.push_str("&state=creating&state=running&state=stopping");
+        query.push_str("&state=creating&state=running&state=stopping&state=stopped");
     }
     if let Some(name) = &args.name {
         query.push_str(&format!("&name={}", percent(name.as_bytes())));

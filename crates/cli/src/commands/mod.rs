@@ -24,6 +24,7 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod sh;
 pub(crate) mod stdin;
+pub(crate) mod stop;
 pub(crate) mod template;
 pub(crate) mod tenant;
 pub(crate) mod update;

@@ -83,6 +83,12 @@ pub(crate) struct ServeArgs {
     /// How many ended sandboxes of each tenant are kept, the latest [default: all, as long as --retention says]
     #[arg(long, value_name = "N")]
     retention_sandboxes: Option<String>,
+    /// Seconds for which stopped sandboxes are kept when nobody uses them; 0: as long as their own time limits say [default: 43200]
+    #[arg(long, value_name = "SECONDS")]
+    stopped_grace_s: Option<String>,
+    /// How many stopped sandboxes are kept, those that were stopped last [default: 50]
+    #[arg(long, value_name = "N")]
+    max_stopped: Option<String>,
     /// Bytes of each output stream of an execution that are kept, head and tail [default: 64M]
     #[arg(long, value_name = "SIZE")]
     output_log: Option<String>,
@@ -113,6 +119,8 @@ impl ServeArgs {
             (Setting::Pool, "--pool", self.pool),
             (Setting::Retention, "--retention", self.retention),
             (Setting::RetentionSandboxes, "--retention-sandboxes", self.retention_sandboxes),
+            (Setting::StoppedGraceS, "--stopped-grace-s", self.stopped_grace_s),
+            (Setting::MaxStopped, "--max-stopped", self.max_stopped),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
             (Setting::PublicUrl, "--public-url", self.public_url),
@@ -211,6 +219,10 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.pool = config.pool;
     engine_config.retention = config.retention;
     engine_config.retention_sandboxes = config.retention_sandboxes;
+    engine_config.keeps_disks = true;
+    engine_config.stopped_grace = config.stopped_grace;
+    engine_config.max_stopped = config.max_stopped;
+    engine_config.reap_every = config.daiv.stopped.every.unwrap_or(engine_config.reap_every);
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
     let engine =
         Engine::open_with_images(engine_config, Arc::new(backend), Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use caisson_core::Storage;
 use caisson_server::DaivSettings;
 
 use super::{
@@ -30,18 +31,21 @@ const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 /// Names that are settings of ours.
 const OF_SETTINGS: [&str; 2] = ["API_KEY", "REDIS_URL"];
 /// Names that change something here.
-const USED: [&str; 15] = [
+const USED: [&str; 18] = [
     "API_V1_STR",
     "COMMAND_TIMEOUT",
     "FS_PRUNE_DIRS",
     "HOST",
     "LOG_LEVEL",
+    "MAX_STOPPED_SESSIONS",
     "PORT",
     "REAPER_ENABLED",
+    "REAPER_INTERVAL_SECONDS",
     "RUNNING_SESSION_MAX_IDLE_SECONDS",
     "RUNTIME",
     "RUN_GID",
     "RUN_UID",
+    "SESSION_GRACE_SECONDS",
     "SESSION_LOCK_REFRESH_SECONDS",
     "SESSION_LOCK_TTL_SECONDS",
     "SESSION_LOCK_WAIT_SECONDS",
@@ -49,7 +53,7 @@ const USED: [&str; 15] = [
 ];
 
 /// Names that change nothing here, and why.
-const OF_NO_USE: [(&str, &str); 19] = [
+const OF_NO_USE: [(&str, &str); 16] = [
     ("EGRESS_CA_CERT_FILE", NO_EGRESS),
     ("EGRESS_CA_KEY_FILE", NO_EGRESS),
     ("EGRESS_PROXY_CPUS", NO_EGRESS),
@@ -59,20 +63,16 @@ const OF_NO_USE: [(&str, &str); 19] = [
     ("EGRESS_PROXY_PORT", NO_EGRESS),
     ("EGRESS_PROXY_RUNTIME", NO_EGRESS),
     ("GIT_IMAGE", "is not used: patches are made without an image of git"),
-    ("MAX_STOPPED_SESSIONS", NO_STOPPED),
     ("NETWORK", NO_EGRESS),
-    ("REAPER_INTERVAL_SECONDS", "is not used: a session ends as soon as it has been idle for long enough"),
     ("SENTRY_DSN", NO_SENTRY),
     ("SENTRY_ENABLE_LOGS", NO_SENTRY),
     ("SENTRY_PROFILES_SAMPLE_RATE", NO_SENTRY),
     ("SENTRY_SEND_DEFAULT_PII", NO_SENTRY),
     ("SENTRY_TRACES_SAMPLE_RATE", NO_SENTRY),
-    ("SESSION_GRACE_SECONDS", NO_STOPPED),
-    ("STOP_TIMEOUT_SECONDS", "is not used: a session that is closed ends at once"),
+    ("STOP_TIMEOUT_SECONDS", "is not used: what runs in a session that is stopped is ended at once"),
 ];
 const NO_EGRESS: &str = "is not used: sessions have no network";
 const NO_SENTRY: &str = "is not used: nothing is sent to Sentry";
-const NO_STOPPED: &str = "is not used: a session that is closed is removed, and none is kept";
 
 /// Whether a variable is one of daiv-sandbox's.
 pub(super) fn is_its(name: &str) -> bool {
@@ -108,13 +108,36 @@ pub(crate) struct Daiv {
     /// Which events are logged, where nobody else says.
     pub(crate) log: Option<String>,
     pub(crate) settings: DaivSettings,
+    pub(crate) stopped: Stopped,
     /// How locks of sessions are kept in Redis.
     pub(crate) locks: caisson_locks::Settings,
     /// For the log.
     pub(crate) notes: Vec<String>,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir: Option<&Path>) -> Daiv {
+/// What is said of stopped sessions, which holds for all stopped sandboxes where nobody says otherwise.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopped {
+    /// Zero is none.
+    grace: Option<Duration>,
+    max: Option<usize>,
+    /// How often they are looked at.
+    pub(crate) every: Option<Duration>,
+    /// Whether nobody looks for those that are too many or too old.
+    is_off: bool,
+}
+
+impl Stopped {
+    pub(super) fn grace(&self, default: Option<Duration>) -> Option<Duration> {
+        self.grace.or(default).filter(|grace| !self.is_off && !grace.is_zero())
+    }
+
+    pub(super) fn max(&self, default: Option<usize>) -> Option<usize> {
+        self.max.or(default).filter(|_| !self.is_off)
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir: Option<&Path>, is_root: bool) -> Daiv {
     let key = reader.get(Setting::DaivApiKey, values::api_key);
     let mut names = Names { environment, reader, notes: Vec::new() };
     let default = DaivSettings::default();
@@ -132,6 +155,12 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
     names.get("ENVIRONMENT", "environment: `production` or `local`", |text| matches!(text, "production" | "local").then_some(()));
     let reaps = names.get("REAPER_ENABLED", "truth such as true or false", truth).unwrap_or(true);
     let idle = names.number("RUNNING_SESSION_MAX_IDLE_SECONDS", 0, LONGEST as u64);
+    let stopped = Stopped {
+        grace: names.number("SESSION_GRACE_SECONDS", 0, LONGEST as u64).map(Duration::from_secs),
+        max: names.number("MAX_STOPPED_SESSIONS", 0, 100_000).and_then(|max| usize::try_from(max).ok()),
+        every: names.number("REAPER_INTERVAL_SECONDS", 1, LONGEST as u64).map(Duration::from_secs),
+        is_off: !reaps,
+    };
     let settings = DaivSettings {
         prefix: prefix.unwrap_or(default.prefix),
         uid: names.number("RUN_UID", 0, MOST_ID).map_or(default.uid, id),
@@ -139,6 +168,9 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
         command_timeout: names.number("COMMAND_TIMEOUT", 0, LONGEST as u64).map_or(default.command_timeout, seconds),
         lock_wait: names.get("SESSION_LOCK_WAIT_SECONDS", "number of seconds, 0 or more", wait).unwrap_or(default.lock_wait),
         idle: idle.map_or(default.idle, seconds).filter(|_| reaps),
+        look_every: stopped.every.unwrap_or(default.look_every),
+        // Only root may mount a disk.
+        storage: if is_root { Storage::Disk } else { default.storage },
         prune: names.get("FS_PRUNE_DIRS", "list of names with commas between them", |text| Some(list(text))).unwrap_or(default.prune),
         spool: data_dir.map_or(default.spool, Path::to_owned),
         ..default
@@ -159,7 +191,7 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
     }
     names.note_the_rest();
     let notes = names.notes;
-    Daiv { key, listen, log, settings, locks, notes }
+    Daiv { key, listen, log, settings, stopped, locks, notes }
 }
 
 /// The environment as upstream reads it.

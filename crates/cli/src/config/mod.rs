@@ -68,6 +68,10 @@ pub(crate) struct Config {
     pub(crate) retention: Duration,
     /// How many of each tenant, if they are counted.
     pub(crate) retention_sandboxes: Option<u64>,
+    /// How long stopped sandboxes are kept.
+    pub(crate) stopped_grace: Option<Duration>,
+    /// How many of them.
+    pub(crate) max_stopped: Option<usize>,
     /// Bytes of each output stream that are kept.
     pub(crate) output_log: u64,
     /// Bytes of each output stream that a result carries itself.
@@ -130,6 +134,8 @@ impl Config {
         let redis = reader.get(Setting::RedisUrl, values::redis);
         let retention = reader.get(Setting::Retention, values::retention);
         let retention_sandboxes = reader.get(Setting::RetentionSandboxes, values::retention_sandboxes);
+        let stopped_grace = reader.get(Setting::StoppedGraceS, values::stopped_grace);
+        let max_stopped = reader.get(Setting::MaxStopped, values::max_stopped);
         let output_log = reader.get(Setting::OutputLog, values::output_log);
         let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
         let pool = reader.get(Setting::Pool, values::pool).unwrap_or(true);
@@ -140,7 +146,7 @@ impl Config {
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let boxbox = boxbox::read(&mut reader, &sources.environment);
-        let daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref());
+        let daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref(), surroundings.is_root);
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
         let blobs = blobs::read(&mut reader, data_dir.as_deref());
@@ -204,6 +210,8 @@ impl Config {
                 redis,
                 retention: retention.unwrap_or(engine.retention),
                 retention_sandboxes: retention_sandboxes.or(engine.retention_sandboxes),
+                stopped_grace: stopped_grace.unwrap_or_else(|| daiv.stopped.grace(engine.stopped_grace)),
+                max_stopped: max_stopped.map_or_else(|| daiv.stopped.max(engine.max_stopped), Some),
                 output_log,
                 inline_output,
                 accept_weaker_limits,

@@ -17,6 +17,8 @@ pub(crate) enum Setting {
     RedisUrl,
     Retention,
     RetentionSandboxes,
+    StoppedGraceS,
+    MaxStopped,
     OutputLog,
     InlineOutput,
     Pool,
@@ -72,7 +74,7 @@ pub(super) const ALIASES: [(&str, Setting); 17] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 37] = [
+    pub(super) const ALL: [Self; 39] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -85,6 +87,8 @@ impl Setting {
         Self::RedisUrl,
         Self::Retention,
         Self::RetentionSandboxes,
+        Self::StoppedGraceS,
+        Self::MaxStopped,
         Self::OutputLog,
         Self::InlineOutput,
         Self::Pool,
@@ -138,6 +142,8 @@ impl Setting {
             Self::RedisUrl => "redis_url",
             Self::Retention => "retention",
             Self::RetentionSandboxes => "retention_sandboxes",
+            Self::StoppedGraceS => "stopped_grace_s",
+            Self::MaxStopped => "max_stopped",
             Self::OutputLog => "output_log",
             Self::InlineOutput => "inline_output",
             Self::Pool => "pool",

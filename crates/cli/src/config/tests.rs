@@ -329,6 +329,7 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
             ("DAIV_SANDBOX_RUN_UID", ""),
             ("DAIV_SANDBOX_LOG_LEVEL", "WARNING"),
             ("DAIV_SANDBOX_REAPER_ENABLED", "no"),
+            ("DAIV_SANDBOX_MAX_STOPPED_SESSIONS", "9"),
             ("DAIV_SANDBOX_RUNTIME", "runc"),
             ("DAIV_SANDBOX_REDIS_URL", ""),
             ("DAIV_SANDBOX_SESSION_LOCK_TTL_SECONDS", "60"),
@@ -346,6 +347,16 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
     assert_eq!((daiv.settings.command_timeout, daiv.settings.idle), (Some(Duration::from_secs(9)), None));
     assert_eq!((daiv.locks.ttl, daiv.locks.refresh), (Duration::from_secs(60), Duration::from_secs(30)));
     assert!(config.redis.is_none());
+    assert_eq!((config.stopped_grace, config.max_stopped), (None, None), "nobody looks for stopped ones");
+    assert_eq!(daiv.settings.storage, caisson_core::Storage::Disk);
+    let stopped = |variables: &[(&str, &str)]| {
+        let config = given("", variables, &[]).read().unwrap();
+        (config.stopped_grace.map(|grace| grace.as_secs()), config.max_stopped)
+    };
+    assert_eq!(stopped(&[]), (Some(43_200), Some(50)));
+    let of_daiv = [("DAIV_SANDBOX_SESSION_GRACE_SECONDS", "7"), ("DAIV_SANDBOX_MAX_STOPPED_SESSIONS", "8")];
+    assert_eq!(stopped(&of_daiv), (Some(7), Some(8)));
+    assert_eq!(stopped(&[of_daiv[0], of_daiv[1], ("CAISSON_STOPPED_GRACE_S", "0"), ("CAISSON_MAX_STOPPED", "0")]), (None, Some(0)));
     for line in [
         "DAIV_SANDBOX_PORT of the environment is used",
         "DAIV_SANDBOX_RUNTIME of the environment is used",

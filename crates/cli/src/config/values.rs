@@ -158,6 +158,18 @@ pub(super) fn retention_sandboxes(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|number| (1..=1_000_000_000).contains(number)).ok_or_else(|| what.to_owned())
 }
 
+/// How long stopped sandboxes are kept; `None`: as long as their own time limits say.
+pub(super) fn stopped_grace(text: &str) -> Result<Option<Duration>, String> {
+    let what = "expected a number of seconds up to 316224000; 0 keeps them for as long as their own time limits say";
+    let seconds = text.parse().ok().filter(|seconds| (0..=316_224_000).contains(seconds)).ok_or_else(|| what.to_owned())?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+pub(super) fn max_stopped(text: &str) -> Result<usize, String> {
+    let what = "expected a number from 0 to 100000; 0 keeps none";
+    text.parse().ok().filter(|number| (0..=100_000).contains(number)).ok_or_else(|| what.to_owned())
+}
+
 /// Where records are kept.
 pub(super) fn database(text: &str) -> Result<Location, String> {
     text.parse().map_err(|error: BadUrl| error.to_string())

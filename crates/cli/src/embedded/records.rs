@@ -89,9 +89,14 @@ impl Store for Records {
         Ok(Page { data, next_cursor: None })
     }
 
-    async fn bury_the_living(&self, _: &Tombstone) -> Result<(u64, u64), StoreError> {
+    async fn bury_the_living(&self, _: &Tombstone, _: &[SandboxId]) -> Result<(u64, u64), StoreError> {
         // There was nobody before us.
         Ok((0, 0))
+    }
+
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
+        // Nor does anybody come after us.
+        Ok(Vec::new())
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {

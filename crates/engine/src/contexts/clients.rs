@@ -119,7 +119,7 @@ impl Engine {
 
 /// The error for somebody whose context went while it was asked.
 async fn gone(living: &Living, context: &Context) -> Error {
-    if living.now().tombstone.is_some() {
+    if living.now().is_over() {
         return living.why_ended().await;
     }
     context.ended()

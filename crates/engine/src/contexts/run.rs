@@ -209,10 +209,8 @@ impl Task {
                     News::Broken(why) => return (ended(CodeEnd::Lost(why.clone()), why.clone()), After::Ended(why)),
                     News::Lost(error) => {
                         let why = self.lost(error).await;
-                        let outcome = match self.living.now().tombstone {
-                            Some(_) => of_sandbox(),
-                            None => ended(CodeEnd::Lost(why.clone()), why.clone()),
-                        };
+                        let outcome =
+                            if self.living.now().is_over() { of_sandbox() } else { ended(CodeEnd::Lost(why.clone()), why.clone()) };
                         return (outcome, After::Ended(why));
                     }
                 },

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use caisson_core::{ExecutionStatus, Limits, Tombstone, TombstoneReason};
+use caisson_core::{ExecutionStatus, Limits, TombstoneReason};
 use caisson_wire as wire;
 
-use crate::{figures, sandbox::Hits};
+use crate::{
+    figures,
+    sandbox::{Fate, Hits},
+};
 
 /// `SIGKILL`, which is also how the kernel ends a process for want of memory.
 const SIGKILL: i32 = 9;
@@ -98,16 +101,22 @@ fn hints(limits: &Limits, hits: Hits) -> impl Iterator<Item = String> {
 }
 
 /// The verdict on a program whose sandbox ended under it.
-pub(super) fn of_tombstone(tombstone: Option<&Tombstone>, memory_bytes: u64) -> Verdict {
+pub(super) fn of_fate(fate: Option<&Fate>, memory_bytes: u64) -> Verdict {
     use TombstoneReason as Reason;
-    let (status, message) = match tombstone {
+    let (status, message) = match fate {
+        Some(Fate::Stopped(stop)) => (ExecutionStatus::Killed, format!("its sandbox was stopped ({})", stop.reason.as_str())),
         None => (ExecutionStatus::Lost, "the agent broke off the execution".to_owned()),
-        Some(t) => match t.reason {
+        Some(Fate::Ended(t)) => match t.reason {
             Reason::OutOfMemory => (ExecutionStatus::OutOfMemory, out_of_memory_text(memory_bytes)),
             Reason::Crashed | Reason::LaunchFailed | Reason::ServerLost => (ExecutionStatus::Lost, format!("its sandbox ended ({t})")),
-            Reason::Deleted | Reason::Finished | Reason::Lifetime | Reason::IdleTimeout | Reason::SetupFailed | Reason::ServerStopped => {
-                (ExecutionStatus::Killed, format!("its sandbox was ended ({t})"))
-            }
+            Reason::Deleted
+            | Reason::Finished
+            | Reason::Lifetime
+            | Reason::IdleTimeout
+            | Reason::SetupFailed
+            | Reason::ServerStopped
+            | Reason::StoppedTooLong
+            | Reason::FilesLost => (ExecutionStatus::Killed, format!("its sandbox was ended ({t})")),
         },
     };
     Verdict { status, exit_code: None, signal: None, message: Some(message) }
@@ -139,6 +148,7 @@ fn out_of_memory_text(memory_bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use caisson_core::{Stop, StopReason, Tombstone};
     use jiff::Timestamp;
 
     use super::*;
@@ -227,7 +237,7 @@ mod tests {
     fn every_tombstone_decides() {
         for reason in TombstoneReason::ALL {
             let tombstone = Tombstone { reason, message: "because".to_owned(), at: Timestamp::UNIX_EPOCH };
-            let verdict = of_tombstone(Some(&tombstone), 256 << 20);
+            let verdict = of_fate(Some(&Fate::Ended(tombstone)), 256 << 20);
             let expect = match reason {
                 TombstoneReason::OutOfMemory => ExecutionStatus::OutOfMemory,
                 TombstoneReason::Crashed | TombstoneReason::LaunchFailed | TombstoneReason::ServerLost => ExecutionStatus::Lost,
@@ -236,6 +246,9 @@ mod tests {
             assert_eq!(verdict.status, expect, "{reason:?}");
             assert!(verdict.message.is_some());
         }
-        assert_eq!(of_tombstone(None, 0).status, ExecutionStatus::Lost);
+        let stop = Stop { reason: StopReason::Requested, at: Timestamp::UNIX_EPOCH };
+        let stopped = of_fate(Some(&Fate::Stopped(stop)), 0);
+        assert_eq!((stopped.status, stopped.message.as_deref()), (ExecutionStatus::Killed, Some("its sandbox was stopped (requested)")));
+        assert_eq!(of_fate(None, 0).status, ExecutionStatus::Lost);
     }
 }

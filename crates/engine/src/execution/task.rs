@@ -36,7 +36,7 @@ use crate::{
     output_log::{Lead, OutputLog},
     ready::Ready,
     request::{ExecutionResult, Stdin},
-    sandbox::{End, Hits, LAUNCH_WITHIN, Living, not_recorded},
+    sandbox::{End, Fate, Hits, LAUNCH_WITHIN, Living, not_recorded},
 };
 
 /// How long the agent of a living sandbox may take to start a program: as long as the program itself has, within this.
@@ -458,19 +458,19 @@ impl Started {
 
     /// The agent has gone or talks nonsense: how the sandbox ended says how the program did.
     async fn lost(&self, error: AgentError) -> Ended {
-        let tombstone = match error {
+        let fate = match error {
             // One exchange alone: its sandbox goes on.
             AgentError::Lost(_) if self.living.answers().await => None,
-            AgentError::Lost(_) => self.living.tombstone().await,
+            AgentError::Lost(_) => self.living.fate().await,
             other => {
                 self.living.end(End::new(TombstoneReason::Crashed, other.to_string())).await;
-                self.living.tombstone().await
+                self.living.fate().await
             }
         };
         let past_its_time = self.facts.timeout.filter(|timeout| self.began.elapsed() >= *timeout);
-        match (past_its_time, &tombstone) {
-            (Some(timeout), Some(t)) if t.reason == TombstoneReason::Crashed => self.without_exit(outcome::overdue(timeout)),
-            _ => self.without_exit(outcome::of_tombstone(tombstone.as_ref(), self.living.limits.memory_bytes)),
+        match (past_its_time, &fate) {
+            (Some(timeout), Some(Fate::Ended(t))) if t.reason == TombstoneReason::Crashed => self.without_exit(outcome::overdue(timeout)),
+            _ => self.without_exit(outcome::of_fate(fate.as_ref(), self.living.limits.memory_bytes)),
         }
     }
 

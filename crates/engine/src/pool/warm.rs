@@ -100,7 +100,7 @@ impl Warm {
         place.lease = lease;
         let id = place.id;
         let made = async {
-            let stream = core.backend.launch(id, &spec).await?;
+            let stream = core.backend.launch(id, &spec, core.files(&spec)).await?;
             let (agent, ended) = agent_client::connect(stream, &core.tasks).await?;
             if let Err(error) = agent.health(LAUNCH_WITHIN).await {
                 // The backend knows more of a launch that failed.

@@ -1,8 +1,10 @@
 //! The task that owns one sandbox, from its record to its tombstone.
 //!
 //! ```text
-//! record ∥ launch ─▶ connected ─▶ answered ─▶ … ─▶ end ─▶ destroy ─▶ executions recorded ─▶ tombstone recorded
+//! record ∥ launch ─▶ connected ─▶ answered ─▶ … ─▶ end  ─▶ destroy ─▶ executions recorded ─▶ tombstone recorded
+//!                                                └▶ stop ─▶ destroy ─▶ executions recorded ─▶ stop recorded: its files are kept
 //! ```
+//! One that is started again has a life of its own, from its launch on; one whose start fails is stopped as it was.
 
 use std::{
     pin::Pin,
@@ -13,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{BackendError, Event, Result, Sandbox, SandboxId, State, StoreError, Tombstone, TombstoneReason, next};
+use caisson_core::{
+    BackendError, Event, Files, Recipe, Result, Sandbox, SandboxId, State, Stop, StopReason, StoreError, Tombstone, TombstoneReason, next,
+};
 use futures::{FutureExt, future::Fuse};
+use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -42,10 +47,19 @@ const EXECUTIONS_END_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_DESTROY: Duration = Duration::from_millis(200);
 const RETRY_DESTROY_MAX: Duration = Duration::from_secs(30);
 
+/// How often it is recorded of one whose files are kept when somebody last used it: whatever becomes of the server, its idle time is known.
+const ACTIVITY_RECORDED_EVERY: Duration = Duration::from_secs(10);
+
 const NOT_RECORDED: &str = "it could not be recorded";
 
 type Connecting = Pin<Box<dyn Future<Output = Result<(AgentClient, oneshot::Receiver<String>), NotConnected>> + Send>>;
 type Recording<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+/// Why nothing of it is to run any more.
+enum Close {
+    End(End),
+    Stop(StopReason),
+}
 
 /// Why there is no agent to talk to.
 enum NotConnected {
@@ -58,6 +72,9 @@ enum NotConnected {
 pub(super) struct Life {
     pub(super) core: Arc<Core>,
     pub(super) purpose: Purpose,
+    pub(super) files: Files,
+    /// As it was while it was stopped.
+    pub(super) before: Option<Sandbox>,
     /// What was there before it was anybody's.
     pub(super) warm: Option<Warm>,
     /// While somebody waits for its agent.
@@ -76,6 +93,11 @@ impl Life {
     pub(super) async fn run(mut self) {
         let sandbox = self.record.borrow().clone();
         let core = Arc::clone(&self.core);
+        if self.before.is_some() {
+            let recorded: Recording<'_> = Box::pin(std::future::ready(Ok(())));
+            let close = self.live(&sandbox, &mut Fuse::terminated(), true).await;
+            return self.take_down(sandbox.id, close, recorded.fuse()).await;
+        }
         let mut recording: Fuse<Recording<'_>> = core.store.insert_sandbox(&sandbox).fuse();
         // A name must be ours before anything is launched under it; without one, recording and launching overlap.
         if sandbox.name.is_some()
@@ -94,16 +116,17 @@ impl Life {
         if sandbox.name.is_some() {
             self.recorded.send_replace(Recorded::Done);
         }
-        let end = self.live(&sandbox, &mut recording, sandbox.name.is_some()).await;
-        self.take_down(sandbox.id, end, recording).await;
+        let close = self.live(&sandbox, &mut recording, sandbox.name.is_some()).await;
+        self.take_down(sandbox.id, close, recording).await;
     }
 
-    /// Until there is a reason to end.
-    async fn live(&mut self, sandbox: &Sandbox, recording: &mut Fuse<Recording<'_>>, mut is_recorded: bool) -> End {
+    /// Until there is a reason to end or to stop.
+    async fn live(&mut self, sandbox: &Sandbox, recording: &mut Fuse<Recording<'_>>, mut is_recorded: bool) -> Close {
+        let mut record_activity_at = (self.files != Files::Passing).then(|| Instant::now() + ACTIVITY_RECORDED_EVERY);
         let mut connecting = self.connect(sandbox).fuse();
         let mut lost = Fuse::terminated();
         loop {
-            let wake = self.next_deadline();
+            let wake = record_activity_at.into_iter().chain([self.next_deadline()]).min().unwrap_or_else(Instant::now);
             tokio::select! {
                 // Polled to the end here or in `take_down`: it is not lost.
                 result = &mut *recording, if !is_recorded => match result {
@@ -113,7 +136,7 @@ impl Life {
                     }
                     Err(error) => {
                         self.recorded.send_replace(Recorded::Failed(Arc::new(error)));
-                        return End::new(TombstoneReason::LaunchFailed, NOT_RECORDED);
+                        return Close::End(End::new(TombstoneReason::LaunchFailed, NOT_RECORDED));
                     }
                 },
                 // Kept between rounds; dropped only when we leave, and then `take_down` destroys whatever came of it.
@@ -122,31 +145,39 @@ impl Life {
                         self.agent.send_replace(Some(agent));
                         lost = ended.fuse();
                     }
-                    Err(NotConnected::Launch(error)) => return self.launch_failed(error),
-                    Err(NotConnected::Stream(error)) => return self.explain_loss(sandbox, Some(error.to_string())).await,
+                    Err(NotConnected::Launch(error)) => return Close::End(self.launch_failed(error)),
+                    Err(NotConnected::Stream(error)) => return Close::End(self.explain_loss(sandbox, Some(error.to_string())).await),
                 },
                 // Kept between rounds.
-                how = &mut lost => return self.explain_loss(sandbox, how.ok()).await,
+                how = &mut lost => return Close::End(self.explain_loss(sandbox, how.ok()).await),
                 // `recv` loses nothing when another arm wins.
                 command = self.inbox.recv() => match command {
-                    Some(Command::End(end)) => return end,
+                    Some(Command::End(end)) => return Close::End(end),
+                    Some(Command::Stop(reason)) => return self.stop(reason),
+                    Some(Command::StopIfUnused(time)) => {
+                        let is_unused = self.activity.last_used().elapsed() >= time && self.activity.close_if_unused();
+                        if is_unused {
+                            return self.stop(StopReason::Idle);
+                        }
+                    }
                     Some(Command::Update(update, reply)) => {
                         let result = self.update(update).await;
                         // Whoever asked may have gone; the change stands.
                         reply.send(result).ok();
                     }
-                    Some(Command::Answered) => {
-                        self.answered();
-                        if self.purpose == Purpose::Kept && is_recorded {
-                            self.save().await;
-                        }
-                    }
-                    None => return End::new(TombstoneReason::Crashed, "nobody holds it any more"),
+                    Some(Command::Answered) => self.answered(self.purpose == Purpose::Kept && is_recorded).await,
+                    None => return Close::End(End::new(TombstoneReason::Crashed, "nobody holds it any more")),
                 },
                 // Computed anew in every round.
-                () = tokio::time::sleep_until(wake) => if let Some(end) = self.due() {
-                    return end;
-                },
+                () = tokio::time::sleep_until(wake) => {
+                    if let Some(end) = self.due() {
+                        return Close::End(end);
+                    }
+                    if record_activity_at.is_some_and(|at| at <= Instant::now()) {
+                        record_activity_at = Some(Instant::now() + ACTIVITY_RECORDED_EVERY);
+                        self.record_activity().await;
+                    }
+                }
             }
         }
     }
@@ -156,27 +187,64 @@ impl Life {
             return Box::pin(std::future::ready(Ok(warm.hand_out())));
         }
         self.foreground = Foreground::begin(&self.core);
-        let (core, id, spec) = (Arc::clone(&self.core), sandbox.id, sandbox.spec.clone());
+        let (core, id, spec, files) = (Arc::clone(&self.core), sandbox.id, sandbox.spec.clone(), self.files);
         Box::pin(async move {
-            let stream = core.backend.launch(id, &spec).await.map_err(NotConnected::Launch)?;
+            let stream = core.backend.launch(id, &spec, files).await.map_err(NotConnected::Launch)?;
             agent_client::connect(stream, &core.tasks).await.map_err(NotConnected::Stream)
         })
     }
 
-    fn answered(&mut self) {
+    async fn answered(&mut self, is_to_be_saved: bool) {
         self.foreground = None;
-        let answered = self.record.send_if_modified(|sandbox| {
-            // The second to say so has nothing to add.
-            let Ok(state) = next(sandbox.state, Event::AgentReady) else { return false };
-            sandbox.state = state;
-            true
-        });
-        if answered {
-            let after = self.activity.born().elapsed();
-            self.core.metrics.launched(after);
-            let id = self.record.borrow().id;
-            tracing::debug!(sandbox.id = %id, duration_ms = millis(after), "Launched sandbox {id}");
+        let mut running = self.record.borrow().clone();
+        // The second to say so has nothing to add.
+        let Ok(state) = next(running.state, Event::AgentReady) else { return };
+        running.state = state;
+        // What somebody is told of it holds whatever becomes of the server: first the record, where its files are kept.
+        let is_kept = self.files != Files::Passing;
+        if is_to_be_saved && is_kept {
+            self.save(&running).await;
         }
+        let id = running.id;
+        self.record.send_replace(running.clone());
+        let after = self.activity.born().elapsed();
+        self.core.metrics.launched(after);
+        tracing::debug!(sandbox.id = %id, duration_ms = millis(after), "Launched sandbox {id}");
+        if is_to_be_saved && !is_kept {
+            self.save(&running).await;
+        }
+    }
+
+    /// What becomes of a sandbox that is to be stopped: one that has never run has nothing to be kept.
+    fn stop(&self, reason: StopReason) -> Close {
+        if self.files == Files::Kept && self.record.borrow().state == State::Creating {
+            let (reason, message) = match reason {
+                StopReason::ServerStopped => (TombstoneReason::ServerStopped, "the server was shut down"),
+                _ => (TombstoneReason::LaunchFailed, "it was stopped before it was ready"),
+            };
+            return Close::End(End::new(reason, message));
+        }
+        Close::Stop(reason)
+    }
+
+    async fn record_activity(&self) {
+        let at = to_microsecond(self.activity.last_active_at());
+        let is_new = self.record.send_if_modified(|sandbox| {
+            let is_new = sandbox.last_active_at < at && sandbox.state == State::Running;
+            if is_new {
+                sandbox.last_active_at = at;
+            }
+            is_new
+        });
+        if is_new {
+            let sandbox = self.record.borrow().clone();
+            self.save(&sandbox).await;
+        }
+    }
+
+    /// How old it was when it was started this time.
+    fn lived(&self) -> Duration {
+        self.before.as_ref().map_or(Duration::ZERO, |before| age(before.created_at, self.activity.born_at()))
     }
 
     fn launch_failed(&self, error: BackendError) -> End {
@@ -207,15 +275,7 @@ impl Life {
         self.activity.touch();
         let before = self.record.borrow().clone();
         let mut after = before.clone();
-        if let Some(lifetime) = update.lifetime {
-            after.time_limits.lifetime = lifetime;
-        }
-        if let Some(idle_timeout) = update.idle_timeout {
-            after.time_limits.idle_timeout = idle_timeout;
-        }
-        if let Some(metadata) = update.metadata {
-            after.metadata = metadata;
-        }
+        update.apply(&mut after);
         after.last_active_at = to_microsecond(self.activity.last_active_at());
         if after != before {
             self.core.store.update_sandbox(&after).await.map_err(store_error)?;
@@ -228,7 +288,7 @@ impl Life {
     fn next_deadline(&self) -> Instant {
         let sandbox = self.record.borrow();
         let born = self.activity.born();
-        let lifetime = sandbox.time_limits.lifetime.map(|lifetime| born + lifetime);
+        let lifetime = sandbox.time_limits.lifetime.map(|lifetime| born + lifetime.saturating_sub(self.lived()));
         let idle = sandbox.time_limits.idle_timeout.map(|idle| match self.activity.in_use() {
             // The clock starts when the use is over: there is nothing to look at every millisecond until then.
             true => Instant::now() + idle.max(WHILE_IN_USE),
@@ -243,7 +303,7 @@ impl Life {
         let sandbox = self.record.borrow();
         let age = self.activity.born().elapsed();
         if let Some(lifetime) = sandbox.time_limits.lifetime
-            && age >= lifetime
+            && age + self.lived() >= lifetime
         {
             return Some(End::new(TombstoneReason::Lifetime, format!("its lifetime of {} is over", figures::seconds(lifetime))));
         }
@@ -258,31 +318,74 @@ impl Life {
         None
     }
 
-    async fn take_down(mut self, id: SandboxId, end: End, recording: Fuse<Recording<'_>>) {
+    async fn take_down(mut self, id: SandboxId, close: Close, recording: Fuse<Recording<'_>>) {
         self.activity.close();
         self.inbox.close();
         let started = Instant::now();
         let never_ran = self.record.borrow().state == State::Creating;
-        if never_ran && let Some(error) = told_to_the_waiting(&end) {
+        if never_ran
+            && let Close::End(end) = &close
+            && let Some(error) = told_to_the_waiting(end)
+        {
             // Whoever set it before knows better.
             self.launch_error.set(error).ok();
         }
-        let tombstone = Tombstone { reason: end.reason, message: end.message, at: now() };
+        let close = self.unless_it_only_did_not_start(close, never_ran);
         self.record.send_modify(|sandbox| {
+            let event = match &close {
+                Close::End(end) => {
+                    sandbox.tombstone = Some(Tombstone { reason: end.reason, message: end.message.clone(), at: now() });
+                    Event::Destroy
+                }
+                Close::Stop(reason) => {
+                    let before = self.before.as_ref().and_then(|before| before.stop).filter(|_| never_ran);
+                    sandbox.stop = Some(before.unwrap_or(Stop { reason: *reason, at: now() }));
+                    Event::Stop
+                }
+            };
             sandbox.last_active_at = to_microsecond(self.activity.last_active_at());
-            sandbox.tombstone = Some(tombstone.clone());
-            step(sandbox, if never_ran { Event::LaunchFailed } else { Event::Destroy });
+            step(sandbox, if never_ran { Event::LaunchFailed } else { event });
         });
-        if end.reason == TombstoneReason::LaunchFailed {
+        if matches!(&close, Close::End(end) if end.reason == TombstoneReason::LaunchFailed) {
             self.core.metrics.launch_failed();
         }
+        let free = async {
+            match &close {
+                Close::End(_) => destroy(&self.core, id).await,
+                Close::Stop(_) => end_processes(&self.core, id).await,
+            }
+        };
         // Its executions wait for its record, and below they are waited for.
-        let ((), may_be_recorded) = tokio::join!(destroy(&self.core, id), self.settle(recording));
+        let ((), may_be_recorded) = tokio::join!(free, self.settle(recording));
         self.agent.send_replace(None);
         self.executions.close();
         if tokio::time::timeout(EXECUTIONS_END_WITHIN, self.executions.wait()).await.is_err() {
             tracing::error!(sandbox.id = %id, "Executions of sandbox {id} did not end with it");
         }
+        match close {
+            Close::End(end) => self.finish(id, &end, may_be_recorded, millis(started.elapsed())).await,
+            Close::Stop(_) => self.rest(id, never_ran, millis(started.elapsed())).await,
+        }
+    }
+
+    /// One that was stopped and cannot be started stays stopped: its files are all there.
+    fn unless_it_only_did_not_start(&self, close: Close, never_ran: bool) -> Close {
+        use TombstoneReason as Reason;
+        match close {
+            Close::End(End { reason: Reason::LaunchFailed | Reason::Crashed | Reason::OutOfMemory | Reason::SetupFailed, message })
+                if never_ran && self.before.is_some() =>
+            {
+                let id = self.record.borrow().id;
+                tracing::warn!(sandbox.id = %id, "Cannot start sandbox {id} again: {message}");
+                // As before.
+                Close::Stop(StopReason::Requested)
+            }
+            close => close,
+        }
+    }
+
+    /// It has ended, and nothing of it is left.
+    async fn finish(self, id: SandboxId, end: &End, may_be_recorded: bool, duration_ms: u64) {
         let ended = {
             let mut ended = self.record.borrow().clone();
             step(&mut ended, Event::TornDown);
@@ -298,13 +401,32 @@ impl Life {
         self.core.metrics.sandbox_ended(end.reason);
         self.core.registry.forget_sandbox(id);
         self.record.send_replace(ended);
-        let reason = end.reason.as_str();
-        let duration_ms = millis(started.elapsed());
+        let (reason, message) = (end.reason.as_str(), &end.message);
         if matches!(end.reason, TombstoneReason::Crashed | TombstoneReason::LaunchFailed) {
-            tracing::warn!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {tombstone}");
+            tracing::warn!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {reason}: {message}");
         } else {
-            tracing::debug!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {tombstone}");
+            tracing::debug!(sandbox.id = %id, reason, duration_ms, "Sandbox {id} ended: {reason}: {message}");
         }
+    }
+
+    /// Nothing of it runs, and its files stay.
+    async fn rest(self, id: SandboxId, never_ran: bool, duration_ms: u64) {
+        let stopped = match &self.before {
+            Some(before) if never_ran => before.clone(),
+            _ => {
+                let mut stopped = self.record.borrow().clone();
+                step(&mut stopped, Event::Kept);
+                // What its template had done is in its files.
+                stopped.spec.recipe = Recipe { template: stopped.spec.recipe.template.take(), ..Recipe::default() };
+                endings::record(&self.core, Ending::Sandbox(Box::new(stopped.clone()))).await;
+                stopped
+            }
+        };
+        self.core.registry.rest(id, &stopped);
+        let reason = stopped.stop.map_or("unknown", |stop| stop.reason.as_str());
+        self.record.send_replace(stopped);
+        self.core.stopped.notify_one();
+        tracing::debug!(sandbox.id = %id, reason, duration_ms, "Stopped sandbox {id}: {reason}");
     }
 
     /// Whether it may have come to be recorded: a database that breaks off does not say.
@@ -335,10 +457,9 @@ impl Life {
         core.registry.forget_sandbox(id);
     }
 
-    /// Writes the record as it is; what fails here is written with the tombstone.
-    async fn save(&self) {
-        let sandbox = self.record.borrow().clone();
-        if let Err(error) = self.core.store.update_sandbox(&sandbox).await {
+    /// Writes the record as it is to be; what fails here is written with the tombstone.
+    async fn save(&self, sandbox: &Sandbox) {
+        if let Err(error) = self.core.store.update_sandbox(sandbox).await {
             let id = sandbox.id;
             tracing::warn!(sandbox.id = %id, error = %error, "Cannot update the record of sandbox {id}");
         }
@@ -347,12 +468,37 @@ impl Life {
 
 /// Does not return before the backend has nothing of it any more. Until then it counts as one of the sandboxes there may be.
 pub(crate) async fn destroy(core: &Core, id: SandboxId) {
-    let mut wait = RETRY_DESTROY;
+    end_processes(core, id).await;
+    discard(core, id).await;
+}
+
+/// The same, but for its files.
+async fn end_processes(core: &Core, id: SandboxId) {
+    let mut rest = RETRY_DESTROY;
     while let Err(error) = core.backend.destroy(id).await {
         tracing::error!(sandbox.id = %id, error = %error, "Cannot destroy sandbox {id} yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_DESTROY_MAX);
+        rest = before_next(rest).await;
     }
+}
+
+/// Removes the files that are kept of it.
+pub(crate) async fn discard(core: &Core, id: SandboxId) {
+    let mut rest = RETRY_DESTROY;
+    while let Err(error) = core.backend.discard(id).await {
+        tracing::error!(sandbox.id = %id, error = %error, "Cannot remove the files of sandbox {id} yet");
+        rest = before_next(rest).await;
+    }
+}
+
+/// Waits, and says how long to wait the next time.
+async fn before_next(rest: Duration) -> Duration {
+    tokio::time::sleep(rest).await;
+    (rest * 2).min(RETRY_DESTROY_MAX)
+}
+
+/// How long it is from one to the other.
+pub(crate) fn age(from: Timestamp, to: Timestamp) -> Duration {
+    to.duration_since(from).try_into().unwrap_or_default()
 }
 
 /// What those hear who wait for a sandbox that ends before it ran; `None` when its tombstone says it all.

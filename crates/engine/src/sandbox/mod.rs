@@ -5,7 +5,7 @@ mod life;
 
 pub(crate) use self::{
     hits::Hits,
-    life::{LAUNCH_WITHIN, destroy},
+    life::{LAUNCH_WITHIN, age, destroy, discard},
 };
 
 use std::{
@@ -18,8 +18,8 @@ use std::{
 };
 
 use caisson_core::{
-    Backend, BackendError, Error, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, StoreError, Tenant, Tombstone,
-    TombstoneReason, Usage,
+    Backend, BackendError, Error, Event, Files, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, Stop, StopReason,
+    StoreError, Tenant, Tombstone, TombstoneReason, Usage, next,
 };
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +37,7 @@ use crate::{
     registry::unknown_sandbox,
     request::SandboxUpdate,
     room::{self, Room},
+    stopped::Stopped,
 };
 
 /// Commands that wait; whoever sends more waits too.
@@ -58,6 +59,17 @@ pub(crate) enum Command {
     Answered,
     Update(SandboxUpdate, oneshot::Sender<Result<Sandbox>>),
     End(End),
+    /// Only for one whose files are kept.
+    Stop(StopReason),
+    /// The same, where nobody has used it for so long.
+    StopIfUnused(Duration),
+}
+
+/// What became of a sandbox of which nothing runs any more.
+#[derive(Debug, Clone)]
+pub(crate) enum Fate {
+    Ended(Tombstone),
+    Stopped(Stop),
 }
 
 /// Why a sandbox is to end.
@@ -101,6 +113,10 @@ pub(crate) struct Living {
     pub(crate) image: Image,
     pub(crate) recipe: Recipe,
     pub(crate) limits: Limits,
+    /// What becomes of its files.
+    pub(crate) files: Files,
+    /// Where it was stopped before.
+    before: Option<Arc<Stopped>>,
     /// Whether its agent has answered and its set-up was done before it was anybody's.
     pub(crate) was_warm: bool,
     /// Interpreters that waited in it for that.
@@ -121,7 +137,7 @@ pub(crate) struct Living {
     /// Held by whoever makes an image of it.
     pub(crate) committing: Arc<tokio::sync::Mutex<()>>,
     /// Keeps the layers of its image where they are.
-    _lease: Option<ImageLease>,
+    lease: Option<ImageLease>,
 }
 
 impl Living {
@@ -139,7 +155,26 @@ impl Living {
         sandbox.created_at = now();
         sandbox.last_active_at = sandbox.created_at;
         core.accepting()?;
-        Ok(Self::start(core, sandbox, lease, purpose, room, warm))
+        Ok(Self::start(core, sandbox, lease, purpose, room, warm, None))
+    }
+
+    /// The same for one that was stopped: it is launched over its files.
+    pub(crate) async fn bring_back(
+        core: &Arc<Core>,
+        mut sandbox: Sandbox,
+        lease: Option<ImageLease>,
+        stopped: &Arc<Stopped>,
+    ) -> Result<Arc<Self>> {
+        let room = room::find(core, &sandbox.tenant, stopped.share.without_disk(), Purpose::Kept).await?;
+        pool::give_way(core).await;
+        core.accepting()?;
+        match next(sandbox.state, Event::Start) {
+            Ok(state) => sandbox.state = state,
+            Err(denied) => return Err(Error::internal("a sandbox that is not stopped was to be started", denied)),
+        }
+        sandbox.stop = None;
+        sandbox.starts = sandbox.starts.saturating_add(1);
+        Ok(Self::start(core, sandbox, lease, Purpose::Kept, room, None, Some(stopped)))
     }
 
     fn start(
@@ -149,12 +184,18 @@ impl Living {
         purpose: Purpose,
         room: Room,
         mut warm: Option<Warm>,
+        before: Option<&Arc<Stopped>>,
     ) -> Arc<Self> {
+        let files = match (before, purpose) {
+            (Some(_), _) => Files::Again,
+            (None, Purpose::Kept) => core.files(&sandbox.spec),
+            (None, Purpose::OneShot) => Files::Passing,
+        };
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
         let record = watch::Sender::new(sandbox.clone());
         let agent = watch::Sender::new(None);
-        let recorded = watch::Sender::new(Recorded::Pending);
-        let activity = Arc::new(Activity::new(sandbox.created_at));
+        let recorded = watch::Sender::new(if before.is_some() { Recorded::Done } else { Recorded::Pending });
+        let activity = Arc::new(Activity::new(now()));
         let (launch_error, oom_kills) = (Arc::default(), Arc::default());
         let living = Arc::new(Self {
             id: sandbox.id,
@@ -164,6 +205,8 @@ impl Living {
             image: sandbox.spec.image.clone(),
             recipe: sandbox.spec.recipe.clone(),
             limits: sandbox.spec.limits,
+            files,
+            before: before.cloned(),
             was_warm: warm.is_some(),
             ready: Mutex::new(warm.as_mut().and_then(|warm| warm.ready.take())),
             activity: Arc::clone(&activity),
@@ -177,7 +220,7 @@ impl Living {
             recorded: recorded.subscribe(),
             launch_error: Arc::clone(&launch_error),
             committing: Arc::default(),
-            _lease: lease,
+            lease,
         });
         core.registry.admit(Arc::clone(&living), room, warm.is_some());
         if let Some(warm) = &mut warm {
@@ -188,6 +231,8 @@ impl Living {
         let life = life::Life {
             core: Arc::clone(core),
             purpose,
+            files,
+            before: before.map(|stopped| stopped.now()),
             warm,
             foreground: None,
             activity,
@@ -271,7 +316,7 @@ impl Living {
             // Losing means that there will be none.
             found = agent.wait_for(Option::is_some) => found.ok().and_then(|agent| agent.clone()),
             // Its end waits for those who wait here, so they must not wait for it to be complete. Losing means that there is an agent.
-            _ = record.wait_for(|sandbox| sandbox.tombstone.is_some()) => None,
+            _ = record.wait_for(Sandbox::is_over) => None,
         };
         match found {
             Some(agent) => Ok(agent),
@@ -295,17 +340,49 @@ impl Living {
         self.commands.send(Command::Answered).await.ok();
     }
 
+    /// What it is while it is stopped.
+    pub(crate) fn at_rest(&self, record: Sandbox) -> Arc<Stopped> {
+        match &self.before {
+            Some(stopped) => {
+                stopped.again(record, self.lease.clone());
+                Arc::clone(stopped)
+            }
+            None => Arc::new(Stopped::new(record, self.lease.clone())),
+        }
+    }
+
+    /// Whether it can be stopped and started again.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.files != Files::Passing
+    }
+
+    /// Whether it has been stopped, or is being.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.record.borrow().stop.is_some()
+    }
+
+    /// Asks for it to be stopped. Only for one whose files are kept.
+    pub(crate) async fn stop(&self, reason: StopReason) {
+        // A task that takes no commands any more is ending or stopping the sandbox already.
+        self.commands.send(Command::Stop(reason)).await.ok();
+    }
+
+    /// The same, where nobody has used it for so long.
+    pub(crate) async fn stop_if_unused(&self, time: Duration) {
+        self.commands.send(Command::StopIfUnused(time)).await.ok();
+    }
+
     /// Asks for its end. It does not matter how many ask: the first reason counts.
     pub(crate) async fn end(&self, end: End) {
         // A task that takes no commands any more is ending the sandbox already.
         self.commands.send(Command::End(end)).await.ok();
     }
 
-    /// Returns when it is known that it ends. Cancel-safe.
+    /// Returns when it is known that what runs in it ends. Cancel-safe.
     pub(crate) async fn ending(&self) {
         let mut record = self.record.clone();
         // An error means that its task has gone, which it does last of all.
-        record.wait_for(|sandbox| sandbox.tombstone.is_some()).await.ok();
+        record.wait_for(Sandbox::is_over).await.ok();
     }
 
     /// The record as soon as it is as wanted. Cancel-safe.
@@ -316,12 +393,12 @@ impl Living {
         self.now()
     }
 
-    /// Returns when nothing of it is left.
-    pub(crate) async fn ended(&self) -> Sandbox {
+    /// Returns when nothing of it runs: it has ended, or is stopped.
+    pub(crate) async fn over(&self) -> Sandbox {
         let mut record = self.record.clone();
         // An error means that its task has gone, which it does last of all.
-        record.wait_for(|sandbox| sandbox.state == State::Ended).await.ok();
-        self.now()
+        record.wait_for(|sandbox| matches!(sandbox.state, State::Stopped | State::Ended)).await.ok();
+        self.record.borrow().clone()
     }
 
     pub(crate) async fn update(&self, update: SandboxUpdate) -> Result<Sandbox> {
@@ -334,20 +411,19 @@ impl Living {
         Err(self.why_ended().await)
     }
 
-    /// The tombstone, as soon as its task has found out; `None` when it does not end at all.
-    pub(crate) async fn tombstone(&self) -> Option<Tombstone> {
+    /// What becomes of it, as soon as its task has found out; `None` when it goes on.
+    pub(crate) async fn fate(&self) -> Option<Fate> {
         let mut record = self.record.clone();
-        let known = record.wait_for(|sandbox| sandbox.tombstone.is_some());
-        match tokio::time::timeout(END_IS_KNOWN_WITHIN, known).await {
-            Ok(Ok(sandbox)) => sandbox.tombstone.clone(),
-            Ok(Err(_)) => self.record.borrow().tombstone.clone(),
-            Err(_) => None,
-        }
+        let known = record.wait_for(Sandbox::is_over);
+        // An error means that its task has gone.
+        tokio::time::timeout(END_IS_KNOWN_WITHIN, known).await.ok()?.ok();
+        let sandbox = self.record.borrow();
+        sandbox.tombstone.clone().map(Fate::Ended).or(sandbox.stop.map(Fate::Stopped))
     }
 
     /// The error for somebody who wanted something of a sandbox that takes nothing any more.
     pub(crate) async fn why_ended(&self) -> Error {
-        let tombstone = self.tombstone().await;
+        let fate = self.fate().await;
         // Comes first: what was not recorded is ended, and that is no failure of the launch.
         if let Recorded::Failed(cause) = &*self.recorded.borrow() {
             return unrecorded(Arc::clone(cause));
@@ -355,8 +431,9 @@ impl Living {
         if let Some(error) = self.launch_error.get() {
             return launch_error(error);
         }
-        match tombstone {
-            Some(tombstone) => Error::Gone { id: self.id.to_string(), tombstone },
+        match fate {
+            Some(Fate::Ended(tombstone)) => Error::Gone { id: self.id.to_string(), tombstone },
+            Some(Fate::Stopped(_)) => unavailable(format!("sandbox `{}` was just stopped; ask again, and it is started", self.id)),
             None if self.record.has_changed().is_err() => unknown_sandbox(self.id),
             None => unavailable(format!("sandbox `{}` did not answer", self.id)),
         }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use caisson_core::{AgentStream, Backend, BackendError, Death, Observed, SandboxId, SandboxSpec, Usage};
+use caisson_core::{AgentStream, Backend, BackendError, Death, Files, Observed, SandboxId, SandboxSpec, Usage};
 use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program, RunRequest};
 use caisson_store::Sqlite;
 use caisson_wire::AgentConfig;
@@ -122,7 +122,7 @@ impl Backend for Agents {
         b"#!/bin/false\n"
     }
 
-    async fn launch(&self, id: SandboxId, spec: &SandboxSpec) -> Result<AgentStream, BackendError> {
+    async fn launch(&self, id: SandboxId, spec: &SandboxSpec, _: Files) -> Result<AgentStream, BackendError> {
         if let Some(error) = self.refuse.lock().unwrap().clone() {
             return Err(error);
         }

@@ -100,6 +100,18 @@ pub(crate) async fn update(Caller(app): Caller, Id(id): Id<SandboxId>, Json(body
     Ok(Reply(SandboxBody::from(&sandbox)))
 }
 
+/// Stops a sandbox with `storage` `disk`. Answers when nothing of it runs; its files stay, and whatever needs it starts it again.
+///
+/// One that is stopped already stays so. One in memory is refused (409 `not_stoppable`).
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/stop", operation_id = "stop_sandbox", tag = "sandboxes",
+    params(("id" = String, Path)), responses((status = 200, description = "The stopped sandbox", body = SandboxBody)))]
+pub(crate) async fn stop(Caller(app): Caller, Id(id): Id<SandboxId>, params: Params) -> ApiResult<Reply<SandboxBody>> {
+    params.finish()?;
+    let engine = app.engine.clone();
+    let sandbox = app.owned(async move { engine.stop(id).await }).await??;
+    Ok(Reply(SandboxBody::from(&sandbox)))
+}
+
 /// Ends a sandbox and everything in it. Answers when that is done.
 #[utoipa::path(delete, path = "/v1/sandboxes/{id}", operation_id = "delete_sandbox", tag = "sandboxes",
     params(("id" = String, Path)), responses((status = 200, description = "The ended sandbox with its tombstone", body = SandboxBody)))]

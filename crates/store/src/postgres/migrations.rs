@@ -11,6 +11,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (3, "events", include_str!("../../migrations_postgres/0003_events.sql")),
     (4, "workspace quota", include_str!("../../migrations_postgres/0004_workspace_quota.sql")),
     (5, "documents end", include_str!("../../migrations_postgres/0005_documents_end.sql")),
+    (6, "stopped", include_str!("../../migrations_postgres/0006_stopped.sql")),
 ];
 
 /// Everything that brings an empty schema to the present one. Whoever runs it has the database for itself.

@@ -126,8 +126,12 @@ impl Store for Postgres {
         with_connection!(self, |db| read::executions(db, tenant, filter))
     }
 
-    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
-        self.told(with_connection!(self, |db| records::bury(db, tombstone)))
+    async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError> {
+        self.told(with_connection!(self, |db| records::bury(db, tombstone, kept)))
+    }
+
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
+        with_connection!(self, |db| read::stopped(db))
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {

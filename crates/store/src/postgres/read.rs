@@ -56,6 +56,11 @@ pub(super) async fn executions(db: &mut PgConnection, tenant: &Tenant, filter: &
     Ok(Page::cut(data, filter.limit, |e| Cursor { at: e.started_at.as_microsecond(), id: e.id }.to_text()))
 }
 
+pub(super) async fn stopped(db: &mut PgConnection) -> Result<Vec<Sandbox>, Failure> {
+    let found = sqlx::query("select * from sandboxes where state = 'stopped'").fetch_all(db).await?;
+    Ok(found.iter().map(rows::sandbox).collect::<Result<_, _>>()?)
+}
+
 pub(super) async fn events(db: &mut PgConnection, tenant: &Tenant, filter: &EventFilter) -> Result<Events, Failure> {
     // One view of all that is asked.
     let mut view = db.begin_with("begin isolation level repeatable read read only").await?;

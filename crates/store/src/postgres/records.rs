@@ -1,6 +1,6 @@
 //! Sandboxes and executions: the statements that change them.
 
-use caisson_core::{ExecutionId, StoreError, Tombstone};
+use caisson_core::{ExecutionId, SandboxId, StopReason, StoreError, Tombstone};
 use sqlx::{Connection, PgConnection, QueryBuilder};
 
 use super::{attempts::Failure, storable};
@@ -14,8 +14,8 @@ use crate::{
 pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "insert into sandboxes (id, tenant, name, state, spec, lifetime_us, idle_timeout_us, metadata, pairs, created_at, last_active_at, \
-         tombstone_reason, tombstone_message, tombstone_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
-         on conflict (id) do nothing",
+         starts, stop_reason, stopped_at, tombstone_reason, tombstone_message, tombstone_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) on conflict (id) do nothing",
     )
     .bind(&row.id)
     .bind(&row.tenant)
@@ -28,6 +28,9 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
     .bind(pairs)
     .bind(row.created_at)
     .bind(row.last_active_at)
+    .bind(row.starts)
+    .bind(row.stop_reason)
+    .bind(row.stopped_at)
     .bind(row.tombstone_reason)
     .bind(row.tombstone_message.as_deref().map(storable))
     .bind(row.tombstone_at)
@@ -47,7 +50,8 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
 pub(super) async fn update_sandbox(db: &mut PgConnection, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
     sqlx::query(
         "update sandboxes set state = $1, lifetime_us = $2, idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, \
-         tombstone_reason = $7, tombstone_message = $8, tombstone_at = $9 where id = $10 and state <> 'ended'",
+         starts = $7, stop_reason = $8, stopped_at = $9, tombstone_reason = $10, tombstone_message = $11, tombstone_at = $12 \
+         where id = $13 and state <> 'ended'",
     )
     .bind(row.state)
     .bind(row.lifetime_us)
@@ -55,6 +59,9 @@ pub(super) async fn update_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
     .bind(&row.metadata)
     .bind(pairs)
     .bind(row.last_active_at)
+    .bind(row.starts)
+    .bind(row.stop_reason)
+    .bind(row.stopped_at)
     .bind(row.tombstone_reason)
     .bind(row.tombstone_message.as_deref().map(storable))
     .bind(row.tombstone_at)
@@ -104,20 +111,26 @@ pub(super) async fn finish_execution(db: &mut PgConnection, id: ExecutionId, row
     Ok(())
 }
 
-/// Returns how many sandboxes and executions were still alive.
-pub(super) async fn bury(db: &mut PgConnection, tombstone: &Tombstone) -> Result<(u64, u64), Failure> {
+/// Returns how many sandboxes and executions were still alive. Those of `kept` that were running are stopped.
+pub(super) async fn bury(db: &mut PgConnection, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), Failure> {
     let (at, message) = (tombstone.at.as_microsecond(), storable(&tombstone.message));
     let mut both = db.begin().await?;
     let executions = sqlx::query(
         "update executions set status = 'lost', message = $1, duration_us = greatest(0, $2 - started_at) where status = 'running'",
     );
     let executions = executions.bind(&*message).bind(at).execute(&mut *both).await?.rows_affected();
-    let sandboxes = sqlx::query(
-        "update sandboxes set state = 'ended', tombstone_reason = $1, tombstone_message = $2, tombstone_at = $3 where state <> 'ended'",
+    let stopped = sqlx::query(
+        "update sandboxes set state = 'stopped', stop_reason = $1, stopped_at = $2 where state in ('running', 'stopping') and id = any($3)",
     );
-    let sandboxes = sandboxes.bind(tombstone.reason.as_str()).bind(&*message).bind(at).execute(&mut *both).await?.rows_affected();
+    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let stopped = stopped.bind(StopReason::ServerLost.as_str()).bind(at).bind(kept).execute(&mut *both).await?.rows_affected();
+    let ended = sqlx::query(
+        "update sandboxes set state = 'ended', tombstone_reason = $1, tombstone_message = $2, tombstone_at = $3 \
+         where state not in ('ended', 'stopped')",
+    );
+    let ended = ended.bind(tombstone.reason.as_str()).bind(&*message).bind(at).execute(&mut *both).await?.rows_affected();
     both.commit().await?;
-    Ok((sandboxes, executions))
+    Ok((stopped + ended, executions))
 }
 
 /// Some of those that are to go, with their executions.

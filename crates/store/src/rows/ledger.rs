@@ -84,6 +84,8 @@ fn read_event(row: &impl Columns) -> Option<LifecycleEvent> {
     let what = match kind {
         EventKind::SandboxCreated => Happened::Created { name: row.text("name")? },
         EventKind::SandboxUpdated => Happened::Updated,
+        EventKind::SandboxStopped => Happened::Stopped { reason: row.parsed("reason")? },
+        EventKind::SandboxStarted => Happened::Restarted,
         EventKind::SandboxEnded => Happened::Ended { reason: row.parsed("reason")?, message: row.text("message")?.unwrap_or_default() },
         EventKind::ExecutionStarted => Happened::Started { execution: row.parsed("execution")? },
         EventKind::ExecutionEnded => Happened::Finished {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Recipe, Sandbox, SandboxSpec, StoreError, StreamTotals, TimeLimits,
-    Tombstone, UserSpec,
+    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Recipe, Sandbox, SandboxSpec, Stop, StoreError, StreamTotals,
+    TimeLimits, Tombstone, UserSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub(crate) struct SandboxRow {
     pub(crate) metadata: String,
     pub(crate) created_at: i64,
     pub(crate) last_active_at: i64,
+    pub(crate) starts: i64,
+    pub(crate) stop_reason: Option<&'static str>,
+    pub(crate) stopped_at: Option<i64>,
     pub(crate) tombstone_reason: Option<&'static str>,
     pub(crate) tombstone_message: Option<String>,
     pub(crate) tombstone_at: Option<i64>,
@@ -66,6 +69,9 @@ struct SpecColumn {
     user: UserColumn,
     work_dir: String,
     env: BTreeMap<String, String>,
+    /// Of records that are older than sandboxes that are started again, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_to_image: Option<LeftToImageColumn>,
     #[serde(default)]
     weaker_limits: Vec<String>,
     /// What the template had done is of no use any more.
@@ -91,6 +97,12 @@ struct UserColumn {
     home: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct LeftToImageColumn {
+    user: bool,
+    work_dir: bool,
+}
+
 impl From<&Sandbox> for SandboxRow {
     fn from(sandbox: &Sandbox) -> Self {
         let tombstone = sandbox.tombstone.as_ref();
@@ -105,6 +117,9 @@ impl From<&Sandbox> for SandboxRow {
             metadata: json(&sandbox.metadata),
             created_at: sandbox.created_at.as_microsecond(),
             last_active_at: sandbox.last_active_at.as_microsecond(),
+            starts: sandbox.starts.into(),
+            stop_reason: sandbox.stop.map(|stop| stop.reason.as_str()),
+            stopped_at: sandbox.stop.map(|stop| stop.at.as_microsecond()),
             tombstone_reason: tombstone.map(|t| t.reason.as_str()),
             tombstone_message: tombstone.map(|t| t.message.clone()),
             tombstone_at: tombstone.map(|t| t.at.as_microsecond()),
@@ -161,6 +176,7 @@ impl From<&SandboxSpec> for SpecColumn {
             user: UserColumn { uid: spec.user.uid, gid: spec.user.gid, name: spec.user.name.clone(), home: spec.user.home.clone() },
             work_dir: spec.work_dir.clone(),
             env: spec.env.clone(),
+            left_to_image: Some(LeftToImageColumn { user: spec.left_to_image.user, work_dir: spec.left_to_image.work_dir }),
             weaker_limits: spec.weaker_limits.clone(),
             template: spec.recipe.template.clone(),
         }
@@ -189,7 +205,7 @@ impl SpecColumn {
             user: UserSpec { uid: self.user.uid, gid: self.user.gid, name: self.user.name, home: self.user.home },
             work_dir: self.work_dir,
             env: self.env,
-            left_to_image: LeftToImage::default(),
+            left_to_image: self.left_to_image.map(|left| LeftToImage { user: left.user, work_dir: left.work_dir }).unwrap_or_default(),
             recipe: Recipe { template: self.template, ..Recipe::default() },
             weaker_limits: self.weaker_limits,
         })
@@ -219,6 +235,10 @@ fn read_sandbox(row: &impl Columns) -> Option<Sandbox> {
             Some(Tombstone { reason: reason.parse().ok()?, message: row.text("tombstone_message")??, at: row.moment("tombstone_at")?? })
         }
     };
+    let stop = match row.text("stop_reason")? {
+        None => None,
+        Some(reason) => Some(Stop { reason: reason.parse().ok()?, at: row.moment("stopped_at")?? }),
+    };
     Some(Sandbox {
         id: row.parsed("id")?,
         tenant: row.parsed("tenant")?,
@@ -229,6 +249,8 @@ fn read_sandbox(row: &impl Columns) -> Option<Sandbox> {
         metadata: serde_json::from_str(&row.text("metadata")??).ok()?,
         created_at: row.moment("created_at")??,
         last_active_at: row.moment("last_active_at")??,
+        starts: u32::try_from(row.integer("starts")??).ok()?,
+        stop,
         tombstone,
     })
 }

@@ -155,11 +155,15 @@ impl Store for Sqlite {
         read::executions(&self.readers, tenant, filter).await
     }
 
-    async fn bury_the_living(&self, tombstone: &Tombstone) -> Result<(u64, u64), StoreError> {
-        match self.writer.submit(Operation::Bury(tombstone.clone())).await? {
+    async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError> {
+        match self.writer.submit(Operation::Bury(tombstone.clone(), kept.to_vec())).await? {
             Done::Buried { sandboxes, executions } => Ok((sandboxes, executions)),
             _ => Ok((0, 0)),
         }
+    }
+
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
+        read::stopped(&self.readers).await
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {

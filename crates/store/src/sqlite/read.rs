@@ -69,6 +69,11 @@ pub(super) async fn executions(pool: &SqlitePool, tenant: &Tenant, filter: &Exec
     Ok(Page::cut(data, filter.limit, |e| Cursor { at: e.started_at.as_microsecond(), id: e.id }.to_text()))
 }
 
+pub(super) async fn stopped(pool: &SqlitePool) -> Result<Vec<Sandbox>, StoreError> {
+    let found = sqlx::query("select * from sandboxes where state = 'stopped'").fetch_all(pool).await.map_err(unavailable)?;
+    found.iter().map(rows::sandbox).collect()
+}
+
 /// Where each tenant that has more ended sandboxes than are kept has too many.
 pub(super) async fn marks(pool: &SqlitePool, kept: u64) -> Result<Vec<Mark>, StoreError> {
     let mut query = QueryBuilder::<Sqlite>::new(MARKS);

@@ -1,11 +1,11 @@
 //! The statements that change something. Each runs on the writer's connection, inside its transaction.
 
-use caisson_core::{ExecutionId, StoreError, Tombstone};
+use caisson_core::{ExecutionId, SandboxId, StopReason, StoreError, Tombstone};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::{
     doomed::{Doomed, Mark},
-    rows::{Columns, ExecutionRow, OutcomeRow, SandboxRow},
+    rows::{self, Columns, ExecutionRow, OutcomeRow, SandboxRow},
 };
 
 /// Why one operation of a batch did not happen.
@@ -28,7 +28,8 @@ impl From<sqlx::Error> for Failure {
 pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "insert into sandboxes (id, tenant, name, state, spec, lifetime_us, idle_timeout_us, metadata, created_at, last_active_at, \
-         tombstone_reason, tombstone_message, tombstone_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
+         starts, stop_reason, stopped_at, tombstone_reason, tombstone_message, tombstone_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
     )
     .bind(row.id.clone())
     .bind(row.tenant.clone())
@@ -40,6 +41,9 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
     .bind(row.metadata.clone())
     .bind(row.created_at)
     .bind(row.last_active_at)
+    .bind(row.starts)
+    .bind(row.stop_reason)
+    .bind(row.stopped_at)
     .bind(row.tombstone_reason)
     .bind(row.tombstone_message.clone())
     .bind(row.tombstone_at)
@@ -66,13 +70,16 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
 pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     sqlx::query(
         "update sandboxes set state = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
-         tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ? and state <> 'ended'",
+         starts = ?, stop_reason = ?, stopped_at = ?, tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ? and state <> 'ended'",
     )
     .bind(row.state)
     .bind(row.lifetime_us)
     .bind(row.idle_timeout_us)
     .bind(row.metadata.clone())
     .bind(row.last_active_at)
+    .bind(row.starts)
+    .bind(row.stop_reason)
+    .bind(row.stopped_at)
     .bind(row.tombstone_reason)
     .bind(row.tombstone_message.clone())
     .bind(row.tombstone_at)
@@ -120,8 +127,8 @@ pub(super) async fn finish_execution(db: &mut SqliteConnection, id: ExecutionId,
     Ok(())
 }
 
-/// Returns how many sandboxes and executions were still alive.
-pub(super) async fn bury(db: &mut SqliteConnection, tombstone: &Tombstone) -> Result<(u64, u64), Failure> {
+/// Returns how many sandboxes and executions were still alive. Those of `kept` that were running are stopped.
+pub(super) async fn bury(db: &mut SqliteConnection, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), Failure> {
     let at = tombstone.at.as_microsecond();
     let executions =
         sqlx::query("update executions set status = 'lost', message = ?, duration_us = max(0, ? - started_at) where status = 'running'")
@@ -129,15 +136,21 @@ pub(super) async fn bury(db: &mut SqliteConnection, tombstone: &Tombstone) -> Re
             .bind(at)
             .execute(&mut *db)
             .await?;
-    let sandboxes = sqlx::query(
-        "update sandboxes set state = 'ended', tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where state <> 'ended'",
+    let mut stopped = QueryBuilder::<Sqlite>::new("update sandboxes set state = 'stopped', stop_reason = ");
+    stopped.push_bind(StopReason::ServerLost.as_str()).push(", stopped_at = ").push_bind(at);
+    stopped.push(" where state in ('running', 'stopping') and id in (select value from json_each(");
+    stopped.push_bind(rows::json(&kept.iter().map(ToString::to_string).collect::<Vec<_>>())).push("))");
+    let stopped = stopped.build().execute(&mut *db).await?;
+    let ended = sqlx::query(
+        "update sandboxes set state = 'ended', tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? \
+         where state not in ('ended', 'stopped')",
     )
     .bind(tombstone.reason.as_str())
     .bind(tombstone.message.clone())
     .bind(at)
     .execute(db)
     .await?;
-    Ok((sandboxes.rows_affected(), executions.rows_affected()))
+    Ok((stopped.rows_affected() + ended.rows_affected(), executions.rows_affected()))
 }
 
 /// Removes up to `limit` sandboxes; returns how many it were and the ids of their executions.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use caisson_core::{Delivery, Document, ExecutionId, Key, KeyId, Quotas, StoreError, Tenant, Tombstone, Webhook, WebhookId};
+use caisson_core::{Delivery, Document, ExecutionId, Key, KeyId, Quotas, SandboxId, StoreError, Tenant, Tombstone, Webhook, WebhookId};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -46,7 +46,7 @@ pub(super) enum Operation {
     InsertWebhook(Box<Webhook>),
     SaveDelivery(WebhookId, Box<Delivery>),
     RemoveWebhook(Tenant, WebhookId),
-    Bury(Tombstone),
+    Bury(Tombstone, Vec<SandboxId>),
     Purge { doomed: Doomed, limit: u32 },
     Ping,
 }
@@ -220,8 +220,8 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::InsertWebhook(webhook) => webhooks::insert(db, webhook).await?,
         Operation::SaveDelivery(id, delivery) => webhooks::save(db, *id, delivery).await?,
         Operation::RemoveWebhook(tenant, id) => return Ok(Done::Removed(webhooks::remove(db, tenant, *id).await?)),
-        Operation::Bury(tombstone) => {
-            let (sandboxes, executions) = statements::bury(db, tombstone).await?;
+        Operation::Bury(tombstone, kept) => {
+            let (sandboxes, executions) = statements::bury(db, tombstone, kept).await?;
             return Ok(Done::Buried { sandboxes, executions });
         }
         Operation::Purge { doomed, limit } => {
@@ -240,11 +240,11 @@ impl Operation {
     fn makes_events(&self) -> bool {
         matches!(
             self,
-            Self::InsertSandbox(_) | Self::UpdateSandbox(_) | Self::InsertExecution(_) | Self::FinishExecution(..) | Self::Bury(_)
+            Self::InsertSandbox(_) | Self::UpdateSandbox(_) | Self::InsertExecution(_) | Self::FinishExecution(..) | Self::Bury(..)
         )
     }
 
     fn is_one_statement(&self) -> bool {
-        !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(_) | Self::Purge { .. })
+        !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(..) | Self::Purge { .. })
     }
 }

@@ -29,7 +29,7 @@ pub(crate) async fn every_change_has_its_event(store: &dyn Store) {
     let longer = Sandbox { time_limits: TimeLimits { lifetime: None, ..made.time_limits }, ..made.clone() };
     store.update_sandbox(&longer).await.unwrap();
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "gone".to_owned(), at: at(5) };
-    store.bury_the_living(&tombstone).await.unwrap();
+    store.bury_the_living(&tombstone, &[]).await.unwrap();
     store.update_sandbox(&ended(made.clone(), 6)).await.unwrap();
 
     let told = all(store).await;

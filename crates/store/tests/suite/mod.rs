@@ -4,30 +4,31 @@
 macro_rules! every_test {
     ($make:ident) => {
         $make! {
-            every_field_comes_back,
-            an_image_is_recorded_by_its_name_and_id,
-            every_status_state_and_reason_comes_back,
-            a_name_is_unique_among_the_living,
-            one_refusal_in_a_burst_fails_no_other,
-            what_is_written_again_is_one,
-            pages_are_stable_while_rows_come,
-            filters_hold_together,
-            the_living_are_buried,
-            an_end_is_final,
-            what_is_old_is_purged,
-            what_is_too_much_is_purged,
-            tenants_see_their_own_alone,
-            names_are_unique_per_tenant,
-            keys_and_quotas_come_back,
-            answers_are_kept_for_their_tenant,
-            every_change_has_its_event,
-            events_come_in_pieces_and_go,
-            events_have_no_gaps_in_a_burst,
-            webhooks_come_back_as_far_as_they_came,
-            documents_are_found_by_kind_and_owner,
-            documents_go_at_their_time_and_with_their_sandbox,
-            what_is_kept_about_a_sandbox_goes_with_it,
-        }
+                every_field_comes_back,
+                an_image_is_recorded_by_its_name_and_id,
+                every_status_state_and_reason_comes_back,
+                a_name_is_unique_among_the_living,
+                one_refusal_in_a_burst_fails_no_other,
+                what_is_written_again_is_one,
+                pages_are_stable_while_rows_come,
+                filters_hold_together,
+                the_living_are_buried,
+        what_is_kept_is_stopped_and_comes_back,
+                an_end_is_final,
+                what_is_old_is_purged,
+                what_is_too_much_is_purged,
+                tenants_see_their_own_alone,
+                names_are_unique_per_tenant,
+                keys_and_quotas_come_back,
+                answers_are_kept_for_their_tenant,
+                every_change_has_its_event,
+                events_come_in_pieces_and_go,
+                events_have_no_gaps_in_a_burst,
+                webhooks_come_back_as_far_as_they_came,
+                documents_are_found_by_kind_and_owner,
+                documents_go_at_their_time_and_with_their_sandbox,
+                what_is_kept_about_a_sandbox_goes_with_it,
+            }
     };
 }
 
@@ -39,8 +40,9 @@ mod webhooks;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use caisson_core::{
-    Digest, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Image, ImageConfig, Limits, Outcome, Recipe, Sandbox, SandboxFilter,
-    SandboxId, SandboxSpec, State, Store, StoreError, StoredImage, StreamTotals, Tenant, TimeLimits, Tombstone, TombstoneReason, UserSpec,
+    Digest, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Happened, Image, ImageConfig, Limits, Outcome, Recipe, Sandbox,
+    SandboxFilter, SandboxId, SandboxSpec, State, Stop, StopReason, Store, StoreError, StoredImage, StreamTotals, Tenant, TimeLimits,
+    Tombstone, TombstoneReason, UserSpec,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -69,6 +71,8 @@ pub(crate) fn sandbox(seconds: i64) -> Sandbox {
         metadata: BTreeMap::new(),
         created_at: at(seconds),
         last_active_at: at(seconds),
+        starts: 1,
+        stop: None,
         tombstone: None,
     }
 }
@@ -309,8 +313,8 @@ pub(crate) async fn the_living_are_buried(store: &dyn Store) {
     }
     store.finish_execution(finished.id, &outcome()).await.unwrap();
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
-    assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (1, 1));
-    assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (0, 0));
+    assert_eq!(store.bury_the_living(&tombstone, &[]).await.unwrap(), (1, 1));
+    assert_eq!(store.bury_the_living(&tombstone, &[]).await.unwrap(), (0, 0));
     let buried = store.sandbox(&mine(), living.id).await.unwrap().unwrap();
     assert_eq!((buried.state, buried.tombstone), (State::Ended, Some(tombstone)));
     assert_eq!(store.sandbox(&mine(), gone.id).await.unwrap(), Some(gone));
@@ -323,6 +327,47 @@ pub(crate) async fn the_living_are_buried(store: &dyn Store) {
     store.insert_sandbox(&named("n", 61)).await.unwrap();
 }
 
+pub(crate) async fn what_is_kept_is_stopped_and_comes_back(store: &dyn Store) {
+    let running = |name, seconds| Sandbox { state: State::Running, ..named(name, seconds) };
+    let (kept, other, begun) = (running("kept", 0), running("other", 1), named("begun", 2));
+    for made in [&kept, &other, &begun] {
+        store.insert_sandbox(made).await.unwrap();
+    }
+    let run = execution(&kept, 0);
+    store.insert_execution(&run).await.unwrap();
+    let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
+    // What was not ready yet has nothing that is worth keeping.
+    assert_eq!(store.bury_the_living(&tombstone, &[kept.id, begun.id]).await.unwrap(), (3, 1));
+    assert_eq!(store.bury_the_living(&tombstone, &[]).await.unwrap(), (0, 0), "what is stopped stays so");
+    let stop = Stop { reason: StopReason::ServerLost, at: at(60) };
+    let stopped = Sandbox { state: State::Stopped, stop: Some(stop), ..kept.clone() };
+    assert_eq!(store.stopped().await.unwrap(), std::slice::from_ref(&stopped));
+    assert_eq!(store.sandbox(&mine(), begun.id).await.unwrap().unwrap().state, State::Ended);
+    assert_eq!(store.execution(&mine(), run.id).await.unwrap().unwrap().outcome.unwrap().status, ExecutionStatus::Lost);
+    // It holds its name.
+    assert!(matches!(store.insert_sandbox(&running("kept", 70)).await, Err(StoreError::NameTaken(id)) if id == kept.id));
+    let again = Sandbox { state: State::Running, starts: 2, stop: None, ..kept.clone() };
+    for _ in 0..2 {
+        store.update_sandbox(&again).await.unwrap();
+    }
+    assert_eq!(store.sandbox(&mine(), kept.id).await.unwrap(), Some(again.clone()));
+    assert!(store.stopped().await.unwrap().is_empty());
+    for reason in StopReason::ALL {
+        let stopped = Sandbox { stop: Some(Stop { reason, at: at(80) }), state: State::Stopped, ..again.clone() };
+        store.update_sandbox(&stopped).await.unwrap();
+        assert_eq!(store.stopped().await.unwrap(), [stopped]);
+    }
+    if store.ledger().is_some() {
+        let told: Vec<Happened> = all_events(store).await.into_iter().filter(|e| e.sandbox == kept.id).map(|e| e.what).collect();
+        let expect = [
+            Happened::Stopped { reason: StopReason::ServerLost },
+            Happened::Restarted,
+            Happened::Stopped { reason: StopReason::Requested },
+        ];
+        assert_eq!(told[told.len() - 3..], expect, "{told:?}");
+    }
+}
+
 pub(crate) async fn an_end_is_final(store: &dyn Store) {
     let living = named("n", 0);
     store.insert_sandbox(&living).await.unwrap();
@@ -333,7 +378,7 @@ pub(crate) async fn an_end_is_final(store: &dyn Store) {
     let first = Outcome { status: ExecutionStatus::TimedOut, ..outcome() };
     store.finish_execution(timed_out.id, &first).await.unwrap();
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
-    assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (1, 1));
+    assert_eq!(store.bury_the_living(&tombstone, &[]).await.unwrap(), (1, 1));
     let buried = store.sandbox(&mine(), living.id).await.unwrap().unwrap();
 
     // Whoever comes late: an exit after the time-out, an exit after the burial, a destroyer, and one who thinks that it still runs.

@@ -45,7 +45,7 @@ pub(crate) async fn tenants_see_their_own_alone(store: &dyn Store) {
     assert_eq!(store.executions(&mine(), &of_theirs).await.unwrap().data, []);
     assert_eq!(store.executions(&other(), &of_theirs).await.unwrap().data, [their_run]);
     let tombstone = Tombstone { reason: TombstoneReason::ServerLost, message: "the server went".to_owned(), at: at(60) };
-    assert_eq!(store.bury_the_living(&tombstone).await.unwrap(), (2, 2), "a start buries everybody's");
+    assert_eq!(store.bury_the_living(&tombstone, &[]).await.unwrap(), (2, 2), "a start buries everybody's");
 }
 
 pub(crate) async fn names_are_unique_per_tenant(store: &dyn Store) {

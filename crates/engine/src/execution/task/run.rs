@@ -132,8 +132,8 @@ impl CodeRun {
             },
             CodeEnd::Killed => outcome::killed(),
             CodeEnd::SandboxEnded => {
-                let tombstone = started.living.tombstone().await;
-                outcome::of_tombstone(tombstone.as_ref(), started.living.limits.memory_bytes)
+                let fate = started.living.fate().await;
+                outcome::of_fate(fate.as_ref(), started.living.limits.memory_bytes)
             }
             CodeEnd::Lost(why) => plain(ExecutionStatus::Lost, None, None, Some(why)),
         };

@@ -5,7 +5,7 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse, Response},
 };
-use caisson_core::{Error, SandboxId, State};
+use caisson_core::{Error, Sandbox, SandboxId, State};
 use caisson_engine::Engine;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -65,7 +65,8 @@ pub(super) async fn failed(engine: &Engine, id: SandboxId, error: Error) -> ApiE
 
 /// Whether it has ended or is about to.
 pub(super) async fn has_ended(engine: &Engine, id: SandboxId) -> bool {
-    engine.sandbox(id).await.map_or(true, |sandbox| matches!(sandbox.state, State::Stopping | State::Ended))
+    let is_over = |sandbox: Sandbox| sandbox.stop.is_none() && matches!(sandbox.state, State::Stopping | State::Ended);
+    engine.sandbox(id).await.map_or(true, is_over)
 }
 
 /// The sandbox that a path names. What is wrong with the rest of a request is told first.

@@ -250,7 +250,8 @@ impl From<&Sandbox> for BoxedSandbox {
             id: sandbox.id.to_string(),
             state: match sandbox.state {
                 State::Creating => "creating",
-                State::Running => "ready",
+                // One that is stopped is started by whatever needs it.
+                State::Running | State::Stopped => "ready",
                 State::Stopping | State::Ended => "stopping",
             },
             created_at: crate::native::types::time(sandbox.created_at),

@@ -1,7 +1,7 @@
 //! What every answer has in common, and what a failure is called here.
 
 use axum::response::{IntoResponse, Response};
-use caisson_core::{Error, SandboxId, State};
+use caisson_core::{Error, Sandbox, SandboxId, State};
 use caisson_engine::Engine;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -83,5 +83,6 @@ pub(super) async fn failed(engine: &Engine, id: SandboxId, error: Error) -> ApiE
 
 /// Whether it has ended or is about to.
 pub(super) async fn has_ended(engine: &Engine, id: SandboxId) -> bool {
-    engine.sandbox(id).await.map_or(true, |sandbox| matches!(sandbox.state, State::Stopping | State::Ended))
+    let is_over = |sandbox: Sandbox| sandbox.stop.is_none() && matches!(sandbox.state, State::Stopping | State::Ended);
+    engine.sandbox(id).await.map_or(true, is_over)
 }

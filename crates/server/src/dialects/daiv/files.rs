@@ -131,8 +131,8 @@ async fn all(session: &Arc<Session>, mutations: Vec<Mutation>) -> ApiResult<Daiv
         if let Err(error) = patch::advance(session).await {
             return Err(patch::failed(session, error, "Patch-extractor HEAD-advance failed; session may be inconsistent.").await);
         }
-        if !session.record.has_base {
-            session.keep(&super::record::Record { has_base: true, ..session.record.clone() }).await?;
+        if !session.has_base() {
+            session.keep(&session.with_base()).await?;
         }
     }
     Ok(DaivWritten { results })

@@ -33,6 +33,7 @@ use utoipa_axum::routes;
 use super::Dialect;
 use crate::routes::{Access, Route};
 
+pub(crate) use self::session::let_rest;
 pub use self::settings::DaivSettings;
 
 pub(super) static DIALECT: Dialect = Dialect {

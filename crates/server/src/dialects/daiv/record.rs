@@ -30,8 +30,9 @@ pub(super) struct Record {
     /// As it was asked for, if it was: who says either way is a client that knows patches.
     pub(super) extract_patch: Option<bool>,
     pub(super) seeded: bool,
-    /// Whether there is something that a patch can begin from.
-    pub(super) has_base: bool,
+    /// In which of its sandbox's lives there is something that a patch can begin from, counted from 1: it ends with that life.
+    #[serde(default)]
+    pub(super) base_of: u32,
 }
 
 impl Record {
@@ -90,6 +91,8 @@ pub(super) struct Session {
     pub(super) engine: Engine,
     pub(super) id: SandboxId,
     pub(super) record: Record,
+    /// How often its sandbox was started.
+    starts: u32,
     /// Is cancelled when it is not ours any more.
     pub(super) lost: CancellationToken,
     held: Held,
@@ -104,12 +107,23 @@ impl Named {
         }
     }
 
-    /// The session, as soon as nobody else works with it.
+    /// The session, as soon as nobody else works with it. One that is stopped is started.
     pub(super) async fn open(&self, view: &View) -> ApiResult<Session> {
-        self.open_if_there(view).await?.ok_or_else(no_session)
+        let mut session = self.open_if_there(view).await?.ok_or_else(no_session)?;
+        match session.engine.wake(session.id).await {
+            Ok(sandbox) => {
+                session.starts = sandbox.starts;
+                Ok(session)
+            }
+            Err(Error::Gone { .. } | Error::NotFound { .. }) => Err(no_session()),
+            Err(error) => {
+                tracing::error!("Session {} cannot be started again: {error}", session.id);
+                Err(refusal(StatusCode::SERVICE_UNAVAILABLE, format!("Session '{}' could not be restarted", session.id)))
+            }
+        }
     }
 
-    /// The same, or nothing where there is none.
+    /// The same as it is, or nothing where there is none.
     pub(super) async fn open_if_there(&self, view: &View) -> ApiResult<Option<Session>> {
         // What cannot be an id is nobody's, and nobody holds it.
         let Some(id) = self.0 else { return Ok(None) };
@@ -126,7 +140,7 @@ impl Named {
         if has_ended(&engine, id).await {
             return Ok(None);
         }
-        Ok(Some(Session { engine, id, record, lost: CancellationToken::new(), held }))
+        Ok(Some(Session { engine, id, record, starts: 0, lost: CancellationToken::new(), held }))
     }
 }
 
@@ -161,6 +175,16 @@ impl Session {
             result
         };
         view.owned(guarded).await?
+    }
+
+    /// Whether a patch can begin from what was there before.
+    pub(super) fn has_base(&self) -> bool {
+        self.starts > 0 && self.record.base_of == self.starts
+    }
+
+    /// The record from when a patch can.
+    pub(super) fn with_base(&self) -> Record {
+        Record { base_of: self.starts, ..self.record.clone() }
     }
 
     /// Keeps what has become of it.

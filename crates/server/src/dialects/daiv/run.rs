@@ -22,7 +22,7 @@ use super::{
     check::{self, Check},
     layout::variables,
     patch,
-    record::{Named, Record, Session},
+    record::{Named, Session},
 };
 use crate::{
     caller::Caller,
@@ -142,12 +142,12 @@ pub(crate) async fn run(Caller(app): Caller, named: Named, fields: Fields) -> Ap
 const NO_PATCH: &str = "Failed to extract patch with the changes made by the commands. Check logs.";
 
 async fn all(session: &Arc<Session>, run: Run, gone: CancellationToken) -> ApiResult<Ran> {
-    // What was there before the first request counts as seeded, for patches.
-    if session.record.wants_patches() && !session.record.has_base {
+    // What was there before the first request counts as seeded, for patches, and what a session that was stopped comes back with.
+    if session.record.wants_patches() && !session.has_base() {
         if let Err(error) = patch::advance(session).await {
             return Err(patch::failed(session, error, NO_PATCH).await);
         }
-        session.keep(&Record { has_base: true, ..session.record.clone() }).await?;
+        session.keep(&session.with_base()).await?;
     }
     let (mut results, mut kept) = (Vec::new(), 0);
     for command in run.commands {

@@ -116,7 +116,7 @@ async fn begin(session: &Session, record: &mut Record) -> ApiResult<()> {
     if let Err(error) = super::patch::advance(session).await {
         return Err(super::patch::failed(session, error, "Failed to initialise patch-extractor meta repo. Check logs.").await);
     }
-    record.has_base = true;
+    record.base_of = session.with_base().base_of;
     Ok(())
 }
 

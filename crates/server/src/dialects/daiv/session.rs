@@ -1,6 +1,6 @@
 //! Sessions: begin one, look whether it is there, end it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{extract::RawQuery, response::Response};
 use caisson_core::{Image, LeftToImage, Limits, Recipe, Sandbox, SandboxId, SandboxSpec, Storage, TimeLimits, UserSpec};
@@ -32,6 +32,8 @@ use crate::{
 const FILES: u64 = 75;
 /// What is asked for is rounded up to what a sandbox can have.
 const MILLIS: f64 = 1000.0;
+/// Between two looks for sessions that nobody uses.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 /// A session to be made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -124,7 +126,8 @@ pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Resp
     let request = CreateRequest {
         name: None,
         spec: spec(settings, image, start.limits(settings), start.environment, &record),
-        time_limits: TimeLimits { lifetime: None, idle_timeout: settings.idle },
+        // On disk it is only stopped.
+        time_limits: TimeLimits { lifetime: None, idle_timeout: settings.idle.filter(|_| settings.storage == Storage::Memory) },
         metadata: BTreeMap::from([(MARK.0.to_owned(), MARK.1.to_owned())]),
     };
     let (engine, gone) = (app.engine.clone(), CancellationToken::new());
@@ -132,6 +135,18 @@ pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Resp
     let id = app.owned(async move { made(&engine, request, &record, &gone).await }).await??;
     drop(client);
     Ok(json(StatusCode::OK, &DaivSession { session_id: id.to_string() }))
+}
+
+/// Stops sessions that nobody has asked for in a long time, again and again.
+pub(crate) async fn let_rest(app: Arc<App>) {
+    let settings = &app.config.daiv;
+    let Some(idle) = settings.idle.filter(|_| settings.storage == Storage::Disk) else { return };
+    // What is short is not waited for much longer than it says.
+    let every = settings.look_every.min(idle / 2).max(LOOK_AT_MOST_EVERY);
+    loop {
+        tokio::time::sleep(every).await;
+        app.operator.stop_idle(MARK, idle).await;
+    }
 }
 
 fn spec(settings: &DaivSettings, image: Image, limits: Limits, env: BTreeMap<String, String>, record: &Record) -> SandboxSpec {
@@ -175,7 +190,7 @@ async fn image(app: &App, engine: &Engine, name: &str) -> ApiResult<Image> {
     })
 }
 
-/// Whether a session is there.
+/// Whether a session is there. One that was stopped is started.
 #[utoipa::path(get, path = "/session/{id}", operation_id = "daiv_look", tag = "daiv", params(("id" = String, Path)),
     responses((status = 204, description = "It is there")))]
 pub(crate) async fn look(Caller(app): Caller, named: Named) -> ApiResult<Response> {

@@ -18,8 +18,10 @@ pub struct DaivSettings {
     pub command_timeout: Option<Duration>,
     /// How long a request waits for a session that another one has.
     pub lock_wait: Duration,
-    /// A session that nobody asks for ends after this long.
+    /// A session that nobody asks for is stopped after this long; where its files are in memory, it ends.
     pub idle: Option<Duration>,
+    /// How often that is looked for.
+    pub look_every: Duration,
     /// Names of folders that searches pass over, as patterns.
     pub prune: Vec<String>,
     /// What a session may use where its request says nothing.
@@ -74,6 +76,7 @@ impl Default for DaivSettings {
             command_timeout: None,
             lock_wait: Duration::from_secs(1),
             idle: Some(Duration::from_secs(14_400)),
+            look_every: Duration::from_secs(600),
             prune: PRUNED.map(str::to_owned).to_vec(),
             limits: Limits {
                 memory_bytes: 4 * GIB,

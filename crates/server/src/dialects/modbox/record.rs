@@ -46,8 +46,8 @@ impl Status {
     /// The states in which a sandbox may be of this status.
     pub(super) fn states(self) -> Vec<State> {
         match self {
-            Self::Provisioning => vec![State::Creating, State::Running],
-            Self::Running => vec![State::Running],
+            Self::Provisioning => vec![State::Creating, State::Running, State::Stopped],
+            Self::Running => vec![State::Running, State::Stopped],
             Self::Destroyed => vec![State::Stopping, State::Ended],
         }
     }
@@ -61,8 +61,8 @@ pub(super) fn is_ours(sandbox: &Sandbox) -> bool {
 pub(super) fn status(sandbox: &Sandbox) -> Status {
     match sandbox.state {
         State::Stopping | State::Ended => Status::Destroyed,
-        State::Running if sandbox.metadata.contains_key(READY) => Status::Running,
-        State::Creating | State::Running => Status::Provisioning,
+        State::Running | State::Stopped if sandbox.metadata.contains_key(READY) => Status::Running,
+        State::Creating | State::Running | State::Stopped => Status::Provisioning,
     }
 }
 

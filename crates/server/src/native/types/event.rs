@@ -12,7 +12,8 @@ use super::time;
 pub struct EventBody {
     /// Counts what happens to the tenant's things from 1; a `cursor`.
     pub id: String,
-    /// `sandbox.created`, `sandbox.updated` (time limits or metadata), `sandbox.ended`, `execution.started`, `execution.ended`.
+    /// `sandbox.created`, `sandbox.updated` (time limits or metadata), `sandbox.stopped`, `sandbox.started` (again), `sandbox.ended`,
+    /// `execution.started`, `execution.ended`.
     pub r#type: String,
     /// When it was recorded.
     pub at: String,
@@ -23,7 +24,7 @@ pub struct EventBody {
     /// Of `sandbox.created`, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Of `sandbox.ended`: why, as in its tombstone.
+    /// Of `sandbox.ended` and `sandbox.stopped`: why, as in its tombstone or `stop`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Of `sandbox.ended`: the same for people.
@@ -57,7 +58,8 @@ impl From<&LifecycleEvent> for EventBody {
         };
         match &event.what {
             Happened::Created { name } => body.name.clone_from(name),
-            Happened::Updated | Happened::Started { .. } => {}
+            Happened::Updated | Happened::Restarted | Happened::Started { .. } => {}
+            Happened::Stopped { reason } => body.reason = Some(reason.as_str().to_owned()),
             Happened::Ended { reason, message } => {
                 body.reason = Some(reason.as_str().to_owned());
                 body.message = Some(message.clone());

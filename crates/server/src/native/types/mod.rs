@@ -45,7 +45,7 @@ pub use page::PageBody;
 pub use patch::{CheckpointBody, CheckpointRequestBody};
 pub use program::{ExecBody, RunBody};
 pub use result::{ResultBody, RunResultBody, Truncated};
-pub use sandbox::{CreateBody, SandboxBody, TombstoneBody, UpdateBody, UsageBody};
+pub use sandbox::{CreateBody, SandboxBody, StopBody, TombstoneBody, UpdateBody, UsageBody};
 pub use search::{GrepBody, GrepLineBody, GrepMatchBody};
 pub use stream::{ClientMessage, ServerMessage, StdinBody, TerminalBody, decode_output, encode_output};
 pub use template::{MOST_WARM, PoolBody, RecipeBody, SetupBody, SetupStepBody, TemplateBody};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use caisson_core::{Result, Sandbox, TimeLimits, Tombstone, Usage};
+use caisson_core::{Result, Sandbox, Stop, TimeLimits, Tombstone, Usage};
 use caisson_engine::{CreateRequest, SandboxUpdate};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -119,7 +119,7 @@ fn time_limit(name: &str, given: Option<Option<Number>>) -> Result<Option<Option
 pub struct SandboxBody {
     pub id: String,
     pub name: Option<String>,
-    /// `creating`, `running`, `stopping` or `ended`.
+    /// `creating`, `running`, `stopping`, `stopped` or `ended`.
     pub state: String,
     pub image: String,
     /// The template that it is made from.
@@ -148,6 +148,12 @@ pub struct SandboxBody {
     pub last_active_at: String,
     /// When its lifetime is over, if it has one.
     pub expires_at: Option<String>,
+    /// How often it was started: once, and once more whenever it was used after it had been stopped.
+    #[serde(default = "once")]
+    pub starts: u32,
+    /// Why it is stopped, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopBody>,
     /// Why it ended, once it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<TombstoneBody>,
@@ -178,9 +184,32 @@ impl From<&Sandbox> for SandboxBody {
             created_at: time(sandbox.created_at),
             last_active_at: time(sandbox.last_active_at),
             expires_at: sandbox.expires_at().map(time),
+            starts: sandbox.starts,
+            stop: sandbox.stop.as_ref().map(StopBody::from),
             tombstone: sandbox.tombstone.as_ref().map(TombstoneBody::from),
             usage: None,
         }
+    }
+}
+
+/// Of servers that stop nothing.
+fn once() -> u32 {
+    1
+}
+
+/// Why a sandbox is stopped, and since when. Nothing of it runs, and its files are kept: whatever needs it starts it again.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = Stop)]
+pub struct StopBody {
+    /// `requested`, `idle`, `server_stopped` or `server_lost`.
+    pub reason: String,
+    /// RFC 3339.
+    pub at: String,
+}
+
+impl From<&Stop> for StopBody {
+    fn from(stop: &Stop) -> Self {
+        Self { reason: stop.reason.as_str().to_owned(), at: time(stop.at) }
     }
 }
 
@@ -188,7 +217,8 @@ impl From<&Sandbox> for SandboxBody {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Tombstone)]
 pub struct TombstoneBody {
-    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `setup_failed`, `server_stopped` or `server_lost`.
+    /// `deleted`, `finished`, `lifetime`, `idle_timeout`, `oom`, `crashed`, `launch_failed`, `setup_failed`, `server_stopped`, `server_lost`,
+    /// `stopped_too_long` or `files_lost`.
     pub reason: String,
     /// A sentence with the figure that matters.
     pub message: String,

@@ -1,0 +1,304 @@
+//! Sandboxes that are stopped: nothing of them runs, their files are kept, and whoever uses one starts it again.
+//!
+//! ```text
+//!            used: `awake`, once however many ask                 too long, too many, a time limit: `reap`
+//! Living ◀───────────────────────────────────────── Stopped ─────────────────────────────────────────▶ ended, its files gone
+//!        ──────────────────────────────────────────▶
+//!            `Living::stop`, a start that failed
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use caisson_core::{Error, Event, Files, ImageLease, Result, Sandbox, SandboxId, Stop, Tenant, Tombstone, TombstoneReason, next};
+
+use crate::{
+    core::{Core, now, store_error, unavailable},
+    create,
+    endings::{self, Ending},
+    execution::task_ended,
+    figures, images,
+    quotas::Share,
+    registry::unknown_sandbox,
+    request::SandboxUpdate,
+    room,
+    sandbox::{End, Living, age, discard},
+};
+
+/// How often one is looked for that changes between running and stopped all the time.
+const ATTEMPTS: usize = 5;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) id: SandboxId,
+    pub(crate) tenant: Tenant,
+    pub(crate) name: Option<String>,
+    pub(crate) share: Share,
+    record: Mutex<Sandbox>,
+    /// Keeps the layers of its image where they are.
+    lease: Mutex<Option<ImageLease>>,
+    /// Held by whoever starts, changes or removes it.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Stopped {
+    pub(crate) fn new(record: Sandbox, lease: Option<ImageLease>) -> Self {
+        Self {
+            id: record.id,
+            tenant: record.tenant.clone(),
+            name: record.name.clone(),
+            share: Share::of(&record),
+            record: Mutex::new(record),
+            lease: Mutex::new(lease),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The record as it is now.
+    pub(crate) fn now(&self) -> Sandbox {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is stopped again, as this says.
+    pub(crate) fn again(&self, record: Sandbox, lease: Option<ImageLease>) {
+        self.is_now(record);
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+
+    fn is_now(&self, record: Sandbox) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    fn lease(&self) -> Option<ImageLease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is still the one that is stopped.
+    fn is_there(self: &Arc<Self>, core: &Core) -> bool {
+        core.registry.stopped(&self.tenant, self.id).is_some_and(|there| Arc::ptr_eq(&there, self))
+    }
+}
+
+/// A sandbox that runs: one that is stopped is started for it. An error says what became of it.
+pub(crate) async fn awake(core: &Arc<Core>, tenant: &Tenant, id: SandboxId) -> Result<Arc<Living>> {
+    for _ in 0..ATTEMPTS {
+        if let Some(living) = core.registry.sandbox(tenant, id) {
+            if !living.is_stopping() {
+                return Ok(living);
+            }
+            living.over().await;
+        } else if let Some(stopped) = core.registry.stopped(tenant, id) {
+            if let Some(living) = start(core, stopped).await? {
+                return Ok(living);
+            }
+        } else {
+            return Err(absent(core, tenant, id).await);
+        }
+    }
+    Err(unavailable(format!("sandbox `{id}` is just being stopped; ask again, and it is started")))
+}
+
+/// The error for somebody who wanted something of a sandbox that is neither running nor stopped.
+pub(crate) async fn absent(core: &Core, tenant: &Tenant, id: SandboxId) -> Error {
+    match core.store.sandbox(tenant, id).await {
+        Ok(Some(Sandbox { tombstone: Some(tombstone), .. })) => Error::Gone { id: id.to_string(), tombstone },
+        // It ended between the two looks, or its last server is another.
+        Ok(Some(_)) => unavailable(format!("sandbox `{id}` is just ending")),
+        Ok(None) => unknown_sandbox(id),
+        Err(error) => store_error(error),
+    }
+}
+
+/// Starts it, in a task of its own: a caller that goes away leaves it running or stopped. `None`: it is something else by now.
+async fn start(core: &Arc<Core>, stopped: Arc<Stopped>) -> Result<Option<Arc<Living>>> {
+    core.accepting()?;
+    let task = Arc::clone(core);
+    let started = core.tasks.spawn(room::asked_for(room::asker(), async move {
+        let _turn = stopped.turn.lock().await;
+        if !stopped.is_there(&task) {
+            return Ok(None);
+        }
+        let mut record = stopped.now();
+        if let Some(end) = due(&task, &record) {
+            let ended = remove(&task, &stopped, end).await;
+            let tombstone = ended.tombstone.ok_or_else(|| unknown_sandbox(stopped.id))?;
+            return Err(Error::Gone { id: stopped.id.to_string(), tombstone });
+        }
+        let lease = images::resolve_again(&task, &stopped.tenant, &mut record.spec).await?.or_else(|| stopped.lease());
+        let living = Living::bring_back(&task, record, lease, &stopped).await?;
+        let begun = living.activity.begin();
+        match create::prove(&living).await {
+            Ok(()) => {
+                living.answered().await;
+                // Waits until its task has heard of it.
+                living.ready_agent().await?;
+                drop(begun);
+                Ok(Some(living))
+            }
+            Err(error) => {
+                drop(begun);
+                // It is stopped again before the next one tries.
+                living.over().await;
+                Err(error)
+            }
+        }
+    }));
+    started.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+/// Changes time limits and metadata of one that stays stopped. `None`: it is something else by now.
+pub(crate) async fn update(core: &Core, stopped: &Arc<Stopped>, update: SandboxUpdate) -> Result<Option<Sandbox>> {
+    let _turn = stopped.turn.lock().await;
+    if !stopped.is_there(core) {
+        return Ok(None);
+    }
+    let mut record = stopped.now();
+    update.apply(&mut record);
+    core.store.update_sandbox(&record).await.map_err(store_error)?;
+    stopped.is_now(record.clone());
+    Ok(Some(record))
+}
+
+/// Ends it, and returns when its files are gone. `None`: it is something else by now.
+pub(crate) async fn end(core: &Arc<Core>, stopped: &Arc<Stopped>, end: End) -> Option<Sandbox> {
+    let _turn = stopped.turn.lock().await;
+    if stopped.is_there(core) { Some(remove(core, stopped, end).await) } else { None }
+}
+
+/// The record of one that is stopped, or has just been found to be due.
+pub(crate) async fn look(core: &Arc<Core>, stopped: &Arc<Stopped>) -> Option<Sandbox> {
+    let record = stopped.now();
+    match due(core, &record) {
+        None => Some(record),
+        Some(over) => end(core, stopped, over).await,
+    }
+}
+
+/// To be called with its turn held.
+async fn remove(core: &Arc<Core>, stopped: &Arc<Stopped>, end: End) -> Sandbox {
+    let id = stopped.id;
+    let mut record = stopped.now();
+    discard(core, id).await;
+    record.stop = None;
+    record.tombstone = Some(Tombstone { reason: end.reason, message: end.message, at: now() });
+    for event in [Event::Destroy, Event::TornDown] {
+        match next(record.state, event) {
+            Ok(state) => record.state = state,
+            Err(denied) => tracing::error!(sandbox.id = %id, "Broken life of a sandbox: {denied}"),
+        }
+    }
+    endings::record(core, Ending::Sandbox(Box::new(record.clone()))).await;
+    core.metrics.sandbox_ended(end.reason);
+    core.registry.forget_stopped(id);
+    let reason = end.reason.as_str();
+    tracing::debug!(sandbox.id = %id, reason, "Stopped sandbox {id} ended: {reason}");
+    record
+}
+
+/// Whether one of its time limits is over, or it has been stopped for too long.
+fn due(core: &Core, record: &Sandbox) -> Option<End> {
+    let since = |from| age(from, now());
+    if let Some(lifetime) = record.time_limits.lifetime
+        && since(record.created_at) >= lifetime
+    {
+        return Some(End::new(TombstoneReason::Lifetime, format!("its lifetime of {} is over", figures::seconds(lifetime))));
+    }
+    if let Some(idle) = record.time_limits.idle_timeout
+        && since(record.last_active_at) >= idle
+    {
+        return Some(End::new(TombstoneReason::IdleTimeout, format!("nothing happened in it for {}", figures::seconds(idle))));
+    }
+    let (grace, Stop { at, .. }) = (core.config.stopped_grace?, record.stop?);
+    (since(at) >= grace).then(|| {
+        let message = format!("it was stopped, and nobody used it again within {}", figures::seconds(grace));
+        End::new(TombstoneReason::StoppedTooLong, message)
+    })
+}
+
+/// Looks at them now and then, and when one more is there, until the engine closes.
+pub(crate) async fn keep_tidy(core: Arc<Core>) {
+    // A grace that is shorter is not waited for much longer than it says.
+    let every = core.config.stopped_grace.map_or(core.config.reap_every, |grace| core.config.reap_every.min(grace / 2));
+    let every = every.max(Duration::from_millis(100));
+    loop {
+        reap(&core).await;
+        tokio::select! {
+            // A token stays cancelled.
+            () = core.closing.cancelled() => return,
+            // What is told while nobody waits is kept.
+            () = core.stopped.notified() => {}
+            // Begins anew after each look.
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+async fn reap(core: &Arc<Core>) {
+    let mut stopped = core.registry.all_stopped();
+    stopped.retain(|one| one.now().stop.is_some());
+    stopped.sort_by_key(|one| one.now().stop.map(|stop| stop.at));
+    let surplus = core.config.max_stopped.map_or(0, |max| stopped.len().saturating_sub(max));
+    for (number, one) in stopped.iter().enumerate() {
+        let over = due(core, &one.now()).or_else(|| {
+            (number < surplus).then(|| {
+                let max = core.config.max_stopped.unwrap_or_default();
+                let message = format!("it was stopped first of more than {max}, which is how many this server keeps");
+                End::new(TombstoneReason::StoppedTooLong, message)
+            })
+        });
+        if let Some(over) = over {
+            end(core, one, over).await;
+        }
+    }
+}
+
+/// Those that the last server has left: each with its files, each file with its sandbox.
+pub(crate) async fn take_over(core: &Arc<Core>, kept: &[SandboxId]) -> Result<()> {
+    let recorded = core.store.stopped().await.map_err(store_error)?;
+    let known: Vec<SandboxId> = recorded.iter().map(|sandbox| sandbox.id).collect();
+    for mut sandbox in recorded {
+        let has_files = kept.contains(&sandbox.id);
+        let lease = match images::resolve_again(core, &sandbox.tenant, &mut sandbox.spec).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                // Whoever wants to start it is told the same.
+                tracing::warn!(sandbox.id = %sandbox.id, "Stopped sandbox {}: {error}", sandbox.id);
+                None
+            }
+        };
+        let stopped = Arc::new(Stopped::new(sandbox, lease));
+        core.registry.keep_stopped(Arc::clone(&stopped));
+        if !has_files {
+            let lost = End::new(TombstoneReason::FilesLost, "its files are not there any more");
+            end(core, &stopped, lost).await;
+        }
+    }
+    let mut swept = 0;
+    for id in kept.iter().filter(|id| !known.contains(id)) {
+        discard(core, *id).await;
+        swept += 1;
+    }
+    if swept > 0 {
+        tracing::warn!(disks = swept, "Removed {swept} disks that the last server left and no stopped sandbox has");
+    }
+    if !known.is_empty() {
+        let count = known.len();
+        tracing::info!(sandboxes = count, "{count} sandboxes are stopped; each is started when somebody uses it");
+    }
+    Ok(())
+}
+
+/// Whether sandboxes of this engine can be stopped at all, and this one.
+pub(crate) fn check_can_stop(living: &Living) -> Result<()> {
+    if living.files == Files::Passing {
+        let message = format!(
+            "sandbox `{}` cannot be stopped: its files are in memory and would be lost; delete it, or make one with `storage` `disk`",
+            living.id
+        );
+        return Err(Error::conflict("not_stoppable", message));
+    }
+    Ok(())
+}
