@@ -52,6 +52,15 @@ fn epitaph(server: &Server, id: &str) -> Value {
     answer.json()["error"]["details"]["reason"].clone()
 }
 
+/// Waits until one has ended, and says why it has.
+#[track_caller]
+fn ends(server: &Server, id: &str, limit: Duration) -> Value {
+    let has_ended = || (server.get(&format!("/v1/sandboxes/{id}")).status == 410).then_some(());
+    eventually(&format!("the end of {id}"), limit, has_ended);
+    assert!(!disk(server, id).exists(), "its file is left");
+    epitaph(server, id)
+}
+
 /// The files of sandboxes on the server's disk.
 fn disks(server: &Server) -> Vec<PathBuf> {
     let entries = fs::read_dir(server.home().data().join("disks")).into_iter().flatten().flatten();
@@ -216,18 +225,20 @@ fn whoever_comes_first_at_the_same_time_starts_it_once() {
     let _written = sandbox(&server, &id).shell("echo x > f");
     for (round, way) in [Way::Asked, Way::Killed].into_iter().enumerate() {
         go(&mut server, &id, way);
+        let use_it = |how: usize| match how {
+            0 => assert_eq!(sandbox(&server, &id).shell("cat f"), "x\n"),
+            1 => drop(sandbox(&server, &id).read(b"/workspace/f").expect(200)),
+            2 => drop(sandbox(&server, &id).request("GET", "/files/archive?path=/workspace").send().expect(200)),
+            3 => drop(sandbox(&server, &id).request("POST", "/checkpoint").json(&json!({})).send().expect(200)),
+            _ => {
+                let found = server.post("/v1/sandboxes", &json!({"name": "one", "storage": "disk"})).expect(200).json();
+                assert_eq!(found["id"], json!(id));
+            }
+        };
         thread::scope(|scope| {
-            let uses: [&(dyn Fn() + Sync); 5] = [
-                &|| assert_eq!(sandbox(&server, &id).shell("cat f"), "x\n"),
-                &|| drop(sandbox(&server, &id).read(b"/workspace/f").expect(200)),
-                &|| drop(sandbox(&server, &id).request("GET", "/archive?path=/workspace").send().expect(200)),
-                &|| drop(sandbox(&server, &id).request("POST", "/checkpoint").json(&json!({})).send().expect(200)),
-                &|| {
-                    assert_eq!(server.post("/v1/sandboxes", &json!({"name": "one", "storage": "disk"})).expect(200).json()["id"], json!(id))
-                },
-            ];
-            for one in uses.iter().cycle().take(20) {
-                scope.spawn(one);
+            let use_it = &use_it;
+            for number in 0..20 {
+                scope.spawn(move || use_it(number % 5));
             }
         });
         assert_eq!(record(&server, &id)["starts"], round + 2, "{way:?}");
@@ -286,17 +297,17 @@ fn r7_3_limits_hold_while_it_is_stopped_and_while_the_server_is_down() {
     server.kill();
     thread::sleep(Duration::from_millis(3500));
     server.start_again();
-    eventually("the end of both", Duration::from_secs(5), || (disks(&server).len() == 1).then_some(()));
-    assert_eq!((epitaph(&server, &short), epitaph(&server, &idle)), (json!("lifetime"), json!("idle_timeout")));
+    for (id, reason) in [(&short, "lifetime"), (&idle, "idle_timeout")] {
+        assert_eq!(ends(&server, id, Duration::from_secs(5)), reason);
+    }
     assert_eq!(sandbox(&server, &long).shell("echo there"), "there\n");
     // The lifetime goes on from where it began.
     let late = made(&server, &json!({"storage": "disk", "lifetime_s": 6, "idle_timeout_s": null}));
     let begin = Instant::now();
     stop(&server, &late).expect(200);
     assert_eq!(sandbox(&server, &late).shell("echo again"), "again\n");
-    eventually("the end of its lifetime", Duration::from_secs(20), || (disks(&server).len() == 1).then_some(()));
+    assert_eq!(ends(&server, &late, Duration::from_secs(20)), "lifetime");
     assert!((Duration::from_secs(5)..allowed(Duration::from_secs(9))).contains(&begin.elapsed()), "{:?}", begin.elapsed());
-    assert_eq!(epitaph(&server, &late), "lifetime");
     end(&server, &long);
     server.finish();
 }
@@ -309,13 +320,10 @@ fn those_that_are_stopped_for_too_long_or_are_too_many_go() {
     for id in &ids[..3] {
         stop(&server, id).expect(200);
     }
-    eventually("the first to go", Duration::from_secs(2), || (disks(&server).len() == 3).then_some(()));
-    let gone = server.get(&format!("/v1/sandboxes/{}", ids[0]));
-    assert!(gone.refused(410, "gone").contains("stopped_too_long"));
+    assert_eq!(ends(&server, &ids[0], Duration::from_secs(2)), "stopped_too_long");
     // One that is used stays.
     assert_eq!(sandbox(&server, &ids[1]).shell("echo used"), "used\n");
-    eventually("the other to go", Duration::from_secs(10), || (disks(&server).len() == 2).then_some(()));
-    assert_eq!(epitaph(&server, &ids[2]), "stopped_too_long");
+    assert_eq!(ends(&server, &ids[2], Duration::from_secs(10)), "stopped_too_long");
     for id in [&ids[1], &ids[3]] {
         assert_eq!(record(&server, id)["state"], "running");
         end(&server, id);

@@ -183,6 +183,7 @@ mod tests {
             "template show a",
             "template rm a b",
             "new --template a --pull missing",
+            "stop a b",
             "update box --lifetime 2h --idle-timeout none",
             "update box --metadata a=1 --metadata b=2",
             "image build -t app:1 .",
