@@ -182,13 +182,16 @@ fn r7_4_room_on_disk_and_names_are_free_again() {
         // The kernel lets go of the loop device a moment after the mount. Records have grown by some pages.
         eventually("the room to be free", Duration::from_secs(10), || (disk.used() < before + 8 * MIB).then_some(()));
     }
-    // In the middle of writing, too, and when the server is killed.
+    // In the middle of writing, too, and when the server is killed: then with the sandbox, which is only stopped.
     let sandbox = server.sandbox(&json!({"storage": "disk", "limits": {"disk_bytes": 300 * MIB}}));
-    let _id = sandbox.background(json!({"shell": "while :; do cat /dev/urandom > file; done", "timeout_s": null}));
+    let id = sandbox.id.clone();
+    let _running = sandbox.background(json!({"shell": "while :; do cat /dev/urandom > file; done", "timeout_s": null}));
     eventually("it to take room", Duration::from_secs(30), || (disk.used() > before + 50 * MIB).then_some(()));
     let mut server = server;
     server.kill();
-    eventually("the room to be free", Duration::from_secs(10), || (disk.used() < before + 8 * MIB).then_some(()));
     server.start_again();
+    assert_eq!(server.get(&format!("/v1/sandboxes/{id}")).expect(200).json()["state"], "stopped");
+    server.request("DELETE", &format!("/v1/sandboxes/{id}")).send().expect(200);
+    eventually("the room to be free", Duration::from_secs(10), || (disk.used() < before + 8 * MIB).then_some(()));
     server.finish();
 }
