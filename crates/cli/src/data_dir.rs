@@ -2,12 +2,13 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
+use caisson_core::ServerId;
 
 const LOCK: &str = "lock";
 /// Where it is for root.
@@ -121,6 +122,27 @@ impl DataDir {
         templates(&self.path)
     }
 
+    /// Which server this is, among those that share a database or have had it. Made when there is none.
+    pub(crate) fn server_id(&self) -> Result<ServerId> {
+        let path = self.path.join("server-id");
+        let shown = path.display();
+        match fs::read_to_string(&path) {
+            Ok(text) => text
+                .trim()
+                .parse()
+                .with_context(|| format!("{shown} holds no id of a server; remove it, and this is a new one, or put back what was there")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let id = ServerId::random();
+                // Under another name until it is whole.
+                let new = path.with_extension("new");
+                let written = fs::write(&new, format!("{id}\n")).and_then(|()| fs::rename(&new, &path));
+                written.with_context(|| format!("cannot write {shown}"))?;
+                Ok(id)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),
+        }
+    }
+
     /// Where the records are.
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join("caisson.db")
@@ -139,6 +161,16 @@ mod tests {
         assert_eq!(Surroundings { xdg_data_home: path("relative"), ..user.clone() }.data_dir(), path("/home/u/.local/share/caisson"));
         assert_eq!(Surroundings { is_root: true, ..user }.data_dir(), path("/var/lib/caisson"));
         assert_eq!(Surroundings::default().data_dir(), None);
+    }
+
+    #[test]
+    fn a_directory_is_one_server_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = DataDir::take(dir.path()).unwrap();
+        let id = taken.server_id().unwrap();
+        assert_eq!(taken.server_id().unwrap(), id);
+        fs::write(dir.path().join("server-id"), "nonsense").unwrap();
+        assert!(taken.server_id().unwrap_err().to_string().contains("remove it"));
     }
 
     #[test]

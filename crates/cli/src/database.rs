@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use caisson_core::Store;
-use caisson_store::{Location, Postgres, Sqlite};
+use caisson_store::{Location, Membership, Postgres, Sqlite};
 
 use crate::{
     config::Config,
@@ -28,8 +28,12 @@ impl Database {
                 Self { store: Arc::new(sqlite(path).await?), _lock: Some(lock) }
             }
             Some(Location::Postgres(url)) => {
-                let store = Postgres::open(url).await?;
+                let id = data_dir.server_id()?;
+                let store = Postgres::open(url, Membership { id, sharing: config.sharing.clone() }).await?;
                 tracing::info!("Records are kept in {url}");
+                if let Some(sharing) = &config.sharing {
+                    tracing::info!("This is server {id}, which others reach at {}", sharing.url);
+                }
                 Self { store: Arc::new(store), _lock: None }
             }
         })

@@ -141,6 +141,11 @@ id!(
     WebhookId,
     "whk"
 );
+id!(
+    /// Names one server, by its data directory, for as long as that is kept.
+    ServerId,
+    "srv"
+);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     Delivery, Document, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas,
-    Sandbox, SandboxId, State, Tenant, Tombstone, Webhook, WebhookId,
+    Sandbox, SandboxId, Servers, State, Tenant, Tombstone, Webhook, WebhookId,
 };
 
 /// The store did not do it.
@@ -68,12 +68,14 @@ pub trait Store: Send + Sync + 'static {
     async fn execution(&self, tenant: &Tenant, id: ExecutionId) -> Result<Option<Execution>, StoreError>;
     async fn executions(&self, tenant: &Tenant, filter: &ExecutionFilter) -> Result<Page<Execution>, StoreError>;
 
-    /// After a start: whoever of `kept` was running when the last server went is stopped, everything else that was alive is ended with
-    /// `tombstone`, and every running execution is `lost`. What had been stopped stays so. Returns how many sandboxes and executions that were.
+    /// After a start: whoever of `kept` was running when the last run of this server went is stopped, everything else of its that was alive
+    /// is ended with `tombstone`, and every running execution of theirs is `lost`. What had been stopped stays so. What other servers host
+    /// on the same database is theirs. Returns how many sandboxes and executions that were.
     async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError>;
-    /// The stopped sandboxes of all tenants.
+    /// The stopped sandboxes of all tenants that this server hosts.
     async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError>;
     /// Removes ended sandboxes that ended before `before`, with their executions; returns the ids of the removed executions (their logs can go).
+    /// What another server has hosted, which is there, is for that one to remove.
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError>;
     /// Removes likewise what a tenant has of ended sandboxes beyond this many; those that ended last are kept.
     async fn purge_beyond(&self, kept: u64) -> Result<Vec<ExecutionId>, StoreError>;
@@ -138,4 +140,9 @@ pub trait Ledger: Send + Sync {
     async fn webhooks(&self, tenant: &Tenant) -> Result<Vec<Webhook>, StoreError>;
     /// Those of all tenants, for a server that starts.
     async fn every_webhook(&self) -> Result<Vec<Webhook>, StoreError>;
+
+    /// The other servers on this database; absent where there can be none.
+    fn servers(&self) -> Option<&dyn Servers> {
+        None
+    }
 }

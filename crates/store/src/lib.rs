@@ -12,7 +12,7 @@ use caisson_core::StoreError;
 
 pub use blobs::{InvalidS3, LocalBlobs, S3Blobs, S3Config, S3Secret};
 pub use location::{BadUrl, Location};
-pub use postgres::{OpenError, Postgres};
+pub use postgres::{Membership, OpenError, Postgres, Sharing};
 pub use sqlite::Sqlite;
 
 /// Sandboxes, answers or events removed at a time, so that a purge never keeps writers waiting for long.

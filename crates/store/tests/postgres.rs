@@ -8,15 +8,25 @@ mod suite;
 
 use std::time::{Duration, Instant};
 
-use caisson_core::{EventFilter, Sandbox, Store, StoreError, Tenant, Tombstone, TombstoneReason};
-use caisson_store::{Location, OpenError, Postgres};
+use caisson_core::{EventFilter, Hosted, Ledger, Sandbox, ServerId, Servers, Store, StoreError, Tenant, Tombstone, TombstoneReason};
+use caisson_store::{Location, Membership, OpenError, Postgres, Sharing};
 use futures::future::join_all;
 
 use self::cluster::{Cluster, new_database, shared};
 
 async fn open(url: &str) -> Result<Postgres, OpenError> {
+    open_as(url, Membership { id: ServerId::random(), sharing: None }).await
+}
+
+/// One of several, whose leases are as short as nobody would have them.
+async fn open_shared(url: &str, id: ServerId) -> Postgres {
+    let sharing = Some(Sharing { url: format!("http://{id}"), lease: LEASE });
+    open_as(url, Membership { id, sharing }).await.unwrap()
+}
+
+async fn open_as(url: &str, membership: Membership) -> Result<Postgres, OpenError> {
     match url.parse().unwrap() {
-        Location::Postgres(url) => Postgres::open(&url).await,
+        Location::Postgres(url) => Postgres::open(&url, membership).await,
         Location::Sqlite(path) => panic!("{} is a file", path.display()),
     }
 }
@@ -35,6 +45,12 @@ macro_rules! suite {
 }
 
 every_test!(suite);
+
+const LEASE: Duration = Duration::from_millis(700);
+
+fn tombstone() -> Tombstone {
+    Tombstone { reason: TombstoneReason::ServerLost, message: "gone".to_owned(), at: jiff::Timestamp::now() }
+}
 
 /// Every connection of servers breaks, in the midst of whatever it does.
 fn break_connections(url: &str) {
@@ -78,7 +94,7 @@ async fn whoever_has_lost_the_database_does_nothing_more() {
     let first = open(&url).await.unwrap();
     suite::insert_one(&first).await;
     // As if another had started and ended while the first was cut off.
-    shared().lock().unwrap().sql(&url, "update caisson.server set run = 'another'");
+    shared().lock().unwrap().sql(&url, "update caisson.servers set run = 'another'");
     break_connections(&url);
     let refused = first.ping().await.unwrap_err();
     let StoreError::Unavailable(cause) = refused else { panic!("{refused:?}") };
@@ -168,4 +184,96 @@ async fn what_is_not_fit_is_refused_with_the_remedy() {
     cluster.sql(&url, "insert into caisson._sqlx_migrations values (99, 'of another', now(), true, '', 0)");
     let refused = open(&guest).await.unwrap_err();
     assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_see_each_other_and_end_their_own_alone() {
+    let url = new_database();
+    let (first_id, second_id) = (ServerId::random(), ServerId::random());
+    let first = open_shared(&url, first_id).await;
+    let second = open_shared(&url, second_id).await;
+    let ids = [suite::insert_one(&first).await, suite::insert_one(&second).await];
+    for (store, other) in [(&first, second_id), (&second, first_id)] {
+        let seen = store.look().await.unwrap().unwrap();
+        assert_eq!(seen.peers.iter().map(|peer| (peer.id, peer.url.clone())).collect::<Vec<_>>(), [(other, format!("http://{other}"))]);
+    }
+    assert_eq!(first.host(Hosted::Sandbox(ids[1])).await.unwrap(), Some(second_id));
+    assert_eq!(second.host(Hosted::Sandbox(ids[0])).await.unwrap(), Some(first_id));
+    // One leads, and another one when that one has gone.
+    assert!(first.renew().await.unwrap() && second.renew().await.unwrap());
+    assert!(first.look().await.unwrap().unwrap().leads && !second.look().await.unwrap().unwrap().leads);
+    assert_eq!(first.secret([1; 32]).await.unwrap(), [1; 32]);
+    assert_eq!(second.secret([2; 32]).await.unwrap(), [1; 32]);
+    let mine = Tenant::default();
+    assert!(first.claim_answer(&mine, "key").await.unwrap() && first.claim_answer(&mine, "key").await.unwrap());
+    assert!(!second.claim_answer(&mine, "key").await.unwrap());
+    let before = second.look().await.unwrap().unwrap().changes;
+    first.save_tenant(&mine, &caisson_core::Quotas { sandboxes: Some(1), ..Default::default() }).await.unwrap();
+    assert!(second.look().await.unwrap().unwrap().changes > before);
+    drop(first);
+    // The same server again, as after a crash.
+    let first = open_shared(&url, first_id).await;
+    assert_eq!(first.bury_the_living(&tombstone()).await.unwrap(), (1, 0));
+    assert!(second.claim_answer(&mine, "key").await.unwrap(), "what it had under way is over");
+    assert!(second.sandbox(&mine, ids[1]).await.unwrap().unwrap().tombstone.is_none());
+    first.leave().await.unwrap();
+    assert!(first.look().await.unwrap().is_none());
+    second.renew().await.unwrap();
+    assert!(second.look().await.unwrap().unwrap().leads);
+    let refused = open(&url).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Shared { .. }), "{refused}");
+}
+
+/// However many find that a server is dead, and whatever it still does: each of its sandboxes ends once, and none is made any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_server_is_buried_once_and_writes_nothing_more() {
+    let url = new_database();
+    let dead = open_shared(&url, ServerId::random()).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(open_shared(&url, ServerId::random()).await);
+    }
+    for server in others.iter().chain([&dead]) {
+        assert!(server.renew().await.unwrap());
+    }
+    let made: Vec<Sandbox> = (0..200).map(suite::sandbox).collect();
+    // All the while it goes on to write, as one that has just been stalled.
+    let writing = join_all(made.iter().map(async |sandbox| {
+        tokio::time::sleep(Duration::from_millis(u64::from(sandbox.id.as_str().as_bytes()[8]) * 12)).await;
+        let inserted = dead.insert_sandbox(sandbox).await;
+        inserted.is_ok()
+    }));
+    let burying = async {
+        let begun = Instant::now();
+        let mut deaths = 0;
+        while begun.elapsed() < Duration::from_secs(3) {
+            let tombstone = tombstone();
+            for buried in join_all(others.iter().map(async |other| {
+                assert!(other.renew().await.unwrap());
+                other.bury_the_dead(&tombstone).await.unwrap()
+            }))
+            .await
+            {
+                deaths += buried.len();
+            }
+        }
+        deaths
+    };
+    let (inserted, deaths) = tokio::join!(writing, burying);
+    assert_eq!(deaths, 1);
+    let (before, after) = (inserted.iter().filter(|made| **made).count(), inserted.iter().filter(|made| !**made).count());
+    assert!(before > 0 && after > 0, "{before} before its death, {after} after it");
+    for (sandbox, was_inserted) in made.iter().zip(&inserted) {
+        let found = others[0].sandbox(&Tenant::default(), sandbox.id).await.unwrap();
+        assert_eq!(found.is_some(), *was_inserted);
+        assert!(found.is_none_or(|found| found.tombstone.is_some()), "one was left living");
+    }
+    let all = EventFilter { limit: 1000, ..EventFilter::default() };
+    let told = others[0].ledger().unwrap().events(&Tenant::default(), &all).await.unwrap();
+    assert_eq!(told.data.len(), 2 * before, "each was made and ended once");
+    assert!(!dead.renew().await.unwrap());
+    assert!(dead.look().await.unwrap().is_none());
+    dead.rejoin().await.unwrap();
+    assert!(dead.renew().await.unwrap());
+    suite::insert_one(&dead).await;
 }

@@ -37,7 +37,8 @@ The key is CAISSON_API_KEY (or `api_key` in a file that nobody else can read). A
 shows it once, and keeps it in the data directory, where the other commands find it.
 
 Records are in a file of the data directory; CAISSON_DATABASE_URL (or `database_url`) names a PostgreSQL database or another file instead. DATABASE_URL \
-means the same. CAISSON_REDIS_URL (or `redis_url`) names a Redis for locks that several servers share.
+means the same. CAISSON_REDIS_URL (or `redis_url`) names a Redis for locks that several servers share. Several servers may share a PostgreSQL \
+database when each has CAISSON_PEER_URL (or `peer_url`), where the others reach it.
 
 SIGTERM and Ctrl-C stop the server in order: requests in flight may finish, then every sandbox ends. A second signal stops it at once.
 

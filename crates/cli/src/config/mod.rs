@@ -28,7 +28,7 @@ pub(crate) use self::{
 use self::{layers::Layers, values::Reader};
 use caisson_locks::RedisUrl;
 use caisson_server::Public;
-use caisson_store::Location;
+use caisson_store::{Location, Sharing};
 
 use crate::{data_dir::Surroundings, key, logging};
 
@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) database: Option<Location>,
     /// Where locks are that other servers share; `None` is this process alone.
     pub(crate) redis: Option<RedisUrl>,
+    /// How other servers share the database; `None` for one that has it alone.
+    pub(crate) sharing: Option<Sharing>,
     /// How long ended sandboxes are remembered.
     pub(crate) retention: Duration,
     /// How many of each tenant, if they are counted.
@@ -97,6 +99,9 @@ pub(crate) struct Config {
     /// Names of other systems in the environment that had a say.
     pub(crate) aliases: Vec<&'static str>,
 }
+
+/// How long a server is believed to be there that its peers hear nothing of.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
 
 /// Everything that is wrong with a configuration, in one go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +137,8 @@ impl Config {
         let queue_wait = reader.get(Setting::QueueWait, values::queue_wait);
         let database = reader.get(Setting::DatabaseUrl, values::database);
         let redis = reader.get(Setting::RedisUrl, values::redis);
+        let peer_url = reader.get(Setting::PeerUrl, values::peer_url);
+        let server_lease = reader.get(Setting::ServerLease, values::server_lease);
         let retention = reader.get(Setting::Retention, values::retention);
         let retention_sandboxes = reader.get(Setting::RetentionSandboxes, values::retention_sandboxes);
         let stopped_grace = reader.get(Setting::StoppedGraceS, values::stopped_grace);
@@ -184,6 +191,18 @@ impl Config {
         } else if !everywhere.is_empty() && !key_is_named {
             problems.push(format!("CAISSON_LISTEN has {}, where others can reach it; set CAISSON_API_KEY (to the output of `openssl rand -hex 32`, for example), or listen on 127.0.0.1", everywhere.join(", ")));
         }
+        if layers.has(Setting::PeerUrl) && !matches!(database, Some(Location::Postgres(_))) {
+            problems.push("CAISSON_PEER_URL is for servers that share a PostgreSQL database, and there is none; set CAISSON_DATABASE_URL to its postgres:// URL, or leave it out".to_owned());
+        }
+        if layers.has(Setting::PeerUrl) && access == Access::StoredKey {
+            problems.push(
+                "CAISSON_PEER_URL is there, yet no key that all servers have in common; set CAISSON_API_KEY to the same for all of them"
+                    .to_owned(),
+            );
+        }
+        if layers.has(Setting::ServerLease) && !layers.has(Setting::PeerUrl) {
+            problems.push("CAISSON_SERVER_LEASE is for servers that share a database; set CAISSON_PEER_URL to where the others reach this one, or leave it out".to_owned());
+        }
         if data_dir.is_none() && !layers.has(Setting::DataDir) {
             problems.push("there is no directory for data, because HOME is not set; set CAISSON_DATA_DIR".to_owned());
         }
@@ -208,6 +227,7 @@ impl Config {
                 pool,
                 database,
                 redis,
+                sharing: peer_url.map(|url| Sharing { url, lease: server_lease.unwrap_or(DEFAULT_LEASE) }),
                 retention: retention.unwrap_or(engine.retention),
                 retention_sandboxes: retention_sandboxes.or(engine.retention_sandboxes),
                 stopped_grace: stopped_grace.unwrap_or_else(|| daiv.stopped.grace(engine.stopped_grace)),

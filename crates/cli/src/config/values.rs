@@ -180,6 +180,20 @@ pub(super) fn redis(text: &str) -> Result<RedisUrl, String> {
     text.parse().map_err(|error: caisson_locks::BadUrl| error.to_string())
 }
 
+/// Where other servers reach this one. What they send has keys in it, so it is for a network of their own.
+pub(super) fn peer_url(text: &str) -> Result<String, String> {
+    let what =
+        "expected http://HOST:PORT, without user, path and query, such as http://10.0.0.2:8080; it is for a private network of the servers";
+    let authority = text.strip_suffix('/').unwrap_or(text).strip_prefix("http://").ok_or(what)?;
+    let authority: http::uri::Authority = authority.parse().map_err(|_| what)?;
+    let plain = !authority.host().is_empty() && !authority.as_str().contains('@') && authority.port_u16() != Some(0);
+    if plain { Ok(format!("http://{authority}")) } else { Err(what.to_owned()) }
+}
+
+pub(super) fn server_lease(text: &str) -> Result<Duration, String> {
+    within(duration(text)?, &(Duration::from_secs(5)..=Duration::from_secs(300)), "allowed is 5s to 5m")
+}
+
 pub(super) fn output_log(text: &str) -> Result<u64, String> {
     within(size(text)?, &(1 << 10..=1 << 40), "allowed is 1K to 1T")
 }

@@ -12,7 +12,13 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (4, "workspace quota", include_str!("../../migrations_postgres/0004_workspace_quota.sql")),
     (5, "documents end", include_str!("../../migrations_postgres/0005_documents_end.sql")),
     (6, "stopped", include_str!("../../migrations_postgres/0006_stopped.sql")),
+    (7, "servers", include_str!("../../migrations_postgres/0007_servers.sql")),
 ];
+
+/// Whether a schema to which so many migrations were applied is the present one.
+pub(super) fn is_present(applied: i64) -> bool {
+    usize::try_from(applied).is_ok_and(|applied| applied >= HISTORY.len())
+}
 
 /// Everything that brings an empty schema to the present one. Whoever runs it has the database for itself.
 pub(super) fn migrator() -> Migrator {

@@ -7,22 +7,34 @@ mod open;
 mod owner;
 mod read;
 mod records;
+mod servers;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use caisson_core::{
-    Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page,
-    Quotas, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
+    Buried, Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Hosted, KeptAnswer, Key, KeyId, Ledger,
+    Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId, Seen, ServerId, Servers, Store, StoreError, Tenant, Tombstone, Webhook,
+    WebhookId,
 };
 use jiff::Timestamp;
 use sqlx::{PgPool, Row, postgres::PgRow};
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use self::open::OpenError;
 use self::{
     attempts::{Attempts, with_connection},
     owner::Owner,
+};
+pub use self::{
+    open::OpenError,
+    owner::{Membership, Sharing},
 };
 use crate::{
     doomed::Doomed,
@@ -36,6 +48,8 @@ pub struct Postgres {
     pool: PgPool,
     owner: Arc<Owner>,
     written: watch::Sender<()>,
+    /// How many there were of all tenants at the last look.
+    events: AtomicU64,
     looking: JoinHandle<()>,
 }
 
@@ -53,7 +67,7 @@ impl Postgres {
     /// A batch at a time. What goes is in the list, also when it is not known whether it has gone: its time is over.
     async fn remove(&self, doomed: &Doomed, removed: &mut Vec<ExecutionId>) -> Result<(), StoreError> {
         loop {
-            let chosen = async { with_connection!(self, |db| records::choose(db, doomed)) }.await;
+            let chosen = async { with_connection!(self, |db| records::choose(db, doomed, self.owner.id())) }.await;
             let (sandboxes, executions) = match chosen {
                 Ok(chosen) => chosen,
                 Err(error) => return broken_off(error, removed),
@@ -89,7 +103,7 @@ impl Drop for Postgres {
 impl Store for Postgres {
     async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         let (row, pairs) = (SandboxRow::from(sandbox), pairs(sandbox));
-        self.told(with_connection!(self, |db| records::insert_sandbox(db, &row, &pairs)))
+        self.told(with_connection!(self, |db| records::insert_sandbox(db, &self.owner, &row, &pairs)))
     }
 
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
@@ -110,7 +124,7 @@ impl Store for Postgres {
 
     async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
         let row = ExecutionRow::from(execution);
-        self.told(with_connection!(self, |db| records::insert_execution(db, &row)))
+        self.told(with_connection!(self, |db| records::insert_execution(db, &self.owner, &row)))
     }
 
     async fn finish_execution(&self, id: ExecutionId, outcome: &Outcome) -> Result<(), StoreError> {
@@ -127,11 +141,11 @@ impl Store for Postgres {
     }
 
     async fn bury_the_living(&self, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), StoreError> {
-        self.told(with_connection!(self, |db| records::bury(db, tombstone, kept)))
+        self.told(with_connection!(self, |db| records::bury_own(db, &self.owner, tombstone, kept)))
     }
 
     async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
-        with_connection!(self, |db| read::stopped(db))
+        with_connection!(self, |db| read::stopped(db, self.owner.id()))
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {
@@ -271,6 +285,63 @@ impl Ledger for Postgres {
 
     async fn every_webhook(&self) -> Result<Vec<Webhook>, StoreError> {
         with_connection!(self, |db| ledger::every_webhook(db))
+    }
+
+    fn servers(&self) -> Option<&dyn Servers> {
+        self.owner.membership.sharing.as_ref().map(|_| self as &dyn Servers)
+    }
+}
+
+#[async_trait]
+impl Servers for Postgres {
+    fn own(&self) -> ServerId {
+        self.owner.membership.id
+    }
+
+    fn lease(&self) -> Duration {
+        self.owner.membership.sharing.as_ref().map_or(Duration::MAX, |sharing| sharing.lease)
+    }
+
+    async fn look(&self) -> Result<Option<Seen>, StoreError> {
+        let Some((seen, events)) = with_connection!(self, |db| servers::look(db, &self.owner))? else { return Ok(None) };
+        // Others have written them.
+        if self.events.swap(events, Ordering::AcqRel) != events {
+            self.written.send_replace(());
+        }
+        Ok(Some(seen))
+    }
+
+    async fn renew(&self) -> Result<bool, StoreError> {
+        with_connection!(self, |db| servers::renew(db, &self.owner))
+    }
+
+    async fn bury_the_dead(&self, tombstone: &Tombstone) -> Result<Vec<Buried>, StoreError> {
+        self.told(with_connection!(self, |db| servers::bury_the_dead(db, &self.owner, tombstone)))
+    }
+
+    async fn rejoin(&self) -> Result<(), StoreError> {
+        let joined: Result<_, StoreError> = async { with_connection!(self, |db| async { Ok(self.owner.rejoin(db).await?) }) }.await;
+        joined?.map_err(|holder| crate::unavailable(format!("another server has taken the database alone: {holder}")))
+    }
+
+    async fn leave(&self) -> Result<(), StoreError> {
+        with_connection!(self, |db| servers::leave(db, &self.owner))
+    }
+
+    async fn host(&self, what: Hosted) -> Result<Option<ServerId>, StoreError> {
+        with_connection!(self, |db| servers::host(db, what))
+    }
+
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        with_connection!(self, |db| servers::secret(db, &candidate))
+    }
+
+    async fn claim_answer(&self, tenant: &Tenant, key: &str) -> Result<bool, StoreError> {
+        with_connection!(self, |db| servers::claim_answer(db, &self.owner, tenant, key))
+    }
+
+    async fn release_answer(&self, tenant: &Tenant, key: &str) -> Result<(), StoreError> {
+        with_connection!(self, |db| servers::release_answer(db, &self.owner, tenant, key))
     }
 }
 

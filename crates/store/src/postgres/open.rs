@@ -1,6 +1,9 @@
 //! From a URL to a store: whether the database is fit, whether it is free, its schema, its pool.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection, Row,
@@ -9,7 +12,10 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
-use super::{Postgres, attempts, migrations, owner::Owner};
+use super::{
+    Postgres, attempts, migrations,
+    owner::{Membership, Owner, Taken},
+};
 use crate::location::PostgresUrl;
 
 /// How long a database may take to take us in.
@@ -45,10 +51,26 @@ pub enum OpenError {
     #[error("the database {url} is encoded as {encoding}; make one with `createdb --encoding UTF8 --template template0`")]
     Encoding { url: PostgresUrl, encoding: String },
     #[error(
-        "the database {url} is used by another server ({holder}); stop it, or give this server a database of its own: \
-         two servers on one would bury each other's sandboxes"
+        "the database {url} is used by another server ({holder}) that has it alone; stop it, give this server a database of its own, or \
+         set CAISSON_PEER_URL for both, each to where the other reaches it: without that, two servers would bury each other's sandboxes"
     )]
     InUse { url: PostgresUrl, holder: String },
+    #[error(
+        "the database {url} is shared by other servers ({holder}); set CAISSON_PEER_URL to where they reach this one, or give it a database \
+         of its own"
+    )]
+    Shared { url: PostgresUrl, holder: String },
+    #[error(
+        "another server ({holder}) has the id of this one on the database {url}: one data directory is a copy of the other; remove `server-id` \
+         from the copy"
+    )]
+    SameId { url: PostgresUrl, holder: String },
+    #[error("another server ({holder}) has been starting on the database {url} for long; look what holds it up, then start this one again")]
+    Starting { url: PostgresUrl, holder: String },
+    #[error("server {other} on the database {url} has the same CAISSON_PEER_URL; set it to where this server alone is reached")]
+    SameAddress { url: PostgresUrl, other: String },
+    #[error("the servers on the database {url} are of an older version; stop all of them before this one brings it up to date")]
+    Older { url: PostgresUrl },
     #[error("the user of {url} may not make tables there; `grant create on database` to it, or make the schema `caisson` for it")]
     Rights {
         url: PostgresUrl,
@@ -70,21 +92,23 @@ pub enum OpenError {
 }
 
 impl Postgres {
-    /// Connects, waits a moment for a predecessor to go, brings the schema `caisson` up to date, and takes the database for this run.
-    pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
+    /// Connects, waits a moment for a predecessor to go, brings the schema `caisson` up to date, and takes the database for this run, or a
+    /// part in it.
+    pub async fn open(url: &PostgresUrl, membership: Membership) -> Result<Self, OpenError> {
         let options =
             url.options().map_err(|error| OpenError::Unreachable { url: url.clone(), cause: sqlx::Error::Configuration(error.into()) })?;
         let options = options.application_name(&own_name()).disable_statement_logging();
         let mut first = connect(url, &options).await?;
         check(url, &mut first).await?;
-        let owner = Arc::new(Owner::new());
-        owner
-            .claim(&mut first)
-            .await
-            .map_err(|error| failed(url, error))?
-            .map_err(|holder| OpenError::InUse { url: url.clone(), holder })?;
+        let owner = Arc::new(Owner::new(membership));
+        owner.claim(&mut first).await.map_err(|error| failed(url, error))?.map_err(|taken| refused(url, taken))?;
+        if !is_present(&mut first).await.map_err(|error| failed(url, error))?
+            && !owner.has_it_alone(&mut first).await.map_err(|error| failed(url, error))?
+        {
+            return Err(OpenError::Older { url: url.clone() });
+        }
         migrate(url, &mut first).await?;
-        owner.settle(&mut first).await.map_err(|error| failed(url, error))?;
+        owner.settle(&mut first).await.map_err(|error| failed(url, error))?.map_err(|taken| refused(url, taken))?;
         let guard = Arc::clone(&owner);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -104,7 +128,7 @@ impl Postgres {
         // Only now: the pool has the lock as well.
         first.close().await.ok();
         let looking = tokio::spawn(look(pool.clone()));
-        Ok(Self { pool, owner, written: watch::channel(()).0, looking })
+        Ok(Self { pool, owner, written: watch::channel(()).0, events: AtomicU64::new(0), looking })
     }
 }
 
@@ -158,6 +182,27 @@ async fn check(url: &PostgresUrl, db: &mut PgConnection) -> Result<(), OpenError
         return Err(OpenError::Encoding { url: url.clone(), encoding });
     }
     Ok(())
+}
+
+fn refused(url: &PostgresUrl, taken: Taken) -> OpenError {
+    let url = url.clone();
+    match taken {
+        Taken::ByOne(holder) => OpenError::InUse { url, holder },
+        Taken::ByPeers(holder) => OpenError::Shared { url, holder },
+        Taken::ById(holder) => OpenError::SameId { url, holder },
+        Taken::Starting(holder) => OpenError::Starting { url, holder },
+        Taken::Address(other) => OpenError::SameAddress { url, other },
+    }
+}
+
+/// Whether there is nothing to bring up to date.
+async fn is_present(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let there = sqlx::query("select 1 where to_regclass('caisson._sqlx_migrations') is not null").fetch_optional(&mut *db).await?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    let row = sqlx::query("select count(*) as applied from caisson._sqlx_migrations where success").fetch_one(db).await?;
+    Ok(migrations::is_present(row.try_get("applied")?))
 }
 
 async fn migrate(url: &PostgresUrl, db: &mut PgConnection) -> Result<(), OpenError> {

@@ -56,8 +56,9 @@ pub(super) async fn executions(db: &mut PgConnection, tenant: &Tenant, filter: &
     Ok(Page::cut(data, filter.limit, |e| Cursor { at: e.started_at.as_microsecond(), id: e.id }.to_text()))
 }
 
-pub(super) async fn stopped(db: &mut PgConnection) -> Result<Vec<Sandbox>, Failure> {
-    let found = sqlx::query("select * from sandboxes where state = 'stopped'").fetch_all(db).await?;
+pub(super) async fn stopped(db: &mut PgConnection, server: &str) -> Result<Vec<Sandbox>, Failure> {
+    let found = sqlx::query("select * from sandboxes where state = 'stopped' and (server = $1 or server is null)").bind(server);
+    let found = found.fetch_all(db).await?;
     Ok(found.iter().map(rows::sandbox).collect::<Result<_, _>>()?)
 }
 

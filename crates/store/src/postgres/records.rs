@@ -3,19 +3,44 @@
 use caisson_core::{ExecutionId, SandboxId, StopReason, StoreError, Tombstone};
 use sqlx::{Connection, PgConnection, QueryBuilder};
 
-use super::{attempts::Failure, storable};
+use super::{attempts::Failure, owner::Owner, storable};
 use crate::{
     PURGE_BATCH,
     doomed::{Doomed, Mark},
     rows::{Columns, ExecutionRow, OutcomeRow, SandboxRow},
+    unavailable,
 };
 
-/// Written again, it is the same one.
-pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
+/// Whose records.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of<'a> {
+    /// Those of one server.
+    One(&'a str),
+    /// Those of one server, and of times when none was named.
+    OneOrNobody(&'a str),
+    Everybody,
+}
+
+/// Another server has declared this one dead, and nothing is recorded under its old lease.
+#[derive(Debug, thiserror::Error)]
+#[error("another server has ended what this one hosted, because its lease was over")]
+struct DeclaredDead;
+
+/// Of an insert that found nothing to do: it was done before, or may not be done any more.
+async fn done_before(db: &mut PgConnection, query: &'static str, id: &str) -> Result<(), Failure> {
+    match sqlx::query(query).bind(id).fetch_optional(db).await? {
+        Some(_) => Ok(()),
+        None => Err(Failure::Final(unavailable(DeclaredDead))),
+    }
+}
+
+/// Written again, it is the same one. Its host has to be there: nobody declares it dead meanwhile.
+pub(super) async fn insert_sandbox(db: &mut PgConnection, owner: &Owner, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
     let inserted = sqlx::query(
         "insert into sandboxes (id, tenant, name, state, spec, lifetime_us, idle_timeout_us, metadata, pairs, created_at, last_active_at, \
-         starts, stop_reason, stopped_at, tombstone_reason, tombstone_message, tombstone_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) on conflict (id) do nothing",
+         starts, stop_reason, stopped_at, tombstone_reason, tombstone_message, tombstone_at, server) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, id from servers where id = $18 and run = $19 \
+         for key share on conflict (id) do nothing",
     )
     .bind(&row.id)
     .bind(&row.tenant)
@@ -34,9 +59,15 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
     .bind(row.tombstone_reason)
     .bind(row.tombstone_message.as_deref().map(storable))
     .bind(row.tombstone_at)
+    .bind(owner.id())
+    .bind(owner.run())
     .execute(&mut *db)
     .await;
-    let Err(error) = inserted else { return Ok(()) };
+    let error = match inserted {
+        Ok(inserted) if inserted.rows_affected() > 0 => return Ok(()),
+        Ok(_) => return done_before(db, "select 1 from sandboxes where id = $1", &row.id).await,
+        Err(error) => error,
+    };
     if error.as_database_error().is_some_and(|e| e.is_unique_violation()) && row.name.is_some() {
         let holder = sqlx::query("select id from sandboxes where tenant = $1 and name = $2 and state <> 'ended'");
         if let Some(found) = holder.bind(&row.tenant).bind(&row.name).fetch_optional(db).await? {
@@ -46,12 +77,12 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
     Err(error.into())
 }
 
-/// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing.
-pub(super) async fn update_sandbox(db: &mut PgConnection, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
+/// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing, and neither does one that was declared dead.
+pub(super) async fn update_sandbox(db: &mut PgConnection, owner: &Owner, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
     sqlx::query(
-        "update sandboxes set state = $1, lifetime_us = $2, idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, \
+        "with host as (select id from servers where id = $14 and run = $15 for key share) update sandboxes set state = $1, lifetime_us = $2, idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, \
          starts = $7, stop_reason = $8, stopped_at = $9, tombstone_reason = $10, tombstone_message = $11, tombstone_at = $12 \
-         where id = $13 and state <> 'ended'",
+         where id = $13 and state <> 'ended' and exists (select 1 from host)",
     )
     .bind(row.state)
     .bind(row.lifetime_us)
@@ -66,25 +97,32 @@ pub(super) async fn update_sandbox(db: &mut PgConnection, row: &SandboxRow, pair
     .bind(row.tombstone_message.as_deref().map(storable))
     .bind(row.tombstone_at)
     .bind(&row.id)
+    .bind(owner.id())
+    .bind(owner.run())
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Written again, it is the same one.
-pub(super) async fn insert_execution(db: &mut PgConnection, row: &ExecutionRow) -> Result<(), Failure> {
-    sqlx::query(
-        "insert into executions (id, sandbox, tenant, argv, started_at, status) values ($1, $2, $3, $4, $5, 'running') \
-         on conflict (id) do nothing",
+/// Likewise.
+pub(super) async fn insert_execution(db: &mut PgConnection, owner: &Owner, row: &ExecutionRow) -> Result<(), Failure> {
+    let inserted = sqlx::query(
+        "insert into executions (id, sandbox, tenant, argv, started_at, status) \
+         select $1, $2, $3, $4, $5, 'running' from servers where id = $6 and run = $7 for key share on conflict (id) do nothing",
     )
     .bind(&row.id)
     .bind(&row.sandbox)
     .bind(&row.tenant)
     .bind(&row.argv)
     .bind(row.started_at)
-    .execute(db)
+    .bind(owner.id())
+    .bind(owner.run())
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    if inserted.rows_affected() > 0 {
+        return Ok(());
+    }
+    done_before(db, "select 1 from executions where id = $1", &row.id).await
 }
 
 /// What has ended stays as it ended, likewise.
@@ -111,30 +149,65 @@ pub(super) async fn finish_execution(db: &mut PgConnection, id: ExecutionId, row
     Ok(())
 }
 
-/// Returns how many sandboxes and executions were still alive. Those of `kept` that were running are stopped.
-pub(super) async fn bury(db: &mut PgConnection, tombstone: &Tombstone, kept: &[SandboxId]) -> Result<(u64, u64), Failure> {
+/// What an earlier run of this server has left; those of `kept` that were running are stopped. One that has the database alone starts where
+/// all others are gone.
+pub(super) async fn bury_own(
+    db: &mut PgConnection,
+    owner: &Owner,
+    tombstone: &Tombstone,
+    kept: &[SandboxId],
+) -> Result<(u64, u64), Failure> {
+    let of = if owner.membership.sharing.is_some() { Of::OneOrNobody(owner.id()) } else { Of::Everybody };
+    let kept = kept.iter().map(ToString::to_string).collect();
+    let mut all = db.begin().await?;
+    let buried = bury(&mut all, of, tombstone, &Kept::Named(kept)).await?;
+    all.commit().await?;
+    Ok(buried)
+}
+
+/// Whose files are there when their server is not.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Named(Vec<String>),
+    /// All that have them on a disk, as nobody but their server can look for them.
+    OnDisk,
+}
+
+/// Returns how many sandboxes and executions were still alive. For a transaction.
+pub(super) async fn bury(db: &mut PgConnection, of: Of<'_>, tombstone: &Tombstone, kept: &Kept) -> Result<(u64, u64), Failure> {
     let (at, message) = (tombstone.at.as_microsecond(), storable(&tombstone.message));
-    let mut both = db.begin().await?;
+    let (server, or_nobody, everybody) = match of {
+        Of::One(server) => (Some(server), false, false),
+        Of::OneOrNobody(server) => (Some(server), true, false),
+        Of::Everybody => (None, true, true),
+    };
     let executions = sqlx::query(
-        "update executions set status = 'lost', message = $1, duration_us = greatest(0, $2 - started_at) where status = 'running'",
+        "update executions set status = 'lost', message = $1, duration_us = greatest(0, $2 - started_at) from sandboxes \
+          where sandboxes.id = executions.sandbox and status = 'running' and ($5 or server = $3 or ($4 and server is null))",
     );
-    let executions = executions.bind(&*message).bind(at).execute(&mut *both).await?.rows_affected();
+    let executions = executions.bind(&*message).bind(at).bind(server).bind(or_nobody).bind(everybody);
+    let executions = executions.execute(&mut *db).await?.rows_affected();
+    let (named, on_disk) = match kept {
+        Kept::Named(ids) => (ids.as_slice(), false),
+        Kept::OnDisk => (&[][..], true),
+    };
     let stopped = sqlx::query(
-        "update sandboxes set state = 'stopped', stop_reason = $1, stopped_at = $2 where state in ('running', 'stopping') and id = any($3)",
+        "update sandboxes set state = 'stopped', stop_reason = $1, stopped_at = $2 where state in ('running', 'stopping') \
+         and (id = any($6) or ($7 and spec::jsonb ->> 'storage' = 'disk')) and ($5 or server = $3 or ($4 and server is null))",
     );
-    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    let stopped = stopped.bind(StopReason::ServerLost.as_str()).bind(at).bind(kept).execute(&mut *both).await?.rows_affected();
+    let stopped = stopped.bind(StopReason::ServerLost.as_str()).bind(at).bind(server).bind(or_nobody).bind(everybody).bind(named);
+    let stopped = stopped.bind(on_disk).execute(&mut *db).await?.rows_affected();
     let ended = sqlx::query(
-        "update sandboxes set state = 'ended', tombstone_reason = $1, tombstone_message = $2, tombstone_at = $3 \
-         where state not in ('ended', 'stopped')",
+        "update sandboxes set state = 'ended', tombstone_reason = $1, tombstone_message = $2, tombstone_at = $6 \
+          where state not in ('ended', 'stopped') and ($5 or server = $3 or ($4 and server is null))",
     );
-    let ended = ended.bind(tombstone.reason.as_str()).bind(&*message).bind(at).execute(&mut *both).await?.rows_affected();
-    both.commit().await?;
+    let ended = ended.bind(tombstone.reason.as_str()).bind(&*message).bind(server).bind(or_nobody).bind(everybody).bind(at);
+    let ended = ended.execute(db).await?.rows_affected();
     Ok((stopped + ended, executions))
 }
 
-/// Some of those that are to go, with their executions.
-pub(super) async fn choose(db: &mut PgConnection, doomed: &Doomed) -> Result<(Vec<String>, Vec<ExecutionId>), Failure> {
+/// Some of those that are to go, with their executions. Those of other servers that are there go with what these have of them on their disks.
+pub(super) async fn choose(db: &mut PgConnection, doomed: &Doomed, server: &str) -> Result<(Vec<String>, Vec<ExecutionId>), Failure> {
     let mut query = QueryBuilder::new("select id from sandboxes where state = 'ended' and ");
     match doomed {
         Doomed::Before(us) => query.push("tombstone_at < ").push_bind(*us),
@@ -143,6 +216,8 @@ pub(super) async fn choose(db: &mut PgConnection, doomed: &Doomed) -> Result<(Ve
             query.push(" and (tombstone_at, id) <= (").push_bind(*at).push(", ").push_bind(id).push(")")
         }
     };
+    query.push(" and (server is null or server = ").push_bind(server);
+    query.push(" or not exists (select 1 from servers where servers.id = sandboxes.server))");
     query.push(" order by tombstone_at, id limit ").push_bind(i64::from(PURGE_BATCH));
     let found = query.build().fetch_all(&mut *db).await?;
     let sandboxes: Vec<String> = found.iter().filter_map(|row| row.text("id").flatten()).collect();
