@@ -11,7 +11,8 @@ use tokio::sync::{Notify, OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry, workspaces::Workspaces,
+    config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry, servers::Fleet,
+    workspaces::Workspaces,
 };
 
 /// When to come back after a refusal for want of something.
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) pool: Option<Pool>,
     /// See [`crate::Engine::secret`].
     pub(crate) secret: OnceCell<[u8; 32]>,
+    /// Where other servers share the database.
+    pub(crate) fleet: Option<Fleet>,
     /// Where there is storage for them.
     pub(crate) workspaces: OnceLock<Arc<Workspaces>>,
     pub(crate) metrics: Metrics,

@@ -1,8 +1,10 @@
 //! New sandboxes, and existing ones by their name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use caisson_core::{Error, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, Tenant, TimeLimits, TombstoneReason};
+use caisson_core::{Error, Hosted, Result, Sandbox, SandboxId, SandboxSpec, State, StoreError, Tenant, TimeLimits, TombstoneReason};
+
+use tokio::time::Instant;
 
 use crate::{
     agent_client::AgentClient,
@@ -12,11 +14,14 @@ use crate::{
     request::{CreateRequest, Created},
     room,
     sandbox::{End, LAUNCH_WITHIN, Living, Purpose, not_recorded},
+    servers::Host,
     setup, stopped, validate,
 };
 
 /// How often a name is tried when its holder ends at that very moment.
 const ATTEMPTS: usize = 5;
+/// Between two looks at the record of a sandbox that comes up on another server.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The record of a sandbox that is about to be made.
 pub(crate) fn record(
@@ -154,6 +159,9 @@ pub(crate) async fn set_up(living: &Living, agent: &AgentClient) -> Result<()> {
 }
 
 async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {
+    if !core.registry.has(Hosted::Sandbox(holder)) {
+        return hosted_elsewhere(core, tenant, holder).await;
+    }
     let living = match stopped::awake(core, tenant, holder).await {
         Err(Error::Gone { .. } | Error::NotFound { .. }) => return Ok(None),
         living => living?,
@@ -169,5 +177,21 @@ async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Resul
         }
         Err(Error::Gone { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// One that another server hosts is known by its record, which says when it runs, is stopped until it is used, and has ended.
+async fn hosted_elsewhere(core: &Core, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {
+    let begun = Instant::now();
+    loop {
+        if core.host(Hosted::Sandbox(holder)).await? == Host::Here {
+            return Ok(None);
+        }
+        match core.store.sandbox(tenant, holder).await.map_err(store_error)? {
+            Some(sandbox) if matches!(sandbox.state, State::Running | State::Stopped) => return Ok(Some(Created::Existing(sandbox))),
+            Some(sandbox) if sandbox.state != State::Ended && begun.elapsed() < LAUNCH_WITHIN => tokio::time::sleep(LOOK_AGAIN).await,
+            Some(sandbox) if sandbox.state != State::Ended => return Err(core.not_here(holder).await),
+            _ => return Ok(None),
+        }
     }
 }

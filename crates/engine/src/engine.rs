@@ -34,7 +34,7 @@ use crate::{
     },
     retention,
     sandbox::{End, Living},
-    stopped, validate,
+    servers, stopped, validate,
 };
 
 /// Rows on one page of a list.
@@ -86,6 +86,7 @@ impl Engine {
         let made = tokio::task::spawn_blocking(move || make_private(&directory)).await.map_err(std::io::Error::other);
         made.and_then(|made| made)
             .map_err(|error| Error::internal(format!("cannot make the directory `{}`", logs.logs.display()), error))?;
+        let fleet = servers::fleet(&config.data_dir, &*store).await?;
         let core = Arc::new(Core {
             registry: Arc::new(Registry::new(config.max_sandboxes)),
             pool: config.pool.then(Pool::default),
@@ -96,6 +97,7 @@ impl Engine {
             store,
             images,
             secret: OnceCell::new(),
+            fleet,
             workspaces: OnceLock::new(),
             metrics: Metrics::default(),
             stopped: Notify::new(),
@@ -103,6 +105,7 @@ impl Engine {
             closing: CancellationToken::new(),
         });
         bury(&core).await?;
+        core.tasks.spawn(servers::keep_in_touch(Arc::clone(&core)));
         core.tasks.spawn(retention::keep_tidy(Arc::clone(&core)));
         core.tasks.spawn(pool::keep(Arc::clone(&core)));
         core.tasks.spawn(stopped::keep_tidy(Arc::clone(&core)));
@@ -451,7 +454,9 @@ impl Engine {
 
     /// A new key.
     pub async fn add_key(&self, new: NewKey) -> Result<Key> {
-        self.core.keys.add(self.core.ledger()?, new).await
+        let added = self.core.keys.add(self.core.ledger()?, new).await;
+        self.core.keys_changed();
+        added
     }
 
     /// Revokes a key: it lets nobody in from then on, and whoever is in is shut out at once. Done whether the caller stays or not.
@@ -460,7 +465,7 @@ impl Engine {
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.core.tasks.spawn(async move {
             let removed = match core.ledger() {
-                Ok(ledger) => core.keys.remove(ledger, id).await,
+                Ok(ledger) => core.keys.remove(ledger, id).await.inspect(|_| core.keys_changed()),
                 Err(error) => Err(error),
             };
             let (revoked, result) = match removed {
@@ -507,7 +512,9 @@ impl Engine {
 
     /// Changes what this tenant may have; it comes into being when it was not there. What is in use beyond that stays in use.
     pub async fn set_quotas(&self, quotas: Quotas) -> Result<()> {
-        self.core.keys.set_quotas(self.core.ledger()?, &self.tenant, quotas).await
+        let set = self.core.keys.set_quotas(self.core.ledger()?, &self.tenant, quotas).await;
+        self.core.keys_changed();
+        set
     }
 
     /// The engine in numbers.
@@ -524,6 +531,7 @@ impl Engine {
     /// Whether new work can be taken.
     pub async fn ready(&self) -> Result<()> {
         self.core.accepting()?;
+        self.in_touch()?;
         self.core.store.ping().await.map_err(store_error)
     }
 
@@ -561,6 +569,11 @@ impl Engine {
             tracing::error!(sandboxes = left, "{left} sandboxes did not end in time; the backend ends them now");
         }
         core.backend.shutdown().await;
+        if let Some(servers) = core.store.ledger().and_then(|ledger| ledger.servers())
+            && let Err(error) = servers.leave().await
+        {
+            tracing::warn!(error = %error, "The other servers wait until the lease of this one is over");
+        }
     }
 
     /// A sandbox that has not ended, which is started where it is stopped; an error says what became of it.

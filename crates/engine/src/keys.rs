@@ -90,15 +90,34 @@ pub struct TenantUse {
 pub(crate) struct Keys {
     keys: Mutex<HashMap<[u8; FOUND_BY], Arc<Credential>>>,
     tenants: Mutex<BTreeMap<Tenant, Quotas>>,
+    /// Held while they change, here or because another server has changed them.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Keys {
     pub(crate) async fn load(store: &dyn Store) -> Result<Self> {
-        let Some(ledger) = store.ledger() else { return Ok(Self::default()) };
-        let keys = ledger.keys().await.map_err(store_error)?;
-        let keys = keys.into_iter().map(|key| (found_by(&key.hash), admitted(key)));
+        let all = Self::default();
+        all.reload(store).await?;
+        Ok(all)
+    }
+
+    /// Brings them to what is recorded. Whoever is in by a key that is gone is shut out.
+    pub(crate) async fn reload(&self, store: &dyn Store) -> Result<()> {
+        let Some(ledger) = store.ledger() else { return Ok(()) };
+        let _changing = self.changing.lock().await;
+        let recorded = ledger.keys().await.map_err(store_error)?;
         let tenants = ledger.tenants().await.map_err(store_error)?;
-        Ok(Self { keys: Mutex::new(keys.collect()), tenants: Mutex::new(tenants.into_iter().collect()) })
+        *self.lock_tenants() = tenants.into_iter().collect();
+        let mut keys = self.lock_keys();
+        let mut before = std::mem::take(&mut *keys);
+        for key in recorded {
+            let place = found_by(&key.hash);
+            let known = before.remove(&place).filter(|known| known.key.id == key.id);
+            keys.insert(place, known.unwrap_or_else(|| admitted(key)));
+        }
+        drop(keys);
+        drop(Revoked(before.into_values().collect()));
+        Ok(())
     }
 
     /// The key that may have this hash.
@@ -120,6 +139,7 @@ impl Keys {
             return Err(Error::conflict("too_many_keys", message));
         }
         let key = Key { id: KeyId::random(), hash, tenant, scope, note, created_at, expires_at };
+        let _changing = self.changing.lock().await;
         ledger.insert_key(&key).await.map_err(store_error)?;
         self.lock_tenants().entry(key.tenant.clone()).or_default();
         self.lock_keys().insert(found_by(&hash), admitted(key.clone()));
@@ -128,6 +148,7 @@ impl Keys {
 
     /// Lets nobody in with the key any more. Those who are in are shut out when what this returns is dropped. `None` when there was none.
     pub(crate) async fn remove(&self, ledger: &dyn Ledger, id: KeyId) -> Result<Option<Revoked>> {
+        let _changing = self.changing.lock().await;
         let was_there = ledger.remove_key(id).await.map_err(store_error)?;
         let removed: Vec<Arc<Credential>> =
             self.lock_keys().extract_if(|_, credential| credential.key.id == id).map(|(_, credential)| credential).collect();
@@ -177,6 +198,7 @@ impl Keys {
 
     /// What is in use beyond new quotas stays in use.
     pub(crate) async fn set_quotas(&self, ledger: &dyn Ledger, tenant: &Tenant, quotas: Quotas) -> Result<()> {
+        let _changing = self.changing.lock().await;
         ledger.save_tenant(tenant, &quotas).await.map_err(store_error)?;
         self.lock_tenants().insert(tenant.clone(), quotas);
         Ok(())

@@ -44,6 +44,7 @@ mod room;
 mod sandbox;
 mod search;
 mod secret;
+mod servers;
 mod setup;
 mod stopped;
 mod validate;
@@ -71,6 +72,7 @@ pub use request::{
 };
 pub use room::asked_for;
 pub use search::{GrepLimit, GrepLine, GrepMatch, GrepRequest, Grepped};
+pub use servers::Host;
 pub use validate::{create as check_create, run as check_run};
 pub use webhooks::NewWebhook;
 pub use workspaces::{

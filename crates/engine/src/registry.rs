@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use caisson_core::{Error, Exceeded, ExecutionId, Holdings, Quotas, Result, Sandbox, SandboxId, State, Tenant};
+use caisson_core::{Error, Exceeded, ExecutionId, Holdings, Hosted, Quotas, Result, Sandbox, SandboxId, State, Tenant};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -207,6 +207,17 @@ impl Registry {
     /// A sandbox of this tenant.
     pub(crate) fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Option<Arc<Living>> {
         self.lock_alive().sandboxes.get(&id).filter(|living| living.tenant == *tenant).cloned()
+    }
+
+    /// Whether it is here, running or stopped, whosever it is.
+    pub(crate) fn has(&self, what: Hosted) -> bool {
+        match what {
+            Hosted::Sandbox(id) => {
+                let alive = self.lock_alive();
+                alive.sandboxes.contains_key(&id) || alive.stopped.contains_key(&id)
+            }
+            Hosted::Execution(id) => self.lock_executions().contains_key(&id),
+        }
     }
 
     /// Whose a sandbox is, for those who may know because they were let in to it.

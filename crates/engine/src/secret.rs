@@ -16,15 +16,21 @@ const FILE: &str = "secret";
 const BYTES: usize = 32;
 
 impl Engine {
-    /// The secret. Whoever uses it derives a key of their own from it.
+    /// The secret, or that of all servers on the database. Whoever uses it derives a key of their own from it.
     pub async fn secret(&self) -> Result<&[u8; BYTES]> {
-        let path = self.core.config.data_dir.join(FILE);
-        let find = || async move {
-            let found = tokio::task::spawn_blocking(move || find_or_make(&path)).await.map_err(io::Error::other);
-            found.and_then(|found| found).map_err(|error| Error::internal("the secret of the data directory cannot be read or made", error))
-        };
-        self.core.secret.get_or_try_init(find).await
+        // What is sealed or signed on one server is looked at on others.
+        if let Some(fleet) = &self.core.fleet {
+            return Ok(fleet.secret());
+        }
+        self.core.secret.get_or_try_init(|| of_data_dir(&self.core.config.data_dir)).await
     }
+}
+
+/// That of the data directory.
+pub(crate) async fn of_data_dir(data_dir: &Path) -> Result<[u8; BYTES]> {
+    let path = data_dir.join(FILE);
+    let found = tokio::task::spawn_blocking(move || find_or_make(&path)).await.map_err(io::Error::other);
+    found.and_then(|found| found).map_err(|error| Error::internal("the secret of the data directory cannot be read or made", error))
 }
 
 /// Whoever calls has the data directory for itself, and calls once at a time.

@@ -105,8 +105,8 @@ pub(crate) async fn awake(core: &Arc<Core>, tenant: &Tenant, id: SandboxId) -> R
 pub(crate) async fn absent(core: &Core, tenant: &Tenant, id: SandboxId) -> Error {
     match core.store.sandbox(tenant, id).await {
         Ok(Some(Sandbox { tombstone: Some(tombstone), .. })) => Error::Gone { id: id.to_string(), tombstone },
-        // It ended between the two looks, or its last server is another.
-        Ok(Some(_)) => unavailable(format!("sandbox `{id}` is just ending")),
+        // It ended between the two looks, or its server is another.
+        Ok(Some(_)) => core.not_here(id).await,
         Ok(None) => unknown_sandbox(id),
         Err(error) => store_error(error),
     }

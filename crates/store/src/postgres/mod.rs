@@ -108,7 +108,7 @@ impl Store for Postgres {
 
     async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         let (row, pairs) = (SandboxRow::from(sandbox), pairs(sandbox));
-        self.told(with_connection!(self, |db| records::update_sandbox(db, &row, &pairs)))
+        self.told(with_connection!(self, |db| records::update_sandbox(db, &self.owner, &row, &pairs)))
     }
 
     async fn sandbox(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>, StoreError> {
