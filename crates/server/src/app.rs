@@ -22,6 +22,7 @@ use crate::{
     error::{ApiError, ApiResult},
     idempotency::UnderWay,
     metrics::Metrics,
+    peers::{self, AsAsked, Peers},
     ports::{self, Asked, Links},
     request_id, routes,
     sse::{self, Events, HungUp},
@@ -59,13 +60,16 @@ pub(crate) struct App {
     pub(crate) doctor: Arc<Semaphore>,
     /// Addresses of ports.
     pub(crate) links: Links,
+    /// Where other servers share the database.
+    pub(crate) peers: Option<Peers>,
 }
 
 impl App {
     pub(crate) fn new(engine: Engine, config: Config) -> Self {
         let metrics = Metrics::new(engine.clone());
-        let links = Links::new(config.public.clone(), config.listen.first().copied());
+        let links = Links::new(config.public.clone(), config.listen.first().copied(), engine.common_secret());
         Self {
+            peers: Peers::of(&engine),
             operator: engine,
             boxbox: dialects::boxbox::State::new(&config.boxbox),
             config,
@@ -134,6 +138,10 @@ impl Service {
     /// Answers one request, whatever happens inside.
     pub(crate) async fn answer(self, peer: SocketAddr, mut request: Request) -> Response {
         let start = Instant::now();
+        let (peer, refused) = match peers::received(&self.app, &mut request).await {
+            Ok(client) => (client.unwrap_or(peer), None),
+            Err(refusal) => (peer, Some(refusal)),
+        };
         let id = request_id::of(request.headers(), dialects::names_by_uuid(request.uri().path()));
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(request_id::RequestId(id.clone()));
@@ -141,7 +149,12 @@ impl Service {
         let asked = request.uri().path().to_owned();
         let (method, path) = (shown(request.method().as_str()), shown(&ports::hide_token(&asked)));
         let span = tracing::info_span!("request", request.id = id.to_str().unwrap_or_default());
-        let answer = AssertUnwindSafe(self.clone().route(request)).catch_unwind().instrument(span.clone()).await;
+        let target = request.uri().clone();
+        request.extensions_mut().insert(AsAsked(target));
+        let answer = match refused {
+            Some(refusal) => Ok(dialects::in_its_words(dialect, refusal.into_response(), &id)),
+            None => AssertUnwindSafe(self.clone().route(request)).catch_unwind().instrument(span.clone()).await,
+        };
         let _entered = span.enter();
         let mut response = match answer {
             Ok(response) => response,

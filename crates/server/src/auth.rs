@@ -17,7 +17,7 @@ use crate::{
     caller::View,
     dialects::{self, Dialect},
     error::{ApiError, ApiResult},
-    idempotency, ports, request_id,
+    idempotency, peers, ports, request_id,
     routes::Access,
 };
 
@@ -56,6 +56,9 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Re
     let may_repeat = repeatable && request.method() == Method::POST;
     // Whoever follows another contract has it that the header may stand anywhere.
     let once = (dialect.is_none() || may_repeat) && request.headers().contains_key(idempotency::HEADER);
+    // These say how this server is.
+    let in_touch =
+        if matches!(access, Access::Public | Access::AdminUnlessLocal) { Ok(()) } else { app.operator.in_touch().map_err(ApiError::from) };
     let (admitted, mut request) = match access {
         Access::Own => {
             let (head, body) = request.into_parts();
@@ -67,7 +70,7 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Re
         }
         _ => (refuse_siblings(app, &request).and_then(|()| admit(app, access, &request)), request),
     };
-    let response = match admitted {
+    let response = match in_touch.and(admitted) {
         Ok(Some(_)) if once && !may_repeat => {
             let message =
                 "`Idempotency-Key` is for requests that make sandboxes, executions and webhooks, and for pulls; leave the header out";
@@ -78,7 +81,21 @@ async fn guard_api(app: &Arc<App>, access: Access, repeatable: bool, request: Re
             let view = Arc::new(view);
             request.extensions_mut().insert(Arc::clone(&view));
             let admitted = Admitted(view.engine.tenant().clone());
-            let answering = async { if once { idempotency::once(&view, request, next).await } else { next.run(request).await } };
+            let answering = async {
+                let host = match &view.peers {
+                    Some(_) => Box::pin(peers::host(&view, &mut request)).await,
+                    None => Ok(None),
+                };
+                match host {
+                    Ok(Some(peer)) => {
+                        let passing = Box::pin(peers::pass_on(&view, &peer, request));
+                        passing.await.unwrap_or_else(IntoResponse::into_response)
+                    }
+                    Ok(None) if once => idempotency::once(&view, request, next).await,
+                    Ok(None) => next.run(request).await,
+                    Err(refusal) => refusal.into_response(),
+                }
+            };
             let mut response = Arc::clone(&view).while_valid(answering).await;
             response.extensions_mut().insert(admitted);
             response

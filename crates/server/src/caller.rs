@@ -109,7 +109,7 @@ impl View {
             if body.is_end_stream() {
                 return body;
             }
-            Body::new(Revocable { body, invalid: Box::pin(async move { self.shut_out().await }) })
+            breaking_off(body, async move { self.shut_out().await }, "the key or the link is not valid any more")
         })
     }
 
@@ -154,19 +154,25 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// A body that breaks off when it is not for its reader any more.
-struct Revocable {
-    body: Body,
-    invalid: BoxFuture<'static, ()>,
+/// The same body, which breaks off at that.
+pub(crate) fn breaking_off(body: Body, end: impl Future<Output = ()> + Send + 'static, why: &'static str) -> Body {
+    Body::new(Breaking { body, end: Box::pin(end), why })
 }
 
-impl http_body::Body for Revocable {
+/// A body that breaks off when it is not for its reader any more.
+struct Breaking {
+    body: Body,
+    end: BoxFuture<'static, ()>,
+    why: &'static str,
+}
+
+impl http_body::Body for Breaking {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.invalid.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(axum::Error::new("the key or the link is not valid any more"))));
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new(self.why))));
         }
         Pin::new(&mut self.body).poll_frame(context)
     }

@@ -91,6 +91,22 @@ impl Place {
     async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
+
+    /// Whether no other server has it. Those who have their database alone need not ask.
+    async fn claim(&self) -> ApiResult<bool> {
+        Ok(self.caller.peers.is_none() || self.caller.engine.claim_answer(&self.name.1).await?)
+    }
+
+    async fn kept_elsewhere(&self) -> ApiResult<Option<KeptAnswer>> {
+        if self.caller.peers.is_none() { Ok(None) } else { Ok(self.caller.engine.kept_answer(&self.name.1).await?) }
+    }
+
+    /// Other servers may have it again.
+    async fn release(&self) {
+        if self.caller.peers.is_some() {
+            self.caller.engine.release_answer(&self.name.1).await;
+        }
+    }
 }
 
 impl Drop for Place {
@@ -141,7 +157,25 @@ async fn answer(caller: &Arc<View>, request: Request, next: Next) -> ApiResult<R
         return replay(kept, fingerprint);
     }
     let request = Request::from_parts(head, Body::from(body));
-    let work = async move { keep(place, turn, fingerprint, next.run(request).await).await };
+    let work = async move {
+        // Not before here: nobody who goes away leaves it taken.
+        if !place.claim().await? {
+            let message = "a request with this `Idempotency-Key` is under way on another server; try again when it is answered";
+            return Err(ApiError::new(StatusCode::CONFLICT, "idempotency_key_busy", message).after(RETRY_AFTER));
+        }
+        // Another server may have answered it meanwhile.
+        match place.kept_elsewhere().await {
+            Ok(None) => keep(place, turn, fingerprint, next.run(request).await).await,
+            Ok(Some(kept)) => {
+                place.release().await;
+                replay(kept, fingerprint)
+            }
+            Err(error) => {
+                place.release().await;
+                Err(error)
+            }
+        }
+    };
     caller.owned(work).await?
 }
 
@@ -164,14 +198,18 @@ async fn keep(place: Place, turn: OwnedMutexGuard<()>, fingerprint: Fingerprint,
         return Ok(response);
     }
     if !response.status().is_success() {
+        place.release().await;
         return Ok(response);
     }
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map_err(|error| {
-        tracing::error!(error = %error, "An answer that was to be kept broke off");
-        ApiError::internal()
-    })?;
-    let body = body.to_bytes();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            tracing::error!(error = %error, "An answer that was to be kept broke off");
+            place.release().await;
+            return Err(ApiError::internal());
+        }
+    };
     let kept = if body.len() <= MAX_KEPT {
         KeptAnswer { fingerprint, status: head.status.as_u16(), body: body.to_vec() }
     } else {
@@ -181,6 +219,8 @@ async fn keep(place: Place, turn: OwnedMutexGuard<()>, fingerprint: Fingerprint,
         // It has been done, and that is the more important message.
         tracing::warn!(error = %error, "An answer cannot be kept yet: until it is, whoever repeats the request waits");
         tokio::spawn(keep_later(place, turn, kept));
+    } else {
+        place.release().await;
     }
     Ok(Response::from_parts(head, Body::from(body)))
 }
@@ -191,10 +231,12 @@ async fn keep_later(place: Place, turn: OwnedMutexGuard<()>, kept: KeptAnswer) {
     while begun.elapsed() < KEPT_WITHIN {
         tokio::time::sleep(RETRY_AFTER).await;
         if place.caller.engine.keep_answer(&place.name.1, &kept).await.is_ok() {
+            place.release().await;
             drop(turn);
             return;
         }
     }
+    place.release().await;
     tracing::error!("An answer could not be kept: if the request is repeated, it is carried out again");
 }
 

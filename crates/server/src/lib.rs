@@ -18,6 +18,7 @@ mod metrics;
 pub mod native;
 mod openapi;
 mod params;
+mod peers;
 mod ports;
 mod present;
 mod request_id;

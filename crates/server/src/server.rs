@@ -103,6 +103,8 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listeners, app } = self;
         app.webhooks.start(&app.tasks, &app.operator).await;
+        let follower = Arc::clone(&app);
+        app.tasks.spawn(async move { follower.webhooks.follow(&follower.tasks, &follower.operator).await });
         let connections = Connections {
             service: Service::new(Arc::clone(&app)),
             builder: Arc::new(builder(&app.config)),

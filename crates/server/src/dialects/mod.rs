@@ -31,6 +31,7 @@ use crate::{
     caller::View,
     config::Config,
     error::{ApiError, ApiResult},
+    peers::{About, in_path},
     ports::PublicDomain,
     request_id,
     routes::{Access, Route},
@@ -76,6 +77,8 @@ pub(crate) struct Dialect {
     pub(crate) key: fn(&Request) -> Option<Vec<u8>>,
     /// Who is let in to routes of [`Access::Own`].
     admit: Admit,
+    /// What a request is about that one of several servers alone can answer.
+    pub(crate) about: About,
     /// A refusal in the dialect's words, for the request of this id.
     refuse: fn(&ApiError, &HeaderValue) -> Response,
     /// Adds to the API's description what the dialect's routes have in common.
@@ -107,6 +110,7 @@ impl Dialect {
             routes: Vec::new,
             key,
             admit,
+            about: |_, request| Box::pin(std::future::ready(Ok(in_path(request.uri().path())))),
             refuse,
             describe: |_| {},
         }

@@ -1,4 +1,4 @@
-//! One request over one connection into the sandbox.
+//! One request over one connection, into a sandbox or to another server.
 //!
 //! The connection is driven by whoever waits for the answer, and then by whoever reads its body: when they go, it goes.
 
@@ -15,7 +15,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use caisson_engine::PortStream;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
@@ -41,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What went wrong, for whoever asked.
 #[derive(Debug)]
-pub(super) struct Failure(pub(super) String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
@@ -57,14 +56,14 @@ impl From<hyper::Error> for Failure {
 }
 
 /// A client that wants a WebSocket.
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     upgrade: OnUpgrade,
     held: Option<Held>,
 }
 
 impl Wanted {
     /// What a request says of it. Other protocols are not asked for inside: we would not know what passes.
-    pub(super) fn of(request: &mut Request) -> Option<Self> {
+    pub(crate) fn of(request: &mut Request) -> Option<Self> {
         let headers = request.headers();
         let wants = request.version() == Version::HTTP_11
             && request.method() == Method::GET
@@ -84,9 +83,9 @@ fn has(headers: &HeaderMap, name: &http::HeaderName, word: &str) -> bool {
 type Driver = BoxFuture<'static, Result<(), hyper::Error>>;
 
 /// Sends the request and returns with the head of the answer; its body is still to come.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     caller: &Arc<View>,
-    stream: PortStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request,
     wanted: Option<Wanted>,
 ) -> Result<Response, Failure> {

@@ -90,14 +90,14 @@ fn is_key(app: &View, shown: &HeaderValue) -> bool {
 }
 
 /// Says that a body of unknown length comes. Of methods that mostly have none, none would be passed on.
-pub(super) fn announce(body: &Body, headers: &mut HeaderMap) {
+pub(crate) fn announce(body: &Body, headers: &mut HeaderMap) {
     if !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
 /// Removes what is about one connection, and what that says is.
-pub(super) fn remove_what_is_of_the_connection(headers: &mut HeaderMap) {
+pub(crate) fn remove_what_is_of_the_connection(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -24,8 +24,10 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(public: Public, listener: Option<SocketAddr>) -> Self {
-        Self { signer: Signer::random(), public, listener: listener.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 80).into()) }
+    /// With the secret that servers have in common, links of one are good on all of them.
+    pub(crate) fn new(public: Public, listener: Option<SocketAddr>, common: Option<&[u8; 32]>) -> Self {
+        let signer = common.map_or_else(Signer::random, Signer::common);
+        Self { signer, public, listener: listener.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 80).into()) }
     }
 
     /// Below which names of ports are.
@@ -133,7 +135,7 @@ mod tests {
     #[track_caller]
     fn link(url: Option<&str>, domain: Option<&str>, listener: &str) -> String {
         let public = Public { url: url.map(|url| url.parse().unwrap()), domain: domain.map(|domain| domain.parse().unwrap()) };
-        let links = Links::new(public, Some(listener.parse().unwrap()));
+        let links = Links::new(public, Some(listener.parse().unwrap()), None);
         let id = "sbx0000000000000000000000000".parse().unwrap();
         let (url, token, _) = links.link(id, NonZeroU16::new(80).unwrap(), Duration::from_secs(1));
         url.replace(&token, "T").replace(id.as_str(), "ID")

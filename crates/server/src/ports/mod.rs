@@ -15,8 +15,8 @@ mod admit;
 mod answer;
 mod asked;
 mod cookies;
-mod exchange;
-mod forward;
+pub(crate) mod exchange;
+pub(crate) mod forward;
 mod leads;
 mod links;
 mod page;
@@ -37,7 +37,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use caisson_core::{Error, SandboxId};
+use caisson_core::{Error, Hosted, SandboxId};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
 use self::{
@@ -50,6 +50,7 @@ use crate::{
     auth::first_host,
     caller::View,
     error::{ApiError, ApiResult},
+    peers::{self, PassedOn, Whose},
 };
 
 /// How long a link lasts that a browser is sent to which needed none.
@@ -82,7 +83,8 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 
 /// Stands before the route of ports under a path: lets a request in, or says why not.
 pub(crate) async fn guard(app: &Arc<App>, mut request: Request, next: Next) -> Response {
-    match admit::admit(app, &Asked::in_path(request.uri()), &request) {
+    let in_touch = app.operator.in_touch().map_err(ApiError::from);
+    match in_touch.and_then(|()| admit::admit(app, &Asked::in_path(request.uri()), &request)) {
         Ok(visit) => {
             request.extensions_mut().insert(visit);
             next.run(request).await
@@ -94,7 +96,7 @@ pub(crate) async fn guard(app: &Arc<App>, mut request: Request, next: Next) -> R
 /// Answers a request for a port under a name of its own.
 pub(crate) async fn answer_host(app: Arc<App>, asked: ApiResult<Asked>, request: Request) -> Response {
     let start = std::time::Instant::now();
-    let admitted = asked.and_then(|asked| admit::admit(&app, &asked, &request));
+    let admitted = app.operator.in_touch().map_err(ApiError::from).and(asked).and_then(|asked| admit::admit(&app, &asked, &request));
     let response = match admitted {
         Ok(visit) => answer(visit, request).await,
         Err(refusal) => page::refusal(refusal, request.headers()),
@@ -119,6 +121,12 @@ pub(crate) async fn answer(visit: Visit, request: Request) -> Response {
 
 async fn pass(visit: Visit, mut request: Request) -> ApiResult<Response> {
     let Visit { place, admission, caller: app } = visit;
+    if app.peers.is_some() && request.extensions().get::<PassedOn>().is_none() {
+        let whose = Whose::Hosted(Hosted::Sandbox(place.id));
+        if let Some(peer) = Box::pin(peers::find(&app, whose, request.uri().path())).await? {
+            return Box::pin(peers::pass_on(&app, &peer, request)).await;
+        }
+    }
     if request.method() == Method::CONNECT {
         return Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -4,7 +4,7 @@
 //! ct_ ‖ base64url( expiry: 8 bytes, BE, seconds ‖ HMAC-SHA256( "caisson port" ‖ id ‖ port ‖ expiry ) )
 //! ```
 //!
-//! The key is made when the server starts and kept nowhere: no sandbox outlives its server.
+//! The key is made when the server starts and kept nowhere: no sandbox outlives its server. Servers that share a database have one in common.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use caisson_core::SandboxId;
@@ -12,6 +12,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use std::num::NonZeroU16;
+
+use crate::peers::derived;
 
 /// In front of each, so that they are known where they stand in a path.
 pub(super) const MARK: &str = "ct_";
@@ -36,6 +38,11 @@ impl Signer {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("the kernel's random generator is available");
         Self(Hmac::new_from_slice(&key).expect("keys may have any length"))
+    }
+
+    /// One whose tokens are those of all servers with this secret.
+    pub(super) fn common(secret: &[u8; 32]) -> Self {
+        Self(derived(secret, b"caisson ports"))
     }
 
     /// A token for this place until then (seconds since 1970).

@@ -100,6 +100,10 @@ impl Courier {
     /// To the first that cannot be delivered.
     async fn deliver(&mut self, client: &Client, url: &Url, events: &Events) {
         for event in &events.data {
+            // Another server may be telling it; then this task is about to be ended.
+            while !self.engine.leads() {
+                sleep(REST).await;
+            }
             let outcome = attempt::send(client, &self.message(url, event)).await;
             let went_well = matches!(outcome, Outcome::Delivered);
             self.note(event.number, outcome);

@@ -48,11 +48,17 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    /// Goes on with those that are recorded.
+    /// Goes on with those that are recorded, where that is for this server to do.
     pub(crate) async fn start(&self, tasks: &TaskTracker, operator: &Engine) {
         let mut running = self.running.lock().await;
+        if !operator.leads() {
+            return;
+        }
         match operator.every_webhook().await {
             Ok(all) => {
+                for (_, gone) in running.extract_if(|id, _| !all.iter().any(|webhook| webhook.id == *id)) {
+                    gone.stop.cancel();
+                }
                 for webhook in all {
                     running.entry(webhook.id).or_insert_with(|| self.begin(tasks, operator, webhook));
                 }
@@ -61,11 +67,31 @@ impl Webhooks {
         }
     }
 
+    /// Of several servers one tells them: begins and ends with that, and with what others have made and removed.
+    pub(crate) async fn follow(&self, tasks: &TaskTracker, operator: &Engine) {
+        let (mut leading, mut changes) = (operator.leading(), operator.changes());
+        loop {
+            if operator.leads() {
+                self.start(tasks, operator).await;
+            } else {
+                self.running.lock().await.drain().for_each(|(_, running)| running.stop.cancel());
+            }
+            tokio::select! {
+                // Whatever has changed is looked at above. An error means that there is one server alone, for good.
+                changed = leading.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
     /// Makes one, for what happens to the tenant of this engine's view from now on.
     pub(crate) async fn add(&self, tasks: &TaskTracker, engine: &Engine, new: NewWebhook) -> Result<Webhook> {
         let mut running = self.running.lock().await;
         let webhook = engine.add_webhook(new).await?;
-        running.insert(webhook.id, self.begin(tasks, engine, webhook.clone()));
+        if engine.leads() {
+            running.insert(webhook.id, self.begin(tasks, engine, webhook.clone()));
+        }
         Ok(webhook)
     }
 

@@ -42,6 +42,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     cors: Some(Cors { methods: "GET, POST, OPTIONS", headers: "Content-Type, X-API-Key, X-User-ID, X-Chat-ID, Authorization" }),
     tells_everybody: true,
     uuids: true,
+    about: executions::about,
     kept_warm: Some(|config| run::kept_warm(&config.boxbox)),
     routes,
     describe: describe::describe,

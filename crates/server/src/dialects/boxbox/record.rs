@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use caisson_core::{Document, Error, Execution, ExecutionStatus, SandboxId, Stream, Tenant, Uuid};
+use caisson_core::{Document, Error, Execution, ExecutionStatus, Hosted, SandboxId, Stream, Tenant, Uuid};
 use caisson_engine::{Engine, ExecutionResult, OneShotStage, SyncedIn, WorkspaceReport};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use crate::{
     dialects::program::exit_code,
     error::{ApiError, ApiResult},
     native::types::time,
+    peers::Whose,
 };
 
 const KIND: &str = "boxbox.execution";
@@ -44,6 +45,9 @@ pub(super) struct Note {
     sandbox: Option<String>,
     began: Option<Began>,
     failed: Option<NotStarted>,
+    /// Where it is carried out, among servers that share the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
 }
 
 /// What is known when its program runs.
@@ -147,7 +151,7 @@ pub(crate) struct BoxboxExecution {
 
 impl Note {
     /// About an execution that has its turn.
-    pub(super) fn new(who: &Who, job: &Job) -> Self {
+    pub(super) fn new(engine: &Engine, who: &Who, job: &Job) -> Self {
         Self {
             user: who.user.clone(),
             chat: who.chat.clone(),
@@ -159,6 +163,7 @@ impl Note {
             sandbox: None,
             began: None,
             failed: None,
+            server: engine.own_server().map(|server| server.to_string()),
         }
     }
 
@@ -216,6 +221,14 @@ impl Note {
 
     fn is_of(&self, who: &Who) -> bool {
         (&self.user, &self.chat) == (&who.user, &who.chat)
+    }
+
+    /// Which server knows what has become of an execution, where another may.
+    pub(super) async fn server(engine: &Engine, id: Uuid) -> ApiResult<Option<Whose>> {
+        let Some(note) = Self::find(engine, id).await?.filter(|note| note.failed.is_none()) else { return Ok(None) };
+        let began = note.began.as_ref().and_then(|began| began.execution.parse().ok());
+        let whose = began.map(|execution| Whose::Hosted(Hosted::Execution(execution)));
+        Ok(whose.or_else(|| Some(Whose::Server(note.server?.parse().ok()?))))
     }
 
     /// How it ended.

@@ -59,7 +59,7 @@ impl Run {
     pub(super) async fn carry_out(self) -> ApiResult<BoxboxExecuted> {
         let begin = Instant::now();
         let (stage, seen) = watch::channel(OneShotStage::default());
-        let note = Note::new(&self.who, &self.job);
+        let note = Note::new(&self.engine, &self.who, &self.job);
         let live = &self.app.boxbox.live;
         let entry = live.begin(&self.engine, note.clone(), seen.clone(), self.wanted).await.map_err(|error| {
             tracing::error!("An execution cannot be recorded: {error}");

@@ -48,6 +48,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     any_slash: true,
     routes,
     admit: runtime::admit,
+    about: lookup::about,
     describe: describe::describe,
     ..Dialect::new(
         NAME,
