@@ -236,6 +236,7 @@ fn unknown_data(data: &Path) -> Vec<String> {
         "images",
         "lock",
         "secret",
+        "server-id",
         "spool",
         "templates",
     ];

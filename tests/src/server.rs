@@ -56,11 +56,13 @@ pub struct Setup {
     pub key: Option<String>,
     pub environment: Vec<(String, OsString)>,
     pub arguments: Vec<String>,
+    /// Whether others on its database are told where it is.
+    pub has_peers: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { key: Some("key-of-the-tests-0123456789".to_owned()), environment: Vec::new(), arguments: Vec::new() }
+        Self { key: Some("key-of-the-tests-0123456789".to_owned()), environment: Vec::new(), arguments: Vec::new(), has_peers: false }
     }
 }
 
@@ -75,6 +77,13 @@ impl Setup {
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// One of several on this database.
+    #[must_use]
+    pub fn sharing(mut self, database: &str) -> Self {
+        self.has_peers = true;
+        self.env("CAISSON_DATABASE_URL", database)
     }
 
     /// A database of its own where the suites run on PostgreSQL, unless the test names one.
@@ -167,6 +176,9 @@ impl Server {
         }
         if let Some(database) = &self.database {
             command.env("CAISSON_DATABASE_URL", &database.0);
+        }
+        if self.setup.has_peers {
+            command.env("CAISSON_PEER_URL", format!("http://{}", self.client.address));
         }
         command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdout(Stdio::from(log)).stderr(Stdio::from(errors)).spawn().expect("the server can be started"));
