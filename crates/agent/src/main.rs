@@ -5,6 +5,7 @@ mod body;
 mod changes;
 mod code;
 mod confine;
+mod egress;
 mod exec;
 mod files;
 mod guardian;

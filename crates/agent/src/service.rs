@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use caisson_wire::{Bind, Bound, Found, Health, Refusal, RefusalCode, VERSION, Which};
+use caisson_wire::{Bind, Bound, Found, Health, Refusal, RefusalCode, VERSION, Which, egress::MAX_CONNECTIONS};
 use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
@@ -13,14 +13,14 @@ use tokio::net::UnixStream;
 
 use crate::{
     body::Answer,
-    exec, files, lookup,
+    egress, exec, files, lookup,
     refusal::{refuse, status},
     setup::Agent,
     tunnel,
 };
 
-/// Requests at once.
-const MAX_STREAMS: u32 = 512;
+/// Requests at once: those that the server makes for its clients, and as many as there are connections out of the sandbox.
+const MAX_STREAMS: u32 = 512 + MAX_CONNECTIONS as u32;
 /// How much of a request's body waits in the agent before its reader has taken it.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -90,6 +90,8 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::POST, "/checkpoint") => files::checkpoint(&agent, request).await,
         (Method::GET, "/watch") => files::watch(&agent, &request).await,
         (Method::POST, "/connect") => tunnel::connect(&agent, request).await,
+        (Method::POST, "/egress") => egress::open(&agent, request).await,
+        (Method::POST, "/egress/accept") => egress::accept(&agent, request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
     };
     answer.unwrap_or_else(|refusal| refused(&refusal))

@@ -13,7 +13,9 @@ use caisson_sys::{
 use caisson_wire::{AGENT_UID, AgentConfig, Bind, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
-use crate::{confine::confine, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers};
+use crate::{
+    confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers,
+};
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
 const AGENT_CALLS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bpf"));
@@ -28,6 +30,7 @@ pub(crate) struct Agent {
     pub(crate) guardian: Guardian,
     pub(crate) workers: Workers,
     pub(crate) tunnels: Tunnels,
+    pub(crate) outlet: Outlet,
     pub(crate) checkpoints: Checkpoints,
     /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
     pub(crate) namespace: Option<OwnedFd>,
@@ -86,6 +89,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (stream, mut config) = configuration(stream)?;
+    let outlet = Outlet::adopt(config.ways_out)?;
     let unfit = image::settle(&mut config).and_then(|()| image::furnish(&config)).err();
     let given = GivenList { entries: image::given(&config) };
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
@@ -109,6 +113,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
             guardian: Guardian::default(),
             workers,
             tunnels: Tunnels::default(),
+            outlet,
             checkpoints: Checkpoints::default(),
             namespace,
             unfit,

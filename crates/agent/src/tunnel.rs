@@ -101,11 +101,11 @@ fn is_to_itself(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(near), Ok(far)) if near == far)
 }
 
-/// Until both directions have ended, or the server has hung up. An error when it broke the protocol.
-async fn carry(stream: &TcpStream, mut body: Incoming, frames: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+/// Until both directions have ended, or the server has hung up, which is `false`: then something is missing. An error when it broke the protocol.
+pub(crate) async fn carry(stream: &TcpStream, mut body: Incoming, frames: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<bool> {
     let mut tunnel = Tunnel::default();
     let mut outgoing = VecDeque::new();
-    let (mut reading, mut writing) = (true, true);
+    let (mut reading, mut writing, mut listening) = (true, true, true);
     loop {
         outgoing.extend(tunnel.news());
         if writing && tunnel.is_drained() {
@@ -114,12 +114,13 @@ async fn carry(stream: &TcpStream, mut body: Incoming, frames: &mpsc::Sender<io:
             shutdown(stream, Shutdown::Write).ok();
         }
         if !reading && !writing && outgoing.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         tokio::select! {
             // Nothing is lost by losing: readiness stays, frames stay where they are, and there is nothing behind the end of a channel.
-            () = frames.closed() => return Ok(()),
-            frame = body.frame() => match frame {
+            // Who has heard all and said all may go before the program has taken it.
+            () = frames.closed(), if reading || !tunnel.has_ended() => return Ok(false),
+            frame = body.frame(), if listening => match frame {
                 Some(Ok(frame)) => {
                     let data = frame.into_data().unwrap_or_default();
                     tunnel.push(&data).map_err(io::Error::other)?;
@@ -128,14 +129,17 @@ async fn carry(stream: &TcpStream, mut body: Incoming, frames: &mpsc::Sender<io:
                         tunnel.pass(tunnel.arrived().len());
                     }
                 }
+                _ if tunnel.has_ended() => listening = false,
                 // The server says when it has nothing more for the program. This is its hanging up.
-                _ => return Ok(()),
+                _ => return Ok(false),
             },
-            Ok(room) = frames.reserve(), if !outgoing.is_empty() => {
-                if let Some(frame) = outgoing.pop_front() {
+            room = frames.reserve(), if !outgoing.is_empty() => match room {
+                Ok(room) => if let Some(frame) = outgoing.pop_front() {
                     room.send(Ok(frame));
-                }
-            }
+                },
+                // Nobody is left to be told.
+                Err(_) => outgoing.clear(),
+            },
             ready = stream.readable(), if reading && outgoing.is_empty() && tunnel.room() > 0 => {
                 ready?;
                 // No larger than what waits, so that many idle connections do not cost much memory.

@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        commit::CommitArgs, completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, events::EventsArgs,
-        exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs, new::NewArgs,
-        port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs,
+        commit::CommitArgs, completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, egress::EgressCommand,
+        events::EventsArgs, exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs,
+        new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs,
         stop::StopArgs, template::TemplateArgs, tenant::TenantCommand, update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
         workspace::WorkspaceCommand,
     },
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Kill(KillArgs),
     Stdin(StdinArgs),
     Port(PortArgs),
+    #[command(subcommand)]
+    Egress(EgressCommand),
     Events(EventsArgs),
     Image(ImageArgs),
     Template(TemplateArgs),

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::New(args) => commands::new::run(args),
         Command::Exec(args) => commands::exec::run(args),
         Command::Sh(args) => commands::sh::run(args),
+        Command::Egress(command) => commands::egress::run(command),
         Command::Port(args) => commands::port::run(args),
         Command::Repl(args) => commands::repl::run(args),
         Command::Ps(args) => commands::ps::run(args),

@@ -107,6 +107,11 @@ pub trait Backend: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether programs of a sandbox that has a network get out without knowing of the proxy. Elsewhere the proxy is the only way.
+    fn redirects(&self) -> bool {
+        false
+    }
+
     /// Begins to make the sandbox exist and hands over the stream to its agent, which may be written to at once: nobody has to
     /// wait for the agent before telling it what to do. On an error nothing of it is left. A launch that fails later ends the
     /// stream, and then `death` has the `launch_error`. Called once per id, and again with [`Files::Again`] after it was destroyed.

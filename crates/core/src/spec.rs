@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
-use crate::{Digest, Error, Limits, Recipe, StoredImage};
+use crate::{Digest, Error, Limits, Network, Recipe, StoredImage};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -122,35 +122,6 @@ impl FromStr for Storage {
             other => {
                 Err(Error::invalid("unsupported", format!("storage `{}` is not available; use `memory` or `disk`", other.escape_default())))
             }
-        }
-    }
-}
-
-/// What a sandbox may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Network {
-    /// Nothing but its own loopback interface.
-    #[default]
-    None,
-}
-
-impl Network {
-    /// The name in APIs and records.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "none" => Ok(Self::None),
-            other => Err(Error::invalid("unsupported", format!("network `{}` is not available; use `none`", other.escape_default()))),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::egress::EgressConfig;
+
 /// Set once at the start; there is no other source of configuration.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -33,6 +35,8 @@ pub struct EngineConfig {
     pub retention: Duration,
     /// How many ended sandboxes of each tenant are kept, with records and logs; those that ended first go. `None`: as many as there are.
     pub retention_sandboxes: Option<u64>,
+    /// How sandboxes get out; `None`: none does.
+    pub egress: Option<EgressConfig>,
 }
 
 impl EngineConfig {
@@ -53,6 +57,7 @@ impl EngineConfig {
             reap_every: Duration::from_secs(10),
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_sandboxes: None,
+            egress: None,
         }
     }
 }

@@ -11,7 +11,8 @@ use tokio::sync::{Notify, OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::EngineConfig, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry, servers::Fleet,
+    config::EngineConfig, egress, egress::Resolver, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry,
+    servers::Fleet,
     workspaces::Workspaces,
 };
 
@@ -38,6 +39,9 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// Told when a sandbox has been stopped.
     pub(crate) stopped: Notify,
+    /// Who is asked for the names that sandboxes ask for, and what all of them have reached.
+    pub(crate) resolver: Resolver,
+    pub(crate) egress: egress::Figures,
     /// Every task of the engine; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled once nothing new is accepted.

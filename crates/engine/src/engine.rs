@@ -20,7 +20,9 @@ use crate::{
     agent_client::AgentClient,
     config::EngineConfig,
     core::{Core, now, store_error, unavailable},
-    create, execution,
+    create,
+    egress::{self, Resolver},
+    execution,
     execution::Running,
     keys::{Credential, Keys, NewKey, TenantUse},
     metrics::{Metrics, Snapshot},
@@ -90,6 +92,8 @@ impl Engine {
         let core = Arc::new(Core {
             registry: Arc::new(Registry::new(config.max_sandboxes)),
             pool: config.pool.then(Pool::default),
+            resolver: Resolver::new(config.egress.as_ref().map(|egress| egress.dns.clone()).unwrap_or_default()),
+            egress: egress::Figures::default(),
             config,
             logs,
             backend,
@@ -182,6 +186,9 @@ impl Engine {
     /// Changes time limits and metadata of a living sandbox.
     pub async fn update(&self, id: SandboxId, update: SandboxUpdate) -> Result<Sandbox> {
         validate::update(&update)?;
+        if let Some(network) = &update.network {
+            self.core.check_network(network)?;
+        }
         if let Some(stopped) = self.core.registry.stopped(&self.tenant, id) {
             let core = Arc::clone(&self.core);
             let (task, change) = (Arc::clone(&stopped), update.clone());
@@ -191,6 +198,10 @@ impl Engine {
             }
         }
         let living = self.living(id).await?;
+        if living.outlet.is_none() && update.network.as_ref().is_some_and(|network| !network.is_none()) {
+            let message = format!("sandbox `{id}` was made without a network, and stays without one; make another");
+            return Err(Error::conflict("no_network", message));
+        }
         let begun = living.begin().await?;
         let task = Arc::clone(&living);
         // In a task of its own: a caller that goes away leaves the update whole or undone.
@@ -525,6 +536,7 @@ impl Engine {
         let (pooled, waiting) = registry.pooled_and_waiting();
         (seen.pooled, seen.waiting) = (pooled as u64, waiting as u64);
         seen.pool = pool.as_ref().map(Pool::snapshot).unwrap_or_default();
+        seen.egress = self.core.egress.snapshot();
         seen
     }
 

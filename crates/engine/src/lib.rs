@@ -4,6 +4,7 @@
 //! Engine ──▶ create · oneshot · execution ──▶ sandbox (one task each) ──▶ Backend
 //!                     │                                │
 //!                     ├──▶ agent_client ◀── stream ────┘
+//!                     ├──▶ egress
 //!                     ├──▶ output_log
 //!                     └──▶ Store
 //! ```
@@ -19,6 +20,7 @@ mod core;
 mod create;
 pub mod doctor;
 mod documents;
+mod egress;
 mod endings;
 mod engine;
 mod events;
@@ -57,6 +59,7 @@ pub use config::EngineConfig;
 pub use contexts::{
     CodeRequest, CodeResult, CodeStatus, ContextInfo, ContextRequest, ContextState, Display, Driver, Failure, RunningCode, Shown, driver,
 };
+pub use egress::{EgressConfig, EgressDecision, EgressReport, EgressSnapshot, EgressWay};
 pub use engine::Engine;
 pub use execution::{Attachment, Running};
 pub use keys::{Credential, NewKey, TenantUse};

@@ -7,6 +7,8 @@ use std::{
 
 use caisson_core::{ExecutionStatus, State, TombstoneReason};
 
+use crate::egress::EgressSnapshot;
+
 /// Upper bounds in seconds of the buckets of every histogram; one more bucket takes the rest.
 pub const BUCKETS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
 
@@ -41,6 +43,7 @@ pub struct Snapshot {
     /// Requests that wait for room.
     pub waiting: u64,
     pub pool: PoolSnapshot,
+    pub egress: EgressSnapshot,
 }
 
 /// The warm pool in numbers: now, and since its start.

@@ -54,6 +54,7 @@ pub(crate) async fn run(
     stage: watch::Sender<OneShotStage>,
 ) -> Result<RunningOneShot> {
     validate::run(&request)?;
+    core.check_network(&request.spec.network)?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
     let mut spec = request.spec.clone();

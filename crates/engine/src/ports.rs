@@ -16,7 +16,14 @@ use caisson_wire::{Refusal, RefusalCode};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Engine, activity::Use, agent_client::AgentError, core::unavailable, figures::tamed};
+use crate::{
+    Engine,
+    activity::Use,
+    agent_client::{AgentError, TunnelStream},
+    core::{Core, unavailable},
+    figures::tamed,
+    sandbox::Living,
+};
 
 /// What waits between whoever holds the connection and the task that carries it, in each direction.
 const WAITING: usize = 64 << 10;
@@ -27,8 +34,15 @@ const WAITING: usize = 64 << 10;
 pub struct PortStream {
     near: DuplexStream,
     whole: Arc<AtomicBool>,
-    _in_use: Use,
-    _gone: DropGuard,
+    _in_use: Option<Use>,
+    gone: DropGuard,
+}
+
+impl PortStream {
+    /// Ends it as soon as everything that was written has gone in: after the end of both directions. Dropping it loses what has not.
+    pub(crate) fn end(self) {
+        drop(self.gone.disarm());
+    }
 }
 
 impl Engine {
@@ -43,22 +57,28 @@ impl Engine {
             Err(AgentError::Refused(refusal)) => return Err(refused(refusal, id, port)),
             Err(error) => return Err(living.failed(error).await),
         };
-        let (near, far) = tokio::io::duplex(WAITING);
-        let (whole, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
-        let (all_said, hung_up) = (Arc::clone(&whole), gone.clone());
-        self.core.tasks.spawn(async move {
-            let carried = tokio::select! {
-                // Both end the connection by dropping it.
-                () = hung_up.cancelled() => return,
-                carried = stream.carry(far, || all_said.store(true, Ordering::Release)) => carried,
-            };
-            if let Err(error @ AgentError::Nonsense(_)) = carried {
-                // Ends the sandbox; whoever holds the connection hears of it there.
-                drop(living.failed(error).await);
-            }
-        });
-        Ok(PortStream { near, whole, _in_use: in_use, _gone: gone.drop_guard() })
+        Ok(carried(&self.core, &living, stream, Some(in_use)))
     }
+}
+
+/// A connection into a sandbox as a stream, carried by a task of its own.
+pub(crate) fn carried(core: &Core, living: &Arc<Living>, stream: TunnelStream, in_use: Option<Use>) -> PortStream {
+    let (near, far) = tokio::io::duplex(WAITING);
+    let (whole, gone) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+    let (all_said, hung_up) = (Arc::clone(&whole), gone.clone());
+    let living = Arc::clone(living);
+    core.tasks.spawn(async move {
+        let carried = tokio::select! {
+            // Both end the connection by dropping it.
+            () = hung_up.cancelled() => return,
+            carried = stream.carry(far, || all_said.store(true, Ordering::Release)) => carried,
+        };
+        if let Err(error @ AgentError::Nonsense(_)) = carried {
+            // Ends the sandbox; whoever holds the connection hears of it there.
+            drop(living.failed(error).await);
+        }
+    });
+    PortStream { near, whole, _in_use: in_use, gone: gone.drop_guard() }
 }
 
 fn refused(refusal: Refusal, id: SandboxId, port: NonZeroU16) -> Error {

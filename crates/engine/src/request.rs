@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Execution, FileEvent, FileStat, Result, Sandbox, SandboxId, SandboxSpec, TimeLimits};
+use caisson_core::{Execution, FileEvent, FileStat, Network, Result, Sandbox, SandboxId, SandboxSpec, TimeLimits};
 use futures::Stream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -50,6 +50,8 @@ pub struct SandboxUpdate {
     pub idle_timeout: Option<Option<Duration>>,
     /// Replaces all of it.
     pub metadata: Option<BTreeMap<String, String>>,
+    /// Holds at once, for connections that are open as well.
+    pub network: Option<Network>,
 }
 
 impl SandboxUpdate {
@@ -62,6 +64,9 @@ impl SandboxUpdate {
         }
         if let Some(metadata) = self.metadata {
             sandbox.metadata = metadata;
+        }
+        if let Some(network) = self.network {
+            sandbox.spec.network = network;
         }
     }
 }

@@ -13,16 +13,17 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Files, Observed, Outcome,
+    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Files, Network, Observed, Outcome,
     Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use caisson_engine::{
-    CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Driver, Engine, EngineConfig, ExecRequest, InputFile,
-    Program, RunRequest, SandboxUpdate,
+    CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Driver, EgressConfig, Engine, EngineConfig, ExecRequest,
+    InputFile, Program, RunRequest, SandboxUpdate,
 };
 use caisson_store::Sqlite;
 use caisson_wire::{
     Ended, ExecExit, FileKind, FileStat, Found, Health, Listing, Started, VERSION,
+    egress::{Announced, Message, Way},
     frame::{Frame, Kind},
 };
 use futures::{FutureExt, StreamExt, future::join_all, stream};
@@ -214,7 +215,7 @@ impl World {
         });
         let unsure = Arc::new(AtomicBool::new(false));
         let store = Slow(Sqlite::open(&dir.path().join("caisson.db")).await.unwrap(), insert, Arc::clone(&unsure));
-        let config = EngineConfig::new(dir.path().to_owned());
+        let config = EngineConfig { egress: Some(EgressConfig::default()), ..EngineConfig::new(dir.path().to_owned()) };
         let engine = Engine::open(config, Arc::clone(&backend) as Arc<dyn Backend>, Arc::new(store)).await.unwrap();
         Self { engine, backend, unsure, _dir: dir }
     }
@@ -314,6 +315,56 @@ async fn r5_4_an_agent_that_hangs_is_ended_at_the_deadline() {
 
     let hung = world.engine.run(one_shot(Some(Duration::from_millis(300)))).await.unwrap().wait().await.unwrap();
     assert_eq!(hung.result.execution.status(), ExecutionStatus::TimedOut);
+    world.engine.shutdown().await;
+}
+
+/// One whose agent announces these.
+async fn announcing(said: Vec<Bytes>) -> (World, SandboxId) {
+    let world = World::new(move |request| (request.uri().path() == "/egress").then(|| bytes(said.clone(), true))).await;
+    let spec = SandboxSpec { network: Network::Public, ..SandboxSpec::default() };
+    let (Created::New(sandbox) | Created::Existing(sandbox)) =
+        world.engine.create(CreateRequest { spec, ..CreateRequest::default() }).await.unwrap();
+    (world, sandbox.id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_4_an_agent_that_announces_nonsense_ends_its_own_sandbox() {
+    let redirected = |id, to: &str| Announced { id, way: Way::Redirected(to.parse().unwrap()) }.encode();
+    for said in [
+        vec![redirected(1, "169.254.169.254:80"), redirected(1, "169.254.169.254:80")],
+        vec![redirected(2, "10.0.0.1:80"), redirected(1, "10.0.0.1:80")],
+        vec![Frame::new(Kind::Announced, &b"12345678"[..]).encode()],
+        vec![Frame::new(Kind::Question, &b"1"[..]).encode()],
+        vec![Frame::new(Kind::Stdout, &b"x"[..]).encode()],
+        vec![Bytes::from_static(b"\xff\xff\xff\xff\xff")],
+        (1..2000).map(|id| Announced { id, way: Way::Proxy }.encode()).collect(),
+    ] {
+        let (world, id) = announcing(said).await;
+        let end = world.end_of(id).await;
+        assert!(end.reason == TombstoneReason::Crashed && end.message.contains("protocol"), "{end}");
+        world.engine.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_2_an_agent_gains_nothing_by_what_it_announces() {
+    let addresses = ["169.254.169.254:80", "127.0.0.1:22", "[::ffff:10.0.0.1]:443", "[::1]:80", "8.8.8.8:22", "0.0.0.0:0"];
+    let mut said: Vec<Bytes> =
+        (1..).zip(addresses).map(|(id, to)| Announced { id, way: Way::Redirected(to.parse().unwrap()) }.encode()).collect();
+    // Whoever asks nothing that could be answered hears nothing, and goes on.
+    said.push(Message { number: 1, message: Bytes::from_static(b"x") }.encode(Kind::Question));
+    let (world, id) = announcing(said).await;
+    let limit = Instant::now() + Duration::from_secs(20);
+    let report = loop {
+        let report = world.engine.egress(id).await.unwrap();
+        if report.refused == addresses.len() as u64 && report.open == 0 {
+            break report;
+        }
+        assert!(Instant::now() < limit, "{report:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(report.allowed, 0);
+    assert!(report.decisions.iter().all(|decision| decision.refused.is_some()), "{report:?}");
     world.engine.shutdown().await;
 }
 

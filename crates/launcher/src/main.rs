@@ -9,6 +9,7 @@ mod fault;
 mod ids;
 mod locks;
 mod message;
+mod network;
 mod overlay;
 mod places;
 mod processors;

@@ -32,6 +32,17 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The uid and gid of the agent inside the sandbox.
     pub agent_id: u32,
+    /// What leads to the agent from its network namespace, if anything is to lead out of it.
+    pub ways_out: Option<WaysOut>,
+}
+
+/// How programs find the agent when they want out. No packet leaves the network namespace either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaysOut {
+    /// By a proxy and a name server on the loopback interface.
+    Proxy,
+    /// Likewise, and whatever connects to an address that is not the loopback interface's is connected to the agent.
+    Redirected,
 }
 
 /// What the root is kept on.

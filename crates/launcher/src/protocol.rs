@@ -144,6 +144,8 @@ pub enum Stage {
     Limits,
     /// Hostname.
     Hostname,
+    /// Making the ways out of the network namespace.
+    Network,
     /// Opening what the host lends.
     Sources,
     /// Opening the layers of an image, with the sandbox's ids as owners.
@@ -164,7 +166,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Cgroup,
         Self::Clone,
         Self::EnterCgroup,
@@ -174,6 +176,7 @@ impl Stage {
         Self::Plan,
         Self::Limits,
         Self::Hostname,
+        Self::Network,
         Self::Sources,
         Self::Layers,
         Self::Root,
@@ -217,6 +220,7 @@ impl Stage {
             Self::Plan => "reading the launch plan",
             Self::Limits => "setting the limit",
             Self::Hostname => "setting the host name",
+            Self::Network => "making the ways out of the network namespace",
             Self::Sources => "opening what the host lends",
             Self::Root => "mounting the root",
             Self::Layers => "opening the layers of the image",

@@ -33,7 +33,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message, overlay, places::Places};
+use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message, network, overlay, places::Places};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
@@ -123,10 +123,17 @@ fn park_and_launch(socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, setup: &Setup,
     limit(&plan, setup, cgroup)?;
     reach(setup, Stage::Hostname)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::Hostname, &plan.hostname)?;
+    reach(setup, Stage::Network)?;
+    let ways_out = match plan.ways_out {
+        None => Vec::new(),
+        // Somebody else's network namespace is not ours to change.
+        Some(_) if setup.shares_network() => return Err(io::Error::from(Errno::PROTO)).at(Stage::Network, "shared"),
+        Some(ways) => network::ways_out(ways).at(Stage::Network, "")?,
+    };
     build_root(&plan, setup, image, cgroup.ids(setup), namespace.as_fd(), socket)?;
     reach(setup, Stage::Credentials)?;
     drop_privileges(&plan, namespace.as_fd())?;
-    execute(setup, socket, agent, &stream)
+    execute(setup, socket, agent, &stream, &ways_out)
 }
 
 /// Closes everything that this copy of the launcher holds but these two and standard streams that lead nowhere: descriptors of
@@ -593,7 +600,7 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     kernel::die_with_parent().at(Stage::Credentials, "parent death signal")
 }
 
-fn execute(setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd) -> Done {
+fn execute(setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream: &OwnedFd, ways_out: &[OwnedFd]) -> Done {
     reach(setup, Stage::Execute)?;
     let argument = |text: &str| CString::new(text).map_err(|_| io::Error::from(Errno::INVAL));
     let mut argv = vec![argument("caisson-agent").at(Stage::Execute, "argv")?];
@@ -603,12 +610,17 @@ fn execute(setup: &Setup, socket: BorrowedFd<'_>, agent: BorrowedFd<'_>, stream:
     // The agent finds its stream where the launcher's socket was; that one stays open under another number until the execution
     // succeeds, and by closing then says so.
     let socket = rustix::io::fcntl_dupfd_cloexec(socket, 64).at(Stage::Execute, "socket")?;
+    // Behind it are the ways out, so the program itself makes room.
+    let agent = rustix::io::fcntl_dupfd_cloexec(agent, 64).at(Stage::Execute, "agent")?;
     kernel::donate_fd(stream.as_fd(), SOCKET_FD).at(Stage::Execute, "stream")?;
+    for (number, way) in (SOCKET_FD + 1..).zip(ways_out) {
+        kernel::donate_fd(way.as_fd(), number).at(Stage::Execute, "ways out")?;
+    }
     // A launcher that died while no signal told of it has closed its end.
     if message::hung_up(&socket).at(Stage::Execute, "socket")? {
         kernel::exit_now(1);
     }
-    let error = kernel::execute(agent, &argv);
+    let error = kernel::execute(agent.as_fd(), &argv);
     // Reports go where the socket is expected.
     kernel::donate_fd(socket.as_fd(), SOCKET_FD).at(Stage::Execute, "socket")?;
     Err(error).at(Stage::Execute, "execveat")

@@ -13,7 +13,7 @@ use caisson_core::{
     AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, Observed, Place, SandboxId, SandboxSpec, Storage,
     Usage,
 };
-use caisson_launcher::plan::{Fault, Setup, Weakness};
+use caisson_launcher::plan::{Fault, Setup, WaysOut, Weakness};
 use caisson_wire::{self as wire, AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
@@ -184,6 +184,10 @@ impl Backend for Native {
         if self.cgroups == Cgroups::Absent { &["memory_bytes", "cpus"] } else { &[] }
     }
 
+    fn redirects(&self) -> bool {
+        self.rootless.is_none()
+    }
+
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec, files: Files) -> Result<AgentStream, BackendError> {
         if self.rootless.is_some() && spec.image != Image::Host {
             return Err(BackendError::Unsupported(
@@ -192,6 +196,13 @@ impl Backend for Native {
                     .to_owned(),
             ));
         }
+        if !spec.network.is_none() && self.setup.shares_network() {
+            return Err(BackendError::Unsupported(
+                "sandboxes are in the host's network here, which has no policy; use network `none`".to_owned(),
+            ));
+        }
+        // Only the host's root may have the kernel hand connections over to another socket.
+        let ways = if self.rootless.is_some() { WaysOut::Proxy } else { WaysOut::Redirected };
         let agent = AgentConfig {
             uid: spec.user.uid,
             gid: spec.user.gid,
@@ -204,10 +215,12 @@ impl Backend for Native {
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
             of_image: plan::left_to_agent(spec),
             places: spec.recipe.places.iter().map(told).collect(),
+            ways_out: (!spec.network.is_none()).then_some(wire::egress::WaysOut { redirected: ways == WaysOut::Redirected }),
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, (&self.machine, &self.names), self.setup.weakness, files)?;
+        let found = (&self.machine, &self.names, ways);
+        let plan = plan::plan(spec, &self.cgroups, &self.host, &self.layers_dir, found, self.setup.weakness, files)?;
         let disk = match spec.storage {
             Storage::Memory => None,
             Storage::Disk if self.rootless.is_some() => {

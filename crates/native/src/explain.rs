@@ -19,6 +19,9 @@ pub(crate) fn explain(failure: &Failure) -> BackendError {
         (Stage::Clone | Stage::UserNamespace, libc::EPERM | libc::EINVAL | libc::ENOSYS) => BackendError::Unsupported(format!(
             "{what}; the kernel must allow namespaces (Linux 5.12 or later, user.max_user_namespaces > 0)"
         )),
+        (Stage::Network, libc::EPERM | libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => BackendError::Unsupported(format!(
+            "{what}; a sandbox with a network needs Linux 5.9 or later with CONFIG_BPF_SYSCALL; network `none` needs neither"
+        )),
         (Stage::Layers, libc::EINVAL | libc::EOPNOTSUPP | libc::EPERM) => BackendError::Unsupported(format!(
             "{what}; images need a data directory on a file system whose mounts can show owners mapped: ext4, XFS or Btrfs, or tmpfs since \
              Linux 6.3, and no overlayfs; there is no other way to start one"
@@ -54,6 +57,12 @@ mod tests {
         assert!(text.contains("user.max_net_namespaces"), "{text}");
         let BackendError::Unsupported(text) = said(Stage::Root, libc::ENOSYS) else { panic!("an old kernel stays old") };
         assert!(text.contains("5.12"), "{text}");
+    }
+
+    #[test]
+    fn what_a_network_needs_is_named() {
+        let BackendError::Unsupported(text) = said(Stage::Network, libc::EINVAL) else { panic!("an old kernel stays old") };
+        assert!(text.contains("5.9"), "{text}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fs::File, io::Read};
 
 use caisson_core::BackendError;
+use caisson_wire::egress::ADDRESS;
 
 /// All of a plan has to fit into one message.
 const MAX_FILE: u64 = 32 << 10;
@@ -12,6 +13,8 @@ const MAX_FILE: u64 = 32 << 10;
 pub(crate) enum Names {
     /// The sandbox's own alone: it reaches nobody else.
     Own,
+    /// The agent is asked for others.
+    Asked,
     /// Those that the host knows too, and whom it asks for others.
     Host { hosts: String, resolv: String },
 }
@@ -27,6 +30,7 @@ impl Names {
         let own = format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n");
         let (hosts, resolv) = match self {
             Self::Own => (own, "# This sandbox has no network.\n".to_owned()),
+            Self::Asked => (own, format!("nameserver {ADDRESS}\n")),
             Self::Host { hosts, resolv } => (format!("{own}{hosts}"), resolv.clone()),
         };
         [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)]

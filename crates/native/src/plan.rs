@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use caisson_core::{BackendError, Files, Image, Limits, Network, SandboxSpec, Storage};
-use caisson_launcher::plan::{Kept, Plan, Root, Step, Weakness};
-use caisson_wire::{AGENT_UID, OfImage};
+use caisson_core::{BackendError, Files, Image, Limits, SandboxSpec, Storage};
+use caisson_launcher::plan::{Kept, Plan, Root, Step, WaysOut, Weakness};
+use caisson_wire::{
+    AGENT_UID, OfImage,
+    egress::{ADDRESS, PROXY_PORT},
+};
 
 use crate::{
     cgroup::Cgroups,
@@ -69,11 +72,11 @@ pub(crate) fn plan(
     cgroups: &Cgroups,
     host: &HostImage,
     layers: &Path,
-    (machine, names): (&Machine, &Names),
+    (machine, names, ways): (&Machine, &Names, WaysOut),
     weakness: Option<Weakness>,
     files: Files,
 ) -> Result<Plan, BackendError> {
-    let Network::None = spec.network;
+    let names = if spec.network.is_none() { names } else { &Names::Asked };
     let limits = &match weakness {
         Some(Weakness::Limits) => Limits { disk_bytes: 16 << 30, disk_inodes: 4 << 20, ..spec.limits },
         _ => spec.limits,
@@ -128,6 +131,7 @@ pub(crate) fn plan(
         layers,
         steps,
         agent_id: AGENT_UID,
+        ways_out: (!spec.network.is_none()).then_some(ways),
     })
 }
 
@@ -169,6 +173,16 @@ pub(crate) fn environment(spec: &SandboxSpec) -> Vec<(String, String)> {
             ("USER".to_owned(), spec.user.name.clone()),
         ]);
     }
+    if !spec.network.is_none() {
+        let proxy = format!("http://{ADDRESS}:{PROXY_PORT}");
+        // Programs differ in how they write them.
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+            variables.insert(name.to_owned(), proxy.clone());
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            variables.insert(name.to_owned(), format!("localhost,127.0.0.1,::1,{}", spec.hostname));
+        }
+    }
     variables.extend(spec.env.clone());
     variables.into_iter().collect()
 }
@@ -197,16 +211,8 @@ mod tests {
 
     fn example() -> Plan {
         let cgroups = Cgroups::Unified { root: "/sys/fs/cgroup".to_owned() };
-        plan(
-            &SandboxSpec::default(),
-            &cgroups,
-            &HostImage::find(),
-            Path::new("/layers"),
-            (&Machine::find().unwrap(), &Names::Own),
-            None,
-            Files::Passing,
-        )
-        .unwrap()
+        let found = (&Machine::find().unwrap(), &Names::Own, WaysOut::Redirected);
+        plan(&SandboxSpec::default(), &cgroups, &HostImage::find(), Path::new("/layers"), found, None, Files::Passing).unwrap()
     }
 
     #[test]

@@ -86,6 +86,12 @@ impl Collector for EngineFigures {
         counters(&mut encoder, "executions_finished", "Executions that ended, by status", finished)?;
         histogram(&mut encoder, "execution_duration", "Time from the start of an execution to its end", &seen.execution_seconds)?;
         counter(&mut encoder, "output_bytes", "Bytes written by programs on both streams", seen.output_bytes)?;
+        let out = &seen.egress;
+        gauge(&mut encoder, "egress_connections", "Connections out of sandboxes that are open", out.open)?;
+        let decisions = [("outcome", "allowed", out.allowed), ("outcome", "refused", out.refused)];
+        counters(&mut encoder, "egress_decisions", "Connections and names that sandboxes asked for, by outcome", decisions.into_iter())?;
+        let bytes = [("direction", "out", out.bytes_out), ("direction", "in", out.bytes_in)];
+        counters(&mut encoder, "egress_bytes", "Bytes out of sandboxes and into them, by direction", bytes.into_iter())?;
         gauge(&mut encoder, "queue_waiting", "Requests that wait for room for a sandbox", seen.waiting)?;
         gauge(&mut encoder, "pool_sandboxes", "Sandboxes that nobody owns, those coming up and going down included", seen.pooled)?;
         let pool = &seen.pool;

@@ -88,6 +88,7 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Key, routes!(native::executions::signal)),
         route(Access::Key, routes!(native::executions::kill)),
         route(Access::Key, routes!(native::links::create)),
+        route(Access::Key, routes!(native::egress::get)),
         route(Access::Port, native::ports::every_method()),
         route(Access::Key, routes!(native::workspaces::sync::pull)),
         route(Access::Key, routes!(native::workspaces::sync::push)),

@@ -2,4 +2,5 @@
 
 pub mod kernel;
 pub mod message;
+pub mod network;
 pub mod process;

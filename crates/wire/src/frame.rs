@@ -1,4 +1,5 @@
-//! Frames inside the two bodies of `POST /exec`; those of `POST /connect` are told in [`crate::tunnel`].
+//! Frames inside the two bodies of `POST /exec`; those of `POST /connect` are told in [`crate::tunnel`], those of `POST /egress` in
+//! [`crate::egress`].
 //!
 //! ```text
 //! +--------+----------------+-----------------+
@@ -13,7 +14,10 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::tunnel::WINDOW;
+use crate::{
+    egress::{ANNOUNCED, MAX_QUESTION},
+    tunnel::WINDOW,
+};
 
 /// The largest payload of a frame that carries program bytes.
 pub const MAX_DATA: usize = 1 << 20;
@@ -66,6 +70,14 @@ pub enum Kind {
     Channel = 23,
     /// The program waits for [`Kind::Go`].
     Held = 24,
+    /// A program wants out: [`crate::egress::Announced`].
+    Announced = 48,
+    /// A name is to be looked up: [`crate::egress::Message`].
+    Question = 49,
+    /// What was announced is refused, by its number (8 bytes, BE).
+    Declined = 50,
+    /// The answer to a question: [`crate::egress::Message`].
+    Reply = 51,
 }
 
 impl Kind {
@@ -90,6 +102,10 @@ impl Kind {
             35 => Self::Broken,
             23 => Self::Channel,
             24 => Self::Held,
+            48 => Self::Announced,
+            49 => Self::Question,
+            50 => Self::Declined,
+            51 => Self::Reply,
             _ => return None,
         })
     }
@@ -103,6 +119,9 @@ impl Kind {
             Self::StdinEof | Self::InputClosed | Self::Held | Self::End | Self::Broken => 0,
             Self::Signal | Self::Resize | Self::InputTaken | Self::Taken => 4,
             Self::Started | Self::Refused => 64 << 10,
+            Self::Announced => ANNOUNCED,
+            Self::Question | Self::Reply => 4 + MAX_QUESTION,
+            Self::Declined => 8,
         }
     }
 }

@@ -25,6 +25,8 @@
 //! | `POST /checkpoint` | [`Checkpoint`] → the patch, [`Checkpointed`] as JSON in the header [`CHECKPOINT_HEADER`] |
 //! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
 //! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
+//! | `POST /egress` | frames ([`egress`]), both directions at once; once, where the sandbox has ways out |
+//! | `POST /egress/accept?id=` | frames ([`tunnel`]), likewise: a connection that was announced |
 //!
 //! A refusal is a status ≥ 400 with [`Refusal`] as its body; inside `POST /exec` it is a frame of kind [`frame::Kind::Refused`].
 //! A program that is held ([`Hold`]) is started before it is known what for.
@@ -32,6 +34,7 @@
 
 mod archive;
 mod checkpoint;
+pub mod egress;
 pub mod frame;
 mod hold;
 pub mod path;
@@ -50,7 +53,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";
@@ -84,6 +87,8 @@ pub struct AgentConfig {
     pub of_image: Option<OfImage>,
     /// What is made before any program runs, in this order.
     pub places: Vec<Place>,
+    /// The ways out of the sandbox, whose sockets are open on the descriptors that [`egress`] names.
+    pub ways_out: Option<egress::WaysOut>,
 }
 
 /// An entry that is to be there, by its absolute path.
@@ -443,6 +448,7 @@ mod tests {
             instead_of_cgroup: None,
             of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
             places: vec![Place { path: "/a".to_owned(), target: Some("/b".to_owned()) }],
+            ways_out: None,
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod doctor;
 mod each;
+pub(crate) mod egress;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod fs;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{CreateBody, Policy, SandboxBody};
+use caisson_server::native::types::{CreateBody, NetworkBody, Policy, SandboxBody};
 use clap::{ArgGroup, Args};
 use http::Method;
 
@@ -46,9 +46,9 @@ pub(crate) struct NewArgs {
     /// Its host name [default: sandbox]
     #[arg(long)]
     hostname: Option<String>,
-    /// Its network: `none` [default: none]
+    /// What it may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
     #[arg(long, value_name = "NETWORK")]
-    net: Option<String>,
+    net: Option<NetworkBody>,
     /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,

@@ -13,7 +13,7 @@ use caisson_image::{ImageStore, Reference};
 use caisson_native::NativeConfig;
 use caisson_server::{
     Follow,
-    native::types::{Policy, RunBody, RunResultBody},
+    native::types::{NetworkBody, Policy, RunBody, RunResultBody},
     templates::{self, Template},
 };
 use clap::{ArgGroup, Args};
@@ -43,7 +43,7 @@ Examples:
   caisson run --memory 64M --timeout 2s --json hello.py
   caisson run --workspace notes --in sales.csv report.py
 
-The sandbox has no network and nothing of this machine but its programs. It is destroyed when the program ends, and with it everything \
+The sandbox has no network, unless --net says otherwise, and nothing of this machine but its programs. It is destroyed when the program ends, and with it everything \
 the program made; --json shows the files that the program changed, up to 10 MiB of them.
 
 With --workspace the program runs on the server that has the workspace, and files of the work directory that are new or changed are written \
@@ -83,9 +83,9 @@ pub(crate) struct RunArgs {
     /// Put a file of the workspace in, under its name there; may repeat
     #[arg(long = "in", value_name = "FILE", requires = "workspace")]
     inputs: Vec<String>,
-    /// Network of the sandbox: `none` [default: none]
+    /// What the sandbox may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
     #[arg(long, value_name = "NETWORK")]
-    net: Option<String>,
+    net: Option<NetworkBody>,
     /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,

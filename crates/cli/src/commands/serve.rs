@@ -78,6 +78,15 @@ pub(crate) struct ServeArgs {
     /// Whether sandboxes are kept warm for whoever asks next: `auto` or `off` [default: auto]
     #[arg(long, value_name = "HOW")]
     pool: Option<String>,
+    /// Whether sandboxes may have a network that they are asked to have: `on` or `off` [default: off]
+    #[arg(long, value_name = "HOW")]
+    egress: Option<String>,
+    /// Addresses that sandboxes with a network may reach although they are not public, such as 10.0.0.5,10.1.0.0/16
+    #[arg(long, value_name = "ADDRESSES")]
+    egress_addresses: Option<String>,
+    /// Name servers that are asked for what sandboxes look up [default: those of this machine]
+    #[arg(long, value_name = "ADDRESSES")]
+    dns: Option<String>,
     /// How long ended sandboxes and their output are kept [default: 7d]
     #[arg(long, value_name = "TIME")]
     retention: Option<String>,
@@ -118,6 +127,9 @@ impl ServeArgs {
             (Setting::MaxSandboxes, "--max-sandboxes", self.max_sandboxes),
             (Setting::QueueWait, "--queue-wait", self.queue_wait),
             (Setting::Pool, "--pool", self.pool),
+            (Setting::Egress, "--egress", self.egress),
+            (Setting::EgressAddresses, "--egress-addresses", self.egress_addresses),
+            (Setting::Dns, "--dns", self.dns),
             (Setting::Retention, "--retention", self.retention),
             (Setting::RetentionSandboxes, "--retention-sandboxes", self.retention_sandboxes),
             (Setting::StoppedGraceS, "--stopped-grace-s", self.stopped_grace_s),
@@ -218,6 +230,7 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.max_sandboxes = config.max_sandboxes;
     engine_config.queue_wait = config.queue_wait;
     engine_config.pool = config.pool;
+    engine_config.egress.clone_from(&config.egress);
     engine_config.retention = config.retention;
     engine_config.retention_sandboxes = config.retention_sandboxes;
     engine_config.keeps_disks = true;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Result;
-use caisson_server::native::types::{SandboxBody, UpdateBody};
+use caisson_server::native::types::{NetworkBody, SandboxBody, UpdateBody};
 use clap::Args;
 use http::Method;
 
@@ -48,6 +48,9 @@ struct Changes {
     /// A label in place of all that it has; may repeat
     #[arg(long, value_name = "NAME=VALUE")]
     metadata: Vec<Pair>,
+    /// What it may reach: `none`, `public`, or `allow:HOST[:PORT],…`; it was made with a network
+    #[arg(long, value_name = "NETWORK")]
+    net: Option<NetworkBody>,
 }
 
 pub(crate) fn run(args: UpdateArgs) -> Result<ExitCode> {
@@ -56,6 +59,7 @@ pub(crate) fn run(args: UpdateArgs) -> Result<ExitCode> {
         lifetime_s: TimeLimit::to_field(args.changes.lifetime),
         idle_timeout_s: TimeLimit::to_field(args.changes.idle_timeout),
         metadata: (!metadata.is_empty()).then_some(metadata),
+        network: args.changes.net,
     };
     client::talk(&args.server, async |client| {
         let changed = async {

@@ -71,7 +71,7 @@ const OF_NO_USE: [(&str, &str); 16] = [
     ("SENTRY_TRACES_SAMPLE_RATE", NO_SENTRY),
     ("STOP_TIMEOUT_SECONDS", "is not used: what runs in a session that is stopped is ended at once"),
 ];
-const NO_EGRESS: &str = "is not used: sessions have no network";
+const NO_EGRESS: &str = "is not used: sessions get out through this program itself, where CAISSON_EGRESS is `on`";
 const NO_SENTRY: &str = "is not used: nothing is sent to Sentry";
 
 /// Whether a variable is one of daiv-sandbox's.

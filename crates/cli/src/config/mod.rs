@@ -16,6 +16,7 @@ mod values;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use caisson_core::Image;
+use caisson_engine::EgressConfig;
 
 pub(crate) use self::{
     blobs::BlobStorage,
@@ -60,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) queue_wait: Duration,
     /// Whether sandboxes are kept warm.
     pub(crate) pool: bool,
+    /// How sandboxes get out, if they may.
+    pub(crate) egress: Option<EgressConfig>,
     /// Where records are kept; `None` is a file in the data directory.
     pub(crate) database: Option<Location>,
     /// Where locks are that other servers share; `None` is this process alone.
@@ -146,6 +149,17 @@ impl Config {
         let output_log = reader.get(Setting::OutputLog, values::output_log);
         let inline_output = reader.get(Setting::InlineOutput, values::inline_output);
         let pool = reader.get(Setting::Pool, values::pool).unwrap_or(true);
+        let egress = reader.get(Setting::Egress, values::egress).unwrap_or(false);
+        let addresses = reader.get(Setting::EgressAddresses, values::egress_addresses);
+        let dns = reader.get(Setting::Dns, values::dns);
+        for (name, given) in [("CAISSON_EGRESS_ADDRESSES", addresses.is_some()), ("CAISSON_DNS", dns.is_some())] {
+            if given && !egress {
+                reader.problem(format!(
+                    "{name} is about sandboxes with a network, and CAISSON_EGRESS is not `on`; set it, or leave this out"
+                ));
+            }
+        }
+        let egress = egress.then(|| EgressConfig { addresses: addresses.unwrap_or_default(), dns: dns.unwrap_or_default() });
         let accept_weaker_limits = reader.get(Setting::AcceptWeakerLimits, values::truth).unwrap_or(false);
 
         let public =
@@ -225,6 +239,7 @@ impl Config {
                 max_sandboxes: max_sandboxes.unwrap_or(engine.max_sandboxes),
                 queue_wait: queue_wait.unwrap_or(engine.queue_wait),
                 pool,
+                egress,
                 database,
                 redis,
                 sharing: peer_url.map(|url| Sharing { url, lease: server_lease.unwrap_or(DEFAULT_LEASE) }),

@@ -24,6 +24,9 @@ pub(crate) enum Setting {
     OutputLog,
     InlineOutput,
     Pool,
+    Egress,
+    EgressAddresses,
+    Dns,
     AcceptWeakerLimits,
     PublicUrl,
     PublicDomain,
@@ -76,7 +79,7 @@ pub(super) const ALIASES: [(&str, Setting); 17] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 39] = [
+    pub(super) const ALL: [Self; 44] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -96,6 +99,9 @@ impl Setting {
         Self::OutputLog,
         Self::InlineOutput,
         Self::Pool,
+        Self::Egress,
+        Self::EgressAddresses,
+        Self::Dns,
         Self::AcceptWeakerLimits,
         Self::PublicUrl,
         Self::PublicDomain,
@@ -153,6 +159,9 @@ impl Setting {
             Self::OutputLog => "output_log",
             Self::InlineOutput => "inline_output",
             Self::Pool => "pool",
+            Self::Egress => "egress",
+            Self::EgressAddresses => "egress_addresses",
+            Self::Dns => "dns",
             Self::AcceptWeakerLimits => "accept_weaker_limits",
             Self::PublicUrl => "public_url",
             Self::PublicDomain => "public_domain",

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
 
-use caisson_core::Image;
+use caisson_core::{AddressRange, BadRange, Image};
 use caisson_locks::RedisUrl;
 use caisson_store::{BadUrl, Location};
 
@@ -113,6 +113,34 @@ pub(super) fn image_aliases(text: &str) -> Result<BTreeMap<String, Image>, Strin
         }
     }
     Ok(aliases)
+}
+
+/// Whether sandboxes may have a network.
+pub(super) fn egress(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected `on` or `off`".to_owned()),
+    }
+}
+
+/// Addresses and ranges of them, separated by commas.
+pub(super) fn egress_addresses(text: &str) -> Result<Vec<AddressRange>, String> {
+    let range = |part: &str| part.trim().parse().map_err(|error: BadRange| format!("{error}; several are separated by commas"));
+    text.split(',').map(range).collect()
+}
+
+/// Addresses of name servers, separated by commas.
+pub(super) fn dns(text: &str) -> Result<Vec<SocketAddr>, String> {
+    const PORT: u16 = 53;
+    let server = |part: &str| {
+        let part = part.trim();
+        let address = part.parse::<IpAddr>().map(|address| SocketAddr::new(address, PORT)).or_else(|_| part.parse());
+        address.map_err(|_| {
+            "expected ADDRESS or ADDRESS:PORT, such as 192.0.2.1 or [2001:db8::1]:53; several are separated by commas".to_owned()
+        })
+    };
+    text.split(',').map(server).collect()
 }
 
 /// Whether a key is needed.

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use caisson_core::Images;
-use caisson_engine::{Engine, EngineConfig};
+use caisson_engine::{EgressConfig, Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
 pub(crate) use scratch::Scratch;
@@ -58,6 +58,8 @@ pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output, ima
         Output::Streamed => Some(OUTPUT_WAITS),
         Output::Collected => None,
     };
+    // Whoever runs this is the operator.
+    config.egress = Some(EgressConfig::default());
     let images = images.map(|store| Arc::new(store) as Arc<dyn Images>);
     Engine::open_with_images(config, Arc::new(backend), Arc::new(Records::default()), images).await.context("cannot start the engine")
 }

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::{
     checkpoint::{Ask, Found},
     exec::{ExecFrame, ExecStream, FrameSender},
+    tunnel::TunnelStream,
 };
 
 /// How long an agent may take over work whose size the sandbox decides: files read, written, listed, removed.

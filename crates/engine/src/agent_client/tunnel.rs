@@ -1,9 +1,13 @@
-//! `POST /connect`: a connection to a port inside, carried over the agent's stream.
+//! `POST /connect` and `POST /egress`: connections to ports inside and out of the sandbox, carried over the agent's stream.
 
 use std::{io, num::NonZeroU16};
 
 use bytes::Bytes;
-use caisson_wire::tunnel::{self, Tunnel};
+use caisson_wire::{
+    egress,
+    frame::{Decoder, Frame},
+    tunnel::{self, Tunnel},
+};
 use futures::stream;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
@@ -14,6 +18,7 @@ use tokio::{
 };
 
 use super::{AgentClient, AgentError, Body, LOOK_WITHIN, chain};
+use crate::sandbox::LAUNCH_WITHIN;
 
 /// Frames on their way to the agent; whoever writes more waits.
 const FRAMES_WAITING: usize = 2;
@@ -29,14 +34,56 @@ pub(crate) struct TunnelStream {
 impl AgentClient {
     /// Connects to a port of the sandbox's loopback interface.
     pub(crate) async fn connect(&self, port: NonZeroU16) -> Result<TunnelStream, AgentError> {
+        self.tunnel(tunnel::uri(port)).await
+    }
+
+    /// Takes over a connection that was announced.
+    pub(crate) async fn take_over(&self, id: u64) -> Result<TunnelStream, AgentError> {
+        self.tunnel(egress::uri(id)).await
+    }
+
+    async fn tunnel(&self, uri: String) -> Result<TunnelStream, AgentError> {
         let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
-        let waiting = stream::unfold(waiting, |mut waiting| async {
-            let frame: Bytes = waiting.recv().await?;
-            Some((Ok(http_body::Frame::data(frame)), waiting))
-        });
-        let body: Body = StreamBody::new(waiting).boxed_unsync();
-        let answer = super::in_time(LOOK_WITHIN, self.send(Method::POST, tunnel::uri(port), body)).await?;
+        let answer = super::in_time(LOOK_WITHIN, self.send(Method::POST, uri, body(waiting))).await?;
         Ok(TunnelStream { frames, answer: answer.into_body() })
+    }
+
+    /// Hears who wants out, and says what is in `waiting`.
+    pub(crate) async fn announcements(&self, waiting: mpsc::Receiver<Bytes>) -> Result<Announcements, AgentError> {
+        let answer = super::in_time(LAUNCH_WITHIN, self.send(Method::POST, "/egress".to_owned(), body(waiting))).await?;
+        Ok(Announcements { answer: answer.into_body(), decoder: Decoder::default() })
+    }
+}
+
+/// A body of frames as they come.
+fn body(waiting: mpsc::Receiver<Bytes>) -> Body {
+    let frames = stream::unfold(waiting, |mut waiting| async {
+        let frame: Bytes = waiting.recv().await?;
+        Some((Ok(http_body::Frame::data(frame)), waiting))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// What the agent announces.
+#[derive(Debug)]
+pub(crate) struct Announcements {
+    answer: Incoming,
+    decoder: Decoder,
+}
+
+impl Announcements {
+    /// The next; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, AgentError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(|error| AgentError::Nonsense(error.to_string()))? {
+                return Ok(Some(frame));
+            }
+            match self.answer.frame().await {
+                Some(Ok(frame)) => self.decoder.push(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(AgentError::Lost(chain(&error))),
+                None => return Ok(None),
+            }
+        }
     }
 }
 
@@ -61,6 +108,9 @@ impl TunnelStream {
                 writer.shutdown().await.ok();
             }
             if !writing && (!reading || !listening) && outgoing.is_none() {
+                // What was said last is still on its way, and hanging up would stop it.
+                drop(self.frames);
+                while listening && self.answer.frame().await.is_some_and(|frame| frame.is_ok()) {}
                 return Ok(());
             }
             let room = tunnel.room().min(CHUNK);

@@ -54,6 +54,10 @@ impl Shape {
 
 /// How many are to be kept of what this spec asks for; `None` where nothing is.
 pub(crate) fn warmth(spec: &SandboxSpec) -> Option<Cow<'_, Warmth>> {
+    // Its ways out are judged for their owner, whom a warm one does not have yet.
+    if !spec.network.is_none() {
+        return None;
+    }
     match (&spec.recipe.warm, &spec.recipe.template) {
         (Some(warmth), _) => (warmth.max > 0).then_some(Cow::Borrowed(warmth)),
         (None, None) if spec.image == Image::Host && spec.storage == Storage::Memory => Some(Cow::Owned(WITHOUT_TEMPLATE)),

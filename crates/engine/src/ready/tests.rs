@@ -69,6 +69,7 @@ impl World {
             instead_of_cgroup: None,
             of_image: None,
             places: Vec::new(),
+            ways_out: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

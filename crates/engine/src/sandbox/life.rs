@@ -31,6 +31,7 @@ use crate::{
     activity::Activity,
     agent_client::{self, AgentClient, AgentError},
     core::{Core, now, store_error, to_microsecond},
+    egress::Outlet,
     endings::{self, Ending},
     figures,
     pool::{Foreground, Warm},
@@ -87,6 +88,7 @@ pub(super) struct Life {
     pub(super) recorded: watch::Sender<Recorded>,
     pub(super) launch_error: Arc<OnceLock<BackendError>>,
     pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) outlet: Option<Arc<Outlet>>,
 }
 
 impl Life {
@@ -280,6 +282,11 @@ impl Life {
         if after != before {
             self.core.store.update_sandbox(&after).await.map_err(store_error)?;
             self.record.send_replace(after.clone());
+        }
+        if after.spec.network != before.spec.network
+            && let Some(outlet) = &self.outlet
+        {
+            outlet.set(after.spec.network.clone());
         }
         Ok(after)
     }

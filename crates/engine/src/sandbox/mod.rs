@@ -30,6 +30,7 @@ use crate::{
     agent_client::{AgentClient, AgentError},
     contexts::Contexts,
     core::{Core, launch_error, now, store_error, unavailable, unrecorded},
+    egress::{self, Outlet},
     figures, pool,
     pool::Warm,
     quotas::Share,
@@ -125,6 +126,8 @@ pub(crate) struct Living {
     /// Its executions: their records are complete before its own is closed.
     pub(crate) executions: TaskTracker,
     pub(crate) contexts: Contexts,
+    /// Where it has ways out.
+    pub(crate) outlet: Option<Arc<Outlet>>,
     /// The last count of processes killed for want of memory that anybody asked for.
     oom_kills: Arc<AtomicU64>,
     /// Whether it has done all that it is there for.
@@ -197,6 +200,8 @@ impl Living {
         let recorded = watch::Sender::new(if before.is_some() { Recorded::Done } else { Recorded::Pending });
         let activity = Arc::new(Activity::new(now()));
         let (launch_error, oom_kills) = (Arc::default(), Arc::default());
+        let network = &sandbox.spec.network;
+        let outlet = (!network.is_none()).then(|| Arc::new(Outlet::new(network.clone())));
         let living = Arc::new(Self {
             id: sandbox.id,
             tenant: sandbox.tenant.clone(),
@@ -212,6 +217,7 @@ impl Living {
             activity: Arc::clone(&activity),
             executions: TaskTracker::new(),
             contexts: Contexts::default(),
+            outlet: outlet.clone(),
             oom_kills: Arc::clone(&oom_kills),
             spent: AtomicBool::new(false),
             commands,
@@ -243,7 +249,11 @@ impl Living {
             recorded,
             launch_error,
             inbox,
+            outlet: outlet.clone(),
         };
+        if let Some(outlet) = outlet {
+            core.tasks.spawn(egress::serve(Arc::clone(core), Arc::clone(&living), outlet));
+        }
         core.tasks.spawn(async move {
             if AssertUnwindSafe(life.run()).catch_unwind().await.is_err() {
                 life::Life::after_panic(&keeper, &guarded).await;

@@ -137,6 +137,7 @@ impl Backend for Agents {
             instead_of_cgroup: None,
             of_image: None,
             places: Vec::new(),
+            ways_out: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod contexts;
 mod cursor;
 pub(crate) mod doctor;
+pub(crate) mod egress;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod executions;

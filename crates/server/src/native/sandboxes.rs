@@ -90,7 +90,7 @@ pub(crate) async fn get(Caller(app): Caller, Id(id): Id<SandboxId>, params: Para
     Ok(Reply(body))
 }
 
-/// Changes time limits and labels of a living sandbox.
+/// Changes time limits, labels and network of a living sandbox.
 #[utoipa::path(patch, path = "/v1/sandboxes/{id}", operation_id = "update_sandbox", tag = "sandboxes",
     params(("id" = String, Path)), request_body = UpdateBody, responses((status = 200, description = "The sandbox", body = SandboxBody)))]
 pub(crate) async fn update(Caller(app): Caller, Id(id): Id<SandboxId>, Json(body): Json<UpdateBody>) -> ApiResult<Reply<SandboxBody>> {

@@ -157,9 +157,15 @@ fn choices(document: &mut OpenApi) {
     }
     for schema in ["CreateSandbox", "Recipe", "RunRequest"] {
         property(document, schema, "image").pattern = Some(format!("^[!-~]{{1,{}}}$", Image::NAME_LENGTH));
-        one_of(property(document, schema, "network"), &[Network::None.as_str()]);
         one_of(property(document, schema, "storage"), &[Storage::Memory.as_str(), Storage::Disk.as_str()]);
         one_of(property(document, schema, "user"), &[&UserSpec::default().name, &UserSpec::root().name]);
+    }
+    match document.components.as_mut().and_then(|components| components.schemas.get_mut("Network")) {
+        Some(RefOr::T(Schema::OneOf(network))) => match &mut network.items[..] {
+            [RefOr::T(Schema::Object(name)), _] => one_of(name, &[&Network::None.to_string(), &Network::Public.to_string()]),
+            _ => panic!("`Network` is no name and no rules"),
+        },
+        _ => panic!("the document has no choice `Network`"),
     }
     one_of(property(document, "CreateContext", "driver"), &Driver::ALL.map(Driver::as_str));
     let mut by_name = Object::with_type(Type::String);

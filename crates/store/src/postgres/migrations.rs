@@ -13,6 +13,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (5, "documents end", include_str!("../../migrations_postgres/0005_documents_end.sql")),
     (6, "stopped", include_str!("../../migrations_postgres/0006_stopped.sql")),
     (7, "servers", include_str!("../../migrations_postgres/0007_servers.sql")),
+    (8, "events of network", include_str!("../../migrations_postgres/0008_events_of_network.sql")),
 ];
 
 /// Whether a schema to which so many migrations were applied is the present one.

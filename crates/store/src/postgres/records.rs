@@ -80,8 +80,9 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, owner: &Owner, row: &S
 /// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing, and neither does one that was declared dead.
 pub(super) async fn update_sandbox(db: &mut PgConnection, owner: &Owner, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
     sqlx::query(
-        "with host as (select id from servers where id = $14 and run = $15 for key share) update sandboxes set state = $1, lifetime_us = $2, idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, \
-         starts = $7, stop_reason = $8, stopped_at = $9, tombstone_reason = $10, tombstone_message = $11, tombstone_at = $12 \
+        "with host as (select id from servers where id = $14 and run = $15 for key share) update sandboxes set state = $1, lifetime_us = $2, \
+         idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, starts = $7, stop_reason = $8, stopped_at = $9, \
+         tombstone_reason = $10, tombstone_message = $11, tombstone_at = $12, spec = $16 \
          where id = $13 and state <> 'ended' and exists (select 1 from host)",
     )
     .bind(row.state)
@@ -99,6 +100,7 @@ pub(super) async fn update_sandbox(db: &mut PgConnection, owner: &Owner, row: &S
     .bind(&row.id)
     .bind(owner.id())
     .bind(owner.run())
+    .bind(&row.spec)
     .execute(db)
     .await?;
     Ok(())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Image, LeftToImage, Limits, Outcome, Recipe, Sandbox, SandboxSpec, Stop, StoreError, StreamTotals,
+    Execution, ExecutionStatus, Image, LeftToImage, Limits, Network, Outcome, Recipe, Rule, Sandbox, SandboxSpec, Stop, StoreError, StreamTotals,
     TimeLimits, Tombstone, UserSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ struct SpecColumn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image_id: Option<String>,
     storage: String,
-    network: String,
+    network: NetworkColumn,
     limits: LimitsColumn,
     hostname: String,
     user: UserColumn,
@@ -77,6 +77,14 @@ struct SpecColumn {
     /// What the template had done is of no use any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     template: Option<String>,
+}
+
+/// `"none"`, `"public"`, or the rules.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum NetworkColumn {
+    Name(String),
+    Rules { allow: Vec<String>, deny: Vec<String> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,7 +171,7 @@ impl From<&SandboxSpec> for SpecColumn {
             image: spec.image.to_string(),
             image_id: spec.image.id().map(|id| id.to_string()),
             storage: spec.storage.as_str().to_owned(),
-            network: spec.network.as_str().to_owned(),
+            network: NetworkColumn::from(&spec.network),
             limits: LimitsColumn {
                 memory_bytes: l.memory_bytes,
                 cpu_millis: l.cpu_millis,
@@ -183,6 +191,25 @@ impl From<&SandboxSpec> for SpecColumn {
     }
 }
 
+impl From<&Network> for NetworkColumn {
+    fn from(network: &Network) -> Self {
+        let texts = |rules: &[Rule]| rules.iter().map(ToString::to_string).collect();
+        match network {
+            Network::None | Network::Public => Self::Name(network.to_string()),
+            Network::Rules(rules) => Self::Rules { allow: texts(&rules.allow), deny: texts(&rules.deny) },
+        }
+    }
+}
+
+impl NetworkColumn {
+    fn into_network(self) -> Option<Network> {
+        match self {
+            Self::Name(name) => name.parse().ok(),
+            Self::Rules { allow, deny } => Network::rules(&allow, &deny).ok(),
+        }
+    }
+}
+
 impl SpecColumn {
     fn into_spec(self) -> Option<SandboxSpec> {
         let l = self.limits;
@@ -192,7 +219,7 @@ impl SpecColumn {
                 host => host,
             },
             storage: self.storage.parse().ok()?,
-            network: self.network.parse().ok()?,
+            network: self.network.into_network()?,
             limits: Limits {
                 memory_bytes: l.memory_bytes,
                 cpu_millis: l.cpu_millis,

@@ -15,6 +15,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (7, "workspace quota", include_str!("../../migrations/0007_workspace_quota.sql")),
     (8, "documents end", include_str!("../../migrations/0008_documents_end.sql")),
     (9, "stopped", include_str!("../../migrations/0009_stopped.sql")),
+    (10, "events of network", include_str!("../../migrations/0010_events_of_network.sql")),
 ];
 
 /// Everything that brings an empty file to the present schema.

@@ -69,10 +69,11 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
 /// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing.
 pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     sqlx::query(
-        "update sandboxes set state = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
+        "update sandboxes set state = ?, spec = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
          starts = ?, stop_reason = ?, stopped_at = ?, tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ? and state <> 'ended'",
     )
     .bind(row.state)
+    .bind(row.spec.clone())
     .bind(row.lifetime_us)
     .bind(row.idle_timeout_us)
     .bind(row.metadata.clone())

@@ -1,7 +1,7 @@
 //! The API of Boxed: sandboxes with a hard time to live, programs with what they leave in `/output`, files, and a process on a WebSocket.
 //!
 //! A sandbox made here is an ordinary one, with root inside, and marked in its metadata. What upstream ignores is ignored here too, but for
-//! a network that is asked for and that there is not.
+//! a network that is asked for and that the operator has not opened.
 
 mod answer;
 mod artifacts;

@@ -8,7 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use caisson_core::{Error, LeftToImage, Limits, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
+use caisson_core::{Error, LeftToImage, Limits, Network, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, TimeLimits, UserSpec};
 use caisson_engine::{CreateRequest, Created, Engine, FileAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{StatusCode, header};
@@ -65,7 +65,7 @@ pub(crate) struct BoxedFile {
     content_base64: Option<String>,
 }
 
-/// Sandboxes have no network, and what asks for one is refused.
+/// Public addresses by ports 80 and 443, or these hosts alone. Refused where the server's operator has not opened that.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub(crate) struct BoxedNetworkPolicy {
@@ -114,14 +114,27 @@ pub(crate) struct BoxedConfig {
     labels: BTreeMap<String, String>,
 }
 
+/// What a policy lets out. Hosts go with a network that there is.
+fn network(policy: BoxedNetworkPolicy) -> ApiResult<Network> {
+    let domains = policy.allow_domains.unwrap_or_default();
+    match (policy.enable_internet.unwrap_or_default(), domains.is_empty()) {
+        (false, true) => Ok(Network::None),
+        (true, true) => Ok(Network::Public),
+        (true, false) => {
+            Network::rules(&domains, &[]).map_err(|error| bad_request(&format!("network_policy.allow_domains cannot be read: {error}")))
+        }
+        (false, false) => Err(bad_request("network_policy has allow_domains, and enable_internet is not true; leave out one of them")),
+    }
+}
+
 /// Makes a sandbox; answers when it can be used.
 #[utoipa::path(post, path = "/v1/sandbox", operation_id = "boxed_create", tag = "boxed", request_body = BoxedCreate,
     responses((status = 201, description = "It is ready", body = BoxedCreated)))]
 pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -> ApiResult<Response> {
-    if body.network_policy.is_some_and(|policy| policy.enable_internet == Some(true) || policy.allow_domains.is_some_and(|d| !d.is_empty()))
-    {
-        let text =
-            "network_policy asks for a network, and sandboxes of this server have none; leave it out, or send {\"enable_internet\": false}";
+    let network = network(body.network_policy.unwrap_or_default())?;
+    if !network.is_none() && !app.engine.has_egress() {
+        let text = "network_policy asks for a network, and this server's operator has not opened one (CAISSON_EGRESS=on); leave it out, or send \
+                    {\"enable_internet\": false}";
         return Err(bad_request(text));
     }
     let lifetime = lifetime(body.timeout)?;
@@ -136,6 +149,7 @@ pub(crate) async fn create(Caller(app): Caller, Body(body): Body<BoxedCreate>) -
         work_dir: WORK_DIR.to_owned(),
         left_to_image: LeftToImage { work_dir: false, ..LeftToImage::default() },
         env: BTreeMap::from([("BOXED_AGENT_MODE".to_owned(), DRIVER.to_owned())]),
+        network,
         ..SandboxSpec::default()
     };
     let named = body.template.as_deref().unwrap_or_default();
@@ -243,7 +257,7 @@ pub(crate) async fn list(Caller(app): Caller) -> ApiResult<Response> {
 
 impl From<&Sandbox> for BoxedSandbox {
     fn from(sandbox: &Sandbox) -> Self {
-        let SandboxSpec { image, limits, env, work_dir, .. } = &sandbox.spec;
+        let SandboxSpec { image, limits, env, work_dir, network, .. } = &sandbox.spec;
         let mut labels = sandbox.metadata.clone();
         labels.remove(MARK.0);
         Self {
@@ -261,8 +275,14 @@ impl From<&Sandbox> for BoxedSandbox {
                 memory_mb: limits.memory_bytes >> 20,
                 cpu_cores: f64::from(limits.cpu_millis) / 1000.0,
                 timeout: sandbox.time_limits.lifetime.map_or(0, |lifetime| u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX)),
-                enable_networking: false,
-                network_policy: BoxedNetworkPolicy { enable_internet: Some(false), allow_domains: None },
+                enable_networking: !network.is_none(),
+                network_policy: BoxedNetworkPolicy {
+                    enable_internet: Some(!network.is_none()),
+                    allow_domains: match network {
+                        Network::None | Network::Public => None,
+                        Network::Rules(rules) => Some(rules.allow.iter().map(ToString::to_string).collect()),
+                    },
+                },
                 env: env.clone(),
                 work_dir: work_dir.clone(),
                 labels,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{extract::RawQuery, response::Response};
-use caisson_core::{Image, LeftToImage, Limits, Recipe, Sandbox, SandboxId, SandboxSpec, Storage, TimeLimits, UserSpec};
+use caisson_core::{Image, LeftToImage, Limits, Network, Recipe, Sandbox, SandboxId, SandboxSpec, Storage, TimeLimits, UserSpec};
 use caisson_engine::{CreateRequest, Created, Engine};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub(crate) struct DaivStart {
     base_image: String,
     /// Whether runs of commands answer with what they have changed
     extract_patch: Option<bool>,
-    /// Sessions have no network, and `true` is refused
+    /// Whether commands reach public addresses by ports 80 and 443; refused where the server's operator has not opened that
     network_enabled: Option<bool>,
     /// For every command
     environment: Option<BTreeMap<String, String>>,
@@ -116,8 +116,8 @@ pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Resp
     if start.egress {
         return Err(egress::not_there());
     }
-    if start.network {
-        let text = "network_enabled asks for a network, and sessions of this server have none; leave it out, or send false";
+    if start.network && !app.engine.has_egress() {
+        let text = "network_enabled asks for a network, and this server's operator has not opened one (CAISSON_EGRESS=on); leave it out, or send false";
         return Err(bad_request(text));
     }
     let image = image(app.app(), &app.engine, &start.base_image).await?;
@@ -125,7 +125,10 @@ pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Resp
     let record = Record { extract_patch: start.extract_patch, ..Record::default() };
     let request = CreateRequest {
         name: None,
-        spec: spec(settings, image, start.limits(settings), start.environment, &record),
+        spec: SandboxSpec {
+            network: if start.network { Network::Public } else { Network::None },
+            ..spec(settings, image, start.limits(settings), start.environment, &record)
+        },
         // On disk it is only stopped.
         time_limits: TimeLimits { lifetime: None, idle_timeout: settings.idle.filter(|_| settings.storage == Storage::Memory) },
         metadata: BTreeMap::from([(MARK.0.to_owned(), MARK.1.to_owned())]),

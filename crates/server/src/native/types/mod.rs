@@ -12,6 +12,7 @@ mod image;
 mod key;
 mod limits;
 mod link;
+mod network;
 mod number;
 mod page;
 mod patch;
@@ -40,6 +41,7 @@ pub use image::{
 pub use key::{CreateKeyBody, KeyBody};
 pub use limits::LimitsBody;
 pub use link::{LinkBody, LinkRequestBody};
+pub use network::{EgressBody, EgressDecisionBody, NetworkBody, NetworkRulesBody};
 pub use number::{Number, Whole};
 pub use page::PageBody;
 pub use patch::{CheckpointBody, CheckpointRequestBody};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    InputFileBody, LimitsBody, Number, TerminalBody, Whole, WorkspaceUseBody,
+    InputFileBody, LimitsBody, NetworkBody, Number, TerminalBody, Whole, WorkspaceUseBody,
     field::{decode, given, object, objects, unique},
     workspace::without_workspace,
 };
@@ -149,9 +149,9 @@ pub struct RunBody {
     pub pull: Option<String>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
-    /// `none`.
+    /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
+    pub network: Option<NetworkBody>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -235,7 +235,7 @@ pub(super) fn without_template(name: Option<&str>) -> Result<()> {
 pub(super) fn spec(
     image: Option<String>,
     limits: Option<LimitsBody>,
-    network: Option<String>,
+    network: Option<NetworkBody>,
     storage: Option<String>,
     user: Option<String>,
 ) -> Result<SandboxSpec> {
@@ -244,7 +244,7 @@ pub(super) fn spec(
         left_to_image,
         image: image.map_or(Ok(Default::default()), |text| text.parse())?,
         limits: limits.unwrap_or_default().to_core()?,
-        network: network.map_or(Ok(Default::default()), |text| text.parse())?,
+        network: network.map_or(Ok(Default::default()), |network| network.to_core())?,
         storage: storage.map_or(Ok(Default::default()), |text| text.parse())?,
         user: user.map_or(Ok(Default::default()), |text| text.parse())?,
         ..SandboxSpec::default()

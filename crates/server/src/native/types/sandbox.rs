@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    LimitsBody, Number,
+    LimitsBody, NetworkBody, Number,
     field::{given, object, unique, unique_if_given},
     milliseconds,
     program::{spec, without_template},
@@ -37,9 +37,9 @@ pub struct CreateBody {
     /// Variables for every program in it.
     #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// `none`.
+    /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
+    pub network: Option<NetworkBody>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -96,6 +96,9 @@ pub struct UpdateBody {
     #[serde(deserialize_with = "unique_if_given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub metadata: Option<BTreeMap<String, String>>,
+    /// What it may reach from now on; connections that it may not have any more are cut. One that was made without a network stays without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkBody>,
 }
 
 impl UpdateBody {
@@ -105,6 +108,7 @@ impl UpdateBody {
             lifetime: time_limit("lifetime_s", self.lifetime_s)?,
             idle_timeout: time_limit("idle_timeout_s", self.idle_timeout_s)?,
             metadata: self.metadata,
+            network: self.network.map(|network| network.to_core()).transpose()?,
         })
     }
 }
@@ -126,7 +130,7 @@ pub struct SandboxBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     pub storage: String,
-    pub network: String,
+    pub network: NetworkBody,
     /// Who programs are: `user` or `root`.
     pub user: String,
     pub limits: LimitsBody,
@@ -172,7 +176,7 @@ impl From<&Sandbox> for SandboxBody {
             image: spec.image.to_string(),
             template: spec.recipe.template.clone(),
             storage: spec.storage.as_str().to_owned(),
-            network: spec.network.as_str().to_owned(),
+            network: NetworkBody::from(&spec.network),
             user: spec.user.name.clone(),
             limits: LimitsBody::from(&spec.limits),
             weaker_limits: spec.weaker_limits.clone(),

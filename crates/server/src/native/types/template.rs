@@ -12,7 +12,7 @@ use serde::{
 use utoipa::ToSchema;
 
 use super::{
-    CreateBody, LimitsBody, Number, RunBody,
+    CreateBody, LimitsBody, NetworkBody, Number, RunBody,
     field::{given, object, unique, unique_lists},
 };
 use crate::templates::{LARGEST, Read, Template};
@@ -43,9 +43,9 @@ pub struct RecipeBody {
     /// Variables for every program. Everybody who may use the template may read them.
     #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// `none`.
+    /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
+    pub network: Option<NetworkBody>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -312,7 +312,7 @@ impl Template {
             spec.image = image.parse()?;
         }
         if let Some(network) = &recipe.network {
-            spec.network = network.parse()?;
+            spec.network = network.to_core()?;
         }
         if let Some(storage) = &recipe.storage {
             spec.storage = storage.parse()?;

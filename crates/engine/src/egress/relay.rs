@@ -1,0 +1,170 @@
+//! Bytes between a program and whom it has reached.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use caisson_core::Asked;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, interval},
+};
+
+use super::{
+    Grant, No, Server,
+    http::{self, Buffered, Client},
+    sniff::{self, Speaks},
+};
+use crate::ports::PortStream;
+
+const CHUNK: usize = 32 << 10;
+/// A connection on which nobody says anything is closed after this long.
+const IDLE: Duration = Duration::from_secs(3600);
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long what is said first may take to be whole.
+const FIRST_WITHIN: Duration = Duration::from_secs(20);
+
+/// What has gone which way, for those who wait for the end of silence.
+#[derive(Debug, Default)]
+pub(super) struct Flow(AtomicU64);
+
+impl Server {
+    pub(super) fn went_out(&self, flow: &Flow, count: usize) {
+        flow.0.fetch_add(count as u64, Ordering::Relaxed);
+        for figures in self.figures() {
+            figures.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn came_in(&self, flow: &Flow, count: usize) {
+        flow.0.fetch_add(count as u64, Ordering::Relaxed);
+        for figures in self.figures() {
+            figures.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Does `work` for as long as the grant stands and something is said.
+    pub(super) async fn while_it_stands<T>(&self, grant: &Grant, flow: &Flow, work: impl Future<Output = T>) -> Result<T, No> {
+        let mut network = self.outlet.network.subscribe();
+        let mut look = interval(LOOK_EVERY);
+        let (mut said, mut quiet) = (0, Duration::ZERO);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                // Losing is no harm: it is polled again, or dropped because it is to end.
+                done = &mut work => return Ok(done),
+                // Those that changed are looked at anew; losing means that they are next time.
+                _ = network.changed() => if !self.stands(grant) {
+                    return Err(caisson_core::Refused::NotAllowed.into());
+                },
+                _ = look.tick() => {
+                    let now = flow.0.load(Ordering::Relaxed);
+                    quiet = if now == said { quiet + LOOK_EVERY } else { Duration::ZERO };
+                    said = now;
+                    if quiet >= IDLE {
+                        return Err(No::Silent);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lets a program talk to whom it has reached, after a look at what it says first where that matters. An error is what it said that it may not.
+pub(super) async fn connect(server: &Server, client: PortStream, upstream: TcpStream, grant: &Grant, already: Vec<u8>) -> Result<(), No> {
+    let flow = Flow::default();
+    server.while_it_stands(grant, &flow, talk(server, &flow, client, upstream, grant, already)).await?
+}
+
+async fn talk(server: &Server, flow: &Flow, client: PortStream, upstream: TcpStream, grant: &Grant, already: Vec<u8>) -> Result<(), No> {
+    let (mut client_reads, mut client_writes) = tokio::io::split(client);
+    let (mut upstream_reads, mut upstream_writes) = upstream.into_split();
+    let mut first = already;
+    if server.looks(grant) {
+        match first_said(server, flow, &mut client_reads, &mut client_writes, &mut upstream_reads, &mut first).await? {
+            Speaks::Other | Speaks::Tls(None) => {}
+            Speaks::Tls(Some(name)) => server.may_say(grant, &Asked::Name(name))?,
+            Speaks::Http => {
+                let client = Client { reader: Buffered::with(client_reads, &first), writer: client_writes };
+                return http::relay_request(server, flow, client, (upstream_reads, upstream_writes), grant).await;
+            }
+        }
+    }
+    server.went_out(flow, first.len());
+    let goes_out = async {
+        upstream_writes.write_all(&first).await?;
+        pass(&mut client_reads, &mut upstream_writes, |count| server.went_out(flow, count)).await
+    };
+    let comes_in = pass(&mut upstream_reads, &mut client_writes, |count| server.came_in(flow, count));
+    // Whichever ends lets the other go on; whichever breaks off ends both, and then its program hears that it was no end.
+    if tokio::try_join!(goes_out, comes_in).is_ok() {
+        client_reads.unsplit(client_writes).end();
+    }
+    Ok(())
+}
+
+/// What the program says first, in `said`. What the other side says meanwhile is passed on: some speak first.
+async fn first_said(
+    server: &Server,
+    flow: &Flow,
+    client_reads: &mut (impl AsyncRead + Unpin),
+    client_writes: &mut (impl AsyncWrite + Unpin),
+    upstream_reads: &mut (impl AsyncRead + Unpin),
+    said: &mut Vec<u8>,
+) -> Result<Speaks, No> {
+    let mut chunk = vec![0; CHUNK];
+    let (mut listening, mut heard) = (true, false);
+    let mut until = Instant::now() + FIRST_WITHIN;
+    loop {
+        if let Some(speaks) = sniff::look(said)? {
+            if speaks == Speaks::Http && heard {
+                return Err(No::Malformed("a request on a connection on which the other side has spoken first"));
+            }
+            return Ok(speaks);
+        }
+        if said.len() > sniff::LONGEST {
+            return Err(No::Malformed("what is said first is longer than 64 KiB"));
+        }
+        if said.is_empty() {
+            // Who has said nothing yet may wait for as long as it likes.
+            until = Instant::now() + FIRST_WITHIN;
+        }
+        tokio::select! {
+            // Losing loses nothing: these read all at once or nothing.
+            read = client_reads.read_buf(said) => match read {
+                // It only listens.
+                Ok(0) if said.is_empty() => return Ok(Speaks::Other),
+                Ok(0) | Err(_) => return Err(No::Malformed("what is said first breaks off")),
+                Ok(_) => {}
+            },
+            read = upstream_reads.read(&mut chunk), if listening => match read {
+                Ok(0) | Err(_) => listening = false,
+                Ok(count) => {
+                    heard = true;
+                    server.came_in(flow, count);
+                    // Fails when nobody is there any more, which the next read tells.
+                    client_writes.write_all(&chunk[..count]).await.ok();
+                }
+            },
+            () = tokio::time::sleep_until(until), if !said.is_empty() => {
+                return Err(No::Malformed("what is said first is not whole after 20 s"));
+            }
+        }
+    }
+}
+
+/// From one to the other until the end, which is passed on.
+pub(super) async fn pass(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), count: impl Fn(usize)) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = from.read(&mut chunk).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        count(read);
+        to.write_all(&chunk[..read]).await?;
+    }
+}
