@@ -126,7 +126,7 @@ mod tests {
         for (name, value) in said {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        clean(&mut headers, place, &Links::new(Public::default(), None), "localhost:8080", opaque);
+        clean(&mut headers, place, &Links::new(Public::default(), None, None), "localhost:8080", opaque);
         headers
     }
 

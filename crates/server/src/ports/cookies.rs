@@ -124,7 +124,7 @@ mod tests {
     fn out(cookie: &str, host: bool) -> Vec<String> {
         let mut headers = HeaderMap::new();
         headers.append(header::SET_COOKIE, HeaderValue::from_str(cookie).unwrap());
-        come_out(&mut headers, &place(host), &Links::new(Public::default(), None));
+        come_out(&mut headers, &place(host), &Links::new(Public::default(), None, None));
         headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 

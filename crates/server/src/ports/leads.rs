@@ -86,7 +86,7 @@ mod tests {
     fn told(rest: &str, location: &str) -> Option<String> {
         let place = Asked::in_path(&format!("/v1/sandboxes/{ID}/ports/80{rest}").parse().unwrap()).place().unwrap();
         let public = Public { url: Some("https://api.example".parse().unwrap()), domain: None };
-        let to = led(&HeaderValue::from_bytes(location.as_bytes()).unwrap(), &place, &Links::new(public, None), API)?;
+        let to = led(&HeaderValue::from_bytes(location.as_bytes()).unwrap(), &place, &Links::new(public, None, None), API)?;
         Some(String::from_utf8(to.as_bytes().to_vec()).unwrap())
     }
 
