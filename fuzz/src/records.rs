@@ -84,7 +84,11 @@ impl Store for Records {
         Ok(Page { data: of_it, next_cursor: None })
     }
 
-    async fn bury_the_living(&self, _: &Tombstone) -> Result<(u64, u64), StoreError> {
+    async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn bury_the_living(&self, _: &Tombstone, _: &[SandboxId]) -> Result<(u64, u64), StoreError> {
         Ok((0, 0))
     }
 

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Death, ExecutionStatus, Observed, SandboxId, SandboxSpec, State, TimeLimits, Usage,
+    AgentStream, Backend, BackendError, Death, ExecutionStatus, Files, Observed, SandboxId, SandboxSpec, State, TimeLimits, Usage,
 };
 use caisson_engine::{CreateRequest, Created, Engine, EngineConfig, ExecRequest, Program};
 use caisson_wire::{Health, STAT_HEADER, VERSION};
@@ -203,7 +203,7 @@ impl Backend for Agents {
         b""
     }
 
-    async fn launch(&self, id: SandboxId, _: &SandboxSpec) -> Result<AgentStream, BackendError> {
+    async fn launch(&self, id: SandboxId, _: &SandboxSpec, _: Files) -> Result<AgentStream, BackendError> {
         let (ours, theirs) = tokio::io::duplex(UNDER_WAY);
         let play = lock(&self.play).clone();
         let agent = tokio::spawn(async move {

@@ -225,7 +225,7 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "api-key",
         "blobs",
         "caisson.db",

@@ -12,8 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::EngineConfig, egress, egress::Resolver, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry,
-    servers::Fleet,
-    workspaces::Workspaces,
+    servers::Fleet, workspaces::Workspaces,
 };
 
 /// When to come back after a refusal for want of something.

@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Files, Network, Observed, Outcome,
-    Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
+    AgentStream, Backend, BackendError, Death, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, Files, Network, Observed,
+    Outcome, Page, Sandbox, SandboxFilter, SandboxId, SandboxSpec, State, Store, StoreError, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use caisson_engine::{
     CodeRequest, CodeStatus, ContextRequest, ContextState, CreateRequest, Created, Driver, EgressConfig, Engine, EngineConfig, ExecRequest,

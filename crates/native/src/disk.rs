@@ -55,7 +55,7 @@ struct Blank {
     size: u64,
     inodes: u64,
     is_kept: bool,
-    pieces: Vec<(u64, Vec<u8>)>,
+    pieces: Pieces,
 }
 
 impl Disks {
@@ -192,8 +192,11 @@ fn failed(what: &str, at: &Path, error: &dyn std::fmt::Display) -> BackendError 
     BackendError::Failed(format!("cannot {what} in {}: {error}", at.display()))
 }
 
+/// What stands in a file, and where.
+type Pieces = Vec<(u64, Vec<u8>)>;
+
 /// Everything in a file that is more than a hole; `None` where that is much.
-fn pieces(file: &File) -> io::Result<Option<Vec<(u64, Vec<u8>)>>> {
+fn pieces(file: &File) -> io::Result<Option<Pieces>> {
     let (mut pieces, mut total, mut at) = (Vec::new(), 0, 0);
     loop {
         let begin = match seek(file, SeekFrom::Data(at)) {

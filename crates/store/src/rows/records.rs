@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Image, LeftToImage, Limits, Network, Outcome, Recipe, Rule, Sandbox, SandboxSpec, Stop, StoreError, StreamTotals,
-    TimeLimits, Tombstone, UserSpec,
+    Execution, ExecutionStatus, Image, LeftToImage, Limits, Network, Outcome, Recipe, Rule, Sandbox, SandboxSpec, Stop, StoreError,
+    StreamTotals, TimeLimits, Tombstone, UserSpec,
 };
 use serde::{Deserialize, Serialize};
 

@@ -121,7 +121,7 @@ fn network(policy: BoxedNetworkPolicy) -> ApiResult<Network> {
         (false, true) => Ok(Network::None),
         (true, true) => Ok(Network::Public),
         (true, false) => {
-            Network::rules(&domains, &[]).map_err(|error| bad_request(&format!("network_policy.allow_domains cannot be read: {error}")))
+            Network::rules(&domains, &[]).map_err(|error| bad_request(format!("network_policy.allow_domains cannot be read: {error}")))
         }
         (false, false) => Err(bad_request("network_policy has allow_domains, and enable_internet is not true; leave out one of them")),
     }
