@@ -213,7 +213,7 @@ async fn servers_see_each_other_and_end_their_own_alone() {
     drop(first);
     // The same server again, as after a crash.
     let first = open_shared(&url, first_id).await;
-    assert_eq!(first.bury_the_living(&tombstone()).await.unwrap(), (1, 0));
+    assert_eq!(first.bury_the_living(&tombstone(), &[]).await.unwrap(), (1, 0));
     assert!(second.claim_answer(&mine, "key").await.unwrap(), "what it had under way is over");
     assert!(second.sandbox(&mine, ids[1]).await.unwrap().unwrap().tombstone.is_none());
     first.leave().await.unwrap();
