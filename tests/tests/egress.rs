@@ -18,15 +18,16 @@ use caisson_tests::{Home, Sandbox, Server, Setup, Value, eventually, json, make_
 
 /// Where the servers are. The first half of it is open to sandboxes.
 const RANGE: &str = "10.70.0.1/24";
-const OPENED: &str = "10.70.0.0/25";
+/// Those that are this machine's have to be named one by one.
+const OPENED: &str = "10.70.0.0/25,10.70.0.10,10.70.0.11,10.70.0.12,10.70.0.53";
 const WEB: &str = "10.70.0.10";
 const OTHER: &str = "10.70.0.11";
 const ECHO: &str = "10.70.0.12";
 const NAMES: &str = "10.70.0.53";
 /// In the other half.
 const CLOSED: &str = "10.70.0.200";
-/// One that would be public, were it not the host's own.
-const OWN: &str = "198.20.0.1/32";
+/// Some that would be public, were they not the host's own; only the first one is what the host sends from.
+const OWN: &str = "198.20.0.1/29";
 const DAIV_KEY: &str = "key-of-daiv-0123456789";
 const BOXED_KEY: &str = "key-of-boxed-0123456789";
 const WITHIN: Duration = Duration::from_secs(20);
@@ -438,6 +439,8 @@ fn r3_2_no_form_of_an_address_leads_where_it_may_not() {
         "172.16.0.1",
         CLOSED,
         "198.20.0.1",
+        "198.20.0.2",
+        "10.70.0.13",
         "224.0.0.1",
         "255.255.255.255",
         "[fe80::1]",
@@ -467,6 +470,8 @@ fn r3_2_no_form_of_an_address_leads_where_it_may_not() {
         "10.0.0.1",
         CLOSED,
         "198.20.0.1",
+        "198.20.0.2",
+        "10.70.0.13",
         "fd00:ec2::254",
         "fe80::1",
         "::ffff:10.0.0.1",

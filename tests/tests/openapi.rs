@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(240);
 fn r6_3_schemathesis_finds_no_failure_and_no_answer_that_is_not_described() {
     let program = Path::new(DIRECTORY).join("../target/schemathesis/bin/schemathesis");
     assert!(program.exists(), "there is no {}; run `tools/schemathesis`", program.display());
-    let server = Setup::default().env("CAISSON_MAX_SANDBOXES", "200").start();
+    let server = Setup::default().env("CAISSON_MAX_SANDBOXES", "200").env("CAISSON_EGRESS", "on").start();
     let sandbox = server.sandbox(&json!({"idle_timeout_s": null}));
     let updated = server.sandbox(&json!({}));
     let deleted = server.sandbox(&json!({}));

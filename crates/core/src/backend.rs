@@ -42,6 +42,9 @@ pub enum Files {
     Again,
 }
 
+/// How long files of which no record is known are left to whoever looks for them.
+pub const SET_ASIDE_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// A sandbox that a backend has something of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -125,6 +128,11 @@ pub trait Backend: Send + Sync + 'static {
     async fn discard(&self, id: SandboxId) -> Result<(), BackendError> {
         let _ = id;
         Ok(())
+    }
+
+    /// Keeps files of which no record is known where nobody finds them, for [`SET_ASIDE_FOR`]: perhaps it is the records that are not there.
+    async fn set_aside(&self, id: SandboxId) -> Result<(), BackendError> {
+        self.discard(id).await
     }
 
     /// Of whom files are kept.

@@ -186,8 +186,10 @@ async fn existing(core: &Arc<Core>, tenant: &Tenant, holder: SandboxId) -> Resul
 async fn hosted_elsewhere(core: &Core, tenant: &Tenant, holder: SandboxId) -> Result<Option<Created>> {
     let begun = Instant::now();
     loop {
-        if core.host(Hosted::Sandbox(holder)).await? == Host::Here {
-            return Ok(None);
+        match core.host(Hosted::Sandbox(holder)).await? {
+            Host::Here => return Ok(None),
+            Host::Away(_) => return Err(core.not_here(holder).await),
+            Host::At(_) => {}
         }
         match core.store.sandbox(tenant, holder).await.map_err(store_error)? {
             Some(sandbox) if matches!(sandbox.state, State::Running | State::Stopped) => return Ok(Some(Created::Existing(sandbox))),

@@ -198,9 +198,8 @@ impl Engine {
             }
         }
         let living = self.living(id).await?;
-        if living.outlet.is_none() && update.network.as_ref().is_some_and(|network| !network.is_none()) {
-            let message = format!("sandbox `{id}` was made without a network, and stays without one; make another");
-            return Err(Error::conflict("no_network", message));
+        if living.outlet.is_none() {
+            update.check_without_network(id)?;
         }
         let begun = living.begin().await?;
         let task = Arc::clone(&living);
@@ -576,12 +575,15 @@ impl Engine {
             }
             core.tasks.wait().await;
         };
-        if tokio::time::timeout(SHUTDOWN_WITHIN, drained).await.is_err() {
+        let is_drained = tokio::time::timeout(SHUTDOWN_WITHIN, drained).await.is_ok();
+        if !is_drained {
             let left = core.registry.sandboxes().len();
             tracing::error!(sandboxes = left, "{left} sandboxes did not end in time; the backend ends them now");
         }
         core.backend.shutdown().await;
-        if let Some(servers) = core.store.ledger().and_then(|ledger| ledger.servers())
+        // What is not recorded as ended by now is ended by the others, once the lease is over.
+        if is_drained
+            && let Some(servers) = core.store.ledger().and_then(|ledger| ledger.servers())
             && let Err(error) = servers.leave().await
         {
             tracing::warn!(error = %error, "The other servers wait until the lease of this one is over");

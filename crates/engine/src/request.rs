@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Execution, FileEvent, FileStat, Network, Result, Sandbox, SandboxId, SandboxSpec, TimeLimits};
+use caisson_core::{Error, Execution, FileEvent, FileStat, Network, Result, Sandbox, SandboxId, SandboxSpec, TimeLimits};
 use futures::Stream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -55,6 +55,15 @@ pub struct SandboxUpdate {
 }
 
 impl SandboxUpdate {
+    /// Whether it fits a sandbox that has no ways out, which are made with it.
+    pub(crate) fn check_without_network(&self, id: SandboxId) -> Result<()> {
+        if self.network.as_ref().is_some_and(|network| !network.is_none()) {
+            let message = format!("sandbox `{id}` was made without a network, and stays without one; make another");
+            return Err(Error::conflict("no_network", message));
+        }
+        Ok(())
+    }
+
     pub(crate) fn apply(self, sandbox: &mut Sandbox) {
         if let Some(lifetime) = self.lifetime {
             sandbox.time_limits.lifetime = lifetime;

@@ -279,6 +279,17 @@ impl Core {
         }
     }
 
+    /// See [`Engine::in_touch`].
+    pub(crate) fn in_touch(&self) -> Result<()> {
+        match &self.fleet {
+            Some(fleet) if !fleet.holds() => Err(unavailable(
+                "this server has not reached the database for its whole lease, and does not know what has become of its sandboxes; ask another, \
+                 or see that the database is there",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Who hosts it.
     pub(crate) async fn host(&self, what: Hosted) -> Result<Host> {
         let Some(fleet) = &self.fleet else { return Ok(Host::Here) };
@@ -331,13 +342,7 @@ impl Engine {
 
     /// Refuses where this server does not know whether others have declared it dead.
     pub fn in_touch(&self) -> Result<()> {
-        match &self.core.fleet {
-            Some(fleet) if !fleet.holds() => Err(unavailable(
-                "this server has not reached the database for its whole lease, and does not know what has become of its sandboxes; ask another, \
-                 or see that the database is there",
-            )),
-            _ => Ok(()),
-        }
+        self.core.in_touch()
     }
 
     /// This server's name among those that share its database; absent where it has it alone.

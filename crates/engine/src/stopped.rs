@@ -8,11 +8,14 @@
 //! ```
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use caisson_core::{Error, Event, Files, ImageLease, Result, Sandbox, SandboxId, Stop, Tenant, Tombstone, TombstoneReason, next};
+use caisson_core::{
+    Error, Event, Files, ImageLease, Result, SET_ASIDE_FOR, Sandbox, SandboxId, Stop, StopReason, Tenant, Tombstone, TombstoneReason, next,
+};
 
 use crate::{
     core::{Core, now, store_error, unavailable},
@@ -127,6 +130,8 @@ async fn start(core: &Arc<Core>, stopped: Arc<Stopped>) -> Result<Option<Arc<Liv
             let tombstone = ended.tombstone.ok_or_else(|| unknown_sandbox(stopped.id))?;
             return Err(Error::Gone { id: stopped.id.to_string(), tombstone });
         }
+        // The operator may have closed the ways out meanwhile.
+        task.check_network(&record.spec.network)?;
         let lease = images::resolve_again(&task, &stopped.tenant, &mut record.spec).await?.or_else(|| stopped.lease());
         let living = Living::bring_back(&task, record, lease, &stopped).await?;
         let begun = living.activity.begin();
@@ -156,6 +161,9 @@ pub(crate) async fn update(core: &Core, stopped: &Arc<Stopped>, update: SandboxU
         return Ok(None);
     }
     let mut record = stopped.now();
+    if record.spec.network.is_none() {
+        update.check_without_network(stopped.id)?;
+    }
     update.apply(&mut record);
     core.store.update_sandbox(&record).await.map_err(store_error)?;
     stopped.is_now(record.clone());
@@ -237,22 +245,47 @@ pub(crate) async fn keep_tidy(core: Arc<Core>) {
 }
 
 async fn reap(core: &Arc<Core>) {
+    if core.in_touch().is_err() {
+        return;
+    }
     let mut stopped = core.registry.all_stopped();
-    stopped.retain(|one| one.now().stop.is_some());
     stopped.sort_by_key(|one| one.now().stop.map(|stop| stop.at));
-    let surplus = core.config.max_stopped.map_or(0, |max| stopped.len().saturating_sub(max));
-    for (number, one) in stopped.iter().enumerate() {
+    let surplus = core.config.max_stopped.map_or_else(Vec::new, |max| surplus(&stopped, max));
+    for one in &stopped {
+        // Whoever starts or changes it just now uses it.
+        let is_free = one.turn.try_lock().is_ok();
         let over = due(core, &one.now()).or_else(|| {
-            (number < surplus).then(|| {
+            surplus.contains(&one.id).then(|| {
                 let max = core.config.max_stopped.unwrap_or_default();
                 let message = format!("it was stopped first of more than {max}, which is how many this server keeps");
                 End::new(TombstoneReason::StoppedTooLong, message)
             })
         });
-        if let Some(over) = over {
+        if let Some(over) = over.filter(|_| is_free) {
             end(core, one, over).await;
         }
     }
+}
+
+/// Of those that were stopped because nobody used them, sorted by when: which are too many. The tenant that has the most gives away its oldest
+/// one, so that nobody loses what is theirs to somebody who stops many. Those that the end of a server has stopped are not to blame.
+fn surplus(stopped: &[Arc<Stopped>], max: usize) -> Vec<SandboxId> {
+    let mut of_tenants: BTreeMap<&Tenant, VecDeque<SandboxId>> = BTreeMap::new();
+    let mut count = 0;
+    for one in stopped {
+        if one.now().stop.is_some_and(|stop| matches!(stop.reason, StopReason::Requested | StopReason::Idle)) {
+            of_tenants.entry(&one.tenant).or_default().push_back(one.id);
+            count += 1;
+        }
+    }
+    let mut surplus = Vec::new();
+    while count > max
+        && let Some(oldest) = of_tenants.values_mut().max_by_key(|ids| ids.len()).and_then(VecDeque::pop_front)
+    {
+        surplus.push(oldest);
+        count -= 1;
+    }
+    surplus
 }
 
 /// Those that the last server has left: each with its files, each file with its sandbox.
@@ -276,13 +309,17 @@ pub(crate) async fn take_over(core: &Arc<Core>, kept: &[SandboxId]) -> Result<()
             end(core, &stopped, lost).await;
         }
     }
-    let mut swept = 0;
+    let mut aside = 0;
     for id in kept.iter().filter(|id| !known.contains(id)) {
-        discard(core, *id).await;
-        swept += 1;
+        core.backend.set_aside(*id).await.map_err(|error| Error::internal("cannot set a disk aside", error))?;
+        aside += 1;
     }
-    if swept > 0 {
-        tracing::warn!(disks = swept, "Removed {swept} disks that the last server left and no stopped sandbox has");
+    if aside > 0 {
+        let hours = SET_ASIDE_FOR.as_secs() / 3600;
+        tracing::warn!(
+            disks = aside,
+            "No stopped sandbox has {aside} of the disks; they are set aside, and removed by a start after {hours} hours"
+        );
     }
     if !known.is_empty() {
         let count = known.len();

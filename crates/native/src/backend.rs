@@ -268,6 +268,10 @@ impl Backend for Native {
         self.disks.discard(id).await
     }
 
+    async fn set_aside(&self, id: SandboxId) -> Result<(), BackendError> {
+        self.disks.set_aside(id).await
+    }
+
     async fn kept(&self) -> Result<Vec<SandboxId>, BackendError> {
         self.disks.kept().await
     }

@@ -14,10 +14,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use caisson_core::{BackendError, Limits, SandboxId};
+use caisson_core::{BackendError, Limits, SET_ASIDE_FOR, SandboxId};
 use rustix::{
     fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, SeekFrom, flock, linkat, open, seek},
     io::Errno,
@@ -32,6 +32,8 @@ const MIB: u64 = 1 << 20;
 const JOURNAL: u64 = 4 * MIB;
 /// Where programs for administrators are.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+/// What names end with that stand for no sandbox any more.
+const ASIDE: &str = "aside";
 /// How long a file that is still mounted by whoever is ending is waited for.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -115,15 +117,36 @@ impl Disks {
         .await
     }
 
-    /// Under which ids there is one.
+    /// Gives it a name that is no id.
+    pub(crate) async fn set_aside(&self, id: SandboxId) -> Result<(), BackendError> {
+        self.blocking(move |disks| {
+            let path = disks.path(id);
+            // The time of its change is that of its new name.
+            rustix::fs::rename(&path, path.with_extension(ASIDE)).map_err(|error| failed("set a disk aside", &path, &error))
+        })
+        .await
+    }
+
+    /// Under which ids there is one. Those that were set aside for long enough go.
     pub(crate) async fn kept(&self) -> Result<Vec<SandboxId>, BackendError> {
         self.blocking(|disks| {
             let entries = match std::fs::read_dir(&disks.kept) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries.map_err(|error| failed("look for kept disks", &disks.kept, &error))?,
             };
-            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-            Ok(names.filter_map(|name| name.parse().ok()).collect())
+            let mut kept = Vec::new();
+            for entry in entries {
+                let path = entry.map_err(|error| failed("look for kept disks", &disks.kept, &error))?.path();
+                if path.extension().is_some_and(|extension| extension == ASIDE) {
+                    let changed = rustix::fs::lstat(&path).map(|about| about.st_ctime).unwrap_or(i64::MAX);
+                    let since = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs() as i64).saturating_sub(changed);
+                    if since > SET_ASIDE_FOR.as_secs() as i64 {
+                        rustix::fs::unlink(&path).map_err(|error| failed("remove a disk", &path, &error))?;
+                    }
+                }
+                kept.extend(path.file_name().and_then(|name| name.to_str()?.parse::<SandboxId>().ok()));
+            }
+            Ok(kept)
         })
         .await
     }

@@ -80,7 +80,7 @@ fn special_v6(bits: u128) -> Option<&'static str> {
     match bits {
         0 => Some("unspecified"),
         1 => Some("loopback"),
-        _ if within(NAT64.0, NAT64.1) => special_v4((bits & 0xFFFF_FFFF) as u32),
+        _ if within(NAT64.0, NAT64.1) => Some("an address of IPv4 in another form (NAT64)"),
         _ if within(0xFE80 << 112, 10) => Some("link-local"),
         _ if within(0xFC00 << 112, 7) => Some("private"),
         _ if within(0xFF00 << 112, 8) => Some("multicast"),

@@ -140,16 +140,18 @@ impl Request {
         }
     }
 
-    /// What the connection is to become, if it is to become something else.
+    /// What the connection is to become, if it is to become something else: a WebSocket (RFC 6455), which stays with its host. In all other
+    /// protocols hosts may be named that nobody would hear.
     pub(super) fn upgrade(&self) -> Option<&[u8]> {
         let wanted = self.fields.names_of_connection().any(|name| name == "upgrade");
-        self.fields.all("upgrade").next().filter(|_| wanted)
+        let mut protocols = self.fields.all("upgrade");
+        protocols.next().filter(|protocol| wanted && protocol.eq_ignore_ascii_case(b"websocket") && protocols.next().is_none())
     }
 
     /// As it goes on: to `target` of `host`, with one request in the connection.
     pub(super) fn onward(&self, target: &str, host: &str, body: Body) -> Vec<u8> {
         let mut out = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", self.method).into_bytes();
-        self.fields.pass_on(&["host", "content-length"], &mut out);
+        self.fields.pass_on(&["host", "content-length", "http2-settings"], &mut out);
         match body {
             Body::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Body::Bytes(_) if self.fields.all("content-length").next().is_none() => {}

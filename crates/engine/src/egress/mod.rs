@@ -17,9 +17,9 @@ mod sniff;
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -37,6 +37,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::resolver::Resolver;
 use self::{
@@ -59,6 +60,8 @@ const REMEMBERED: usize = 200;
 /// Addresses whose names are remembered, and names of one.
 const ANSWERED: usize = 4096;
 const NAMES: usize = 16;
+/// Names that one sandbox may have looked up at one time: a few slow ones are not to hold up those of all others.
+const LOOKUPS: usize = 8;
 /// What waits for the agent.
 const FRAMES: usize = 64;
 
@@ -229,6 +232,10 @@ impl Answered {
 #[derive(Debug)]
 pub(crate) struct Outlet {
     network: watch::Sender<Network>,
+    /// Cancelled when its sandbox has ended: what is still open is closed.
+    over: CancellationToken,
+    /// Names that it may have looked up at one time.
+    lookups: Semaphore,
     answered: Mutex<Answered>,
     figures: Figures,
     decisions: Mutex<VecDeque<EgressDecision>>,
@@ -236,7 +243,14 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     pub(crate) fn new(network: Network) -> Self {
-        Self { network: watch::Sender::new(network), answered: Mutex::default(), figures: Figures::default(), decisions: Mutex::default() }
+        Self {
+            network: watch::Sender::new(network),
+            over: CancellationToken::new(),
+            lookups: Semaphore::new(LOOKUPS),
+            answered: Mutex::default(),
+            figures: Figures::default(),
+            decisions: Mutex::default(),
+        }
     }
 
     /// From now on; connections that this refuses are cut.
@@ -299,6 +313,14 @@ enum Ground {
 struct Grant {
     to: SocketAddr,
     ground: Ground,
+    /// Whom the program has named on it.
+    said: Arc<OnceLock<HostName>>,
+}
+
+impl Grant {
+    fn new(to: SocketAddr, ground: Ground) -> Self {
+        Self { to, ground, said: Arc::default() }
+    }
 }
 
 /// Everything that whoever serves a sandbox needs.
@@ -316,7 +338,10 @@ pub(crate) async fn serve(core: Arc<Core>, living: Arc<Living>, outlet: Arc<Outl
     // Whoever made it hears why there is none.
     let Ok(agent) = living.agent().await else { return };
     let id = living.id;
-    match listen(&core, &living, &outlet, agent).await {
+    let over = outlet.over.clone().drop_guard();
+    let listened = listen(&core, &living, &outlet, agent).await;
+    drop(over);
+    match listened {
         // Ends the sandbox, whose tombstone says why.
         Err(error @ AgentError::Nonsense(_)) => drop(living.failed(error).await),
         Err(error) => tracing::debug!(sandbox.id = %id, %error, "Sandbox {id} has no ways out any more"),
@@ -327,7 +352,7 @@ pub(crate) async fn serve(core: Arc<Core>, living: Arc<Living>, outlet: Arc<Outl
 async fn listen(core: &Arc<Core>, living: &Arc<Living>, outlet: &Arc<Outlet>, agent: AgentClient) -> Result<(), AgentError> {
     let (say, waiting) = mpsc::channel(FRAMES);
     let mut announcements = agent.announcements(waiting).await?;
-    let (places, questions) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(Semaphore::new(MAX_QUESTIONS)));
+    let (places, questions) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(Semaphore::new(2 * MAX_QUESTIONS)));
     let server = Server { core: Arc::clone(core), living: Arc::clone(living), outlet: Arc::clone(outlet), agent, say };
     let mut last = 0;
     let nonsense = |error: caisson_wire::frame::FrameError| AgentError::Nonsense(error.to_string());
@@ -340,7 +365,11 @@ async fn listen(core: &Arc<Core>, living: &Arc<Living>, outlet: &Arc<Outlet>, ag
                 }
                 last = announced.id;
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    return Err(AgentError::Nonsense("more connections than there may be".to_owned()));
+                    // Its agent has given a place back before we have.
+                    if server.say.try_send(declined(announced.id)).is_err() {
+                        return Err(AgentError::Nonsense("more connections than there may be".to_owned()));
+                    }
+                    continue;
                 };
                 let server = server.clone();
                 core.tasks.spawn(async move { server.connection(announced, place).await });
@@ -394,14 +423,22 @@ impl Server {
         for figures in self.figures() {
             figures.open.fetch_add(1, Ordering::Relaxed);
         }
-        match way {
-            Way::Proxy => {
-                // An error means that the program or the sandbox has gone.
-                if let Ok(client) = self.take_over(id).await {
-                    http::serve(&self, client).await;
+        let served = async {
+            match way {
+                Way::Proxy => {
+                    // An error means that the program or the sandbox has gone.
+                    if let Ok(client) = self.take_over(id).await {
+                        http::serve(&self, client).await;
+                    }
                 }
+                Way::Redirected(to) => self.redirected(id, to).await,
             }
-            Way::Redirected(to) => self.redirected(id, to).await,
+        };
+        tokio::select! {
+            // Losing is no harm: nobody is there any more who could hear of it.
+            () = self.outlet.over.cancelled() => {}
+            // Losing closes everything that it has open.
+            () = served => {}
         }
         for figures in self.figures() {
             figures.open.fetch_sub(1, Ordering::Relaxed);
@@ -446,7 +483,7 @@ impl Server {
         let refused = match network.address(address, port, self.opened()) {
             Ok(()) => {
                 self.not_own(to)?;
-                return Ok(Grant { to, ground: Ground::Address });
+                return Ok(Grant::new(to, Ground::Address));
             }
             Err(refused) => refused,
         };
@@ -460,11 +497,11 @@ impl Server {
             return Err(refused);
         }
         self.not_own(to)?;
-        Ok(Grant { to, ground: Ground::Names(names) })
+        Ok(Grant::new(to, Ground::Names(names)))
     }
 
-    /// Whether a grant still stands.
-    fn stands(&self, grant: &Grant) -> bool {
+    /// Whether a grant stands before anything is said.
+    fn stands_yet(&self, grant: &Grant) -> bool {
         let network = self.outlet.network();
         let (address, port) = (grant.to.ip(), grant.to.port());
         match &grant.ground {
@@ -475,14 +512,29 @@ impl Server {
         }
     }
 
+    /// Whether a grant still stands.
+    fn stands(&self, grant: &Grant) -> bool {
+        let (network, port) = (self.outlet.network(), grant.to.port());
+        let is_sayable = match (&grant.ground, grant.said.get()) {
+            // Where nobody was named, it may be one that is denied.
+            (Ground::Address, said) => said.map_or(!network.denies_names(), |name| network.denies_name(name, port).is_ok()),
+            (Ground::Names(_), said) => said.is_none_or(|name| network.name(name, port).is_ok()),
+        };
+        is_sayable && self.stands_yet(grant)
+    }
+
     /// Whether what a program says on a connection may be said there.
     fn may_say(&self, grant: &Grant, said: &Asked) -> Result<(), No> {
         match (&grant.ground, said) {
-            (Ground::Names(names), Asked::Name(name)) if names.contains(name) => Ok(()),
-            (Ground::Names(_), said) => Err(No::Mismatch { said: said.to_string() }),
-            (Ground::Address, Asked::Name(name)) => Ok(self.outlet.network().denies_name(name, grant.to.port())?),
-            (Ground::Address, Asked::Address(_)) => Ok(()),
+            (Ground::Names(names), Asked::Name(name)) if names.contains(name) => {}
+            (Ground::Names(_), said) => return Err(No::Mismatch { said: said.to_string() }),
+            (Ground::Address, Asked::Name(name)) => self.outlet.network().denies_name(name, grant.to.port())?,
+            (Ground::Address, Asked::Address(_)) => return Ok(()),
         }
+        if let Asked::Name(name) = said {
+            grant.said.get_or_init(|| name.clone());
+        }
+        Ok(())
     }
 
     /// Whether what is said has to be looked at.
@@ -492,8 +544,15 @@ impl Server {
 
     /// The server's own addresses are nobody's but the operator's to open.
     fn not_own(&self, to: SocketAddr) -> Result<(), Refused> {
-        let opened = self.opened().iter().any(|range| range.contains(to.ip()));
+        // By its own address, as a range that is opened for somebody else may well have it.
+        let opened = self.opened().contains(&AddressRange::from(canonical(to.ip())));
         if !opened && is_own(to) { Err(Refused::Own(to.ip())) } else { Ok(()) }
+    }
+
+    async fn look_up(&self, name: &HostName) -> Result<Vec<IpAddr>, NotFound> {
+        // It is never closed.
+        let _turn = self.outlet.lookups.acquire().await.map_err(|_| NotFound::Failed)?;
+        self.core.resolver.look_up(name).await
     }
 
     /// Connects to what a program asks for by name or address.
@@ -506,7 +565,7 @@ impl Server {
             Asked::Name(name) => name,
         };
         self.outlet.network().name(name, port)?;
-        let found = self.core.resolver.look_up(name).await?;
+        let found = self.look_up(name).await?;
         let network = self.outlet.network();
         // It may have changed while the name was looked up.
         network.name(name, port)?;
@@ -519,7 +578,7 @@ impl Server {
                 continue;
             }
             match timeout_at(until, dial(to)).await.unwrap_or(Err(No::Silent)) {
-                Ok(stream) => return Ok((stream, Grant { to, ground: Ground::Names(vec![name.clone()]) })),
+                Ok(stream) => return Ok((stream, Grant::new(to, Ground::Names(vec![name.clone()])))),
                 Err(failed) => no = failed,
             }
         }
@@ -555,7 +614,7 @@ impl Server {
             Wanted::Nothing => return question.reply(Code::Fine, &[]),
             Wanted::Other => return question.reply(Code::NotImplemented, &[]),
         }
-        let found = match self.core.resolver.look_up(name).await {
+        let found = match self.look_up(name).await {
             Ok(found) => found,
             Err(error) => {
                 self.decided(EgressWay::Lookup, name.as_str(), None, Some(&error.into()));
@@ -595,20 +654,19 @@ async fn dial(to: SocketAddr) -> Result<TcpStream, No> {
     }
 }
 
-/// Whether an address is one of this machine: what is sent to one is sent from it. Nothing is sent to find out.
+/// Whether an address is one of this machine, which alone lets a socket have it. Where the kernel lets sockets have any (`ip_nonlocal_bind`,
+/// ip-sysctl), all are taken for its own, and nothing gets out.
 fn is_own(to: SocketAddr) -> bool {
-    let unspecified: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let from = || {
-        let socket = UdpSocket::bind((unspecified, 0))?;
-        socket.connect(to)?;
-        socket.local_addr()
-    };
-    // What no route leads to is nobody's.
-    from().is_ok_and(|from| from.ip() == to.ip())
+    match UdpSocket::bind((to.ip(), 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

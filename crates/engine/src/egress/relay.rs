@@ -49,6 +49,10 @@ impl Server {
     /// Does `work` for as long as the grant stands and something is said.
     pub(super) async fn while_it_stands<T>(&self, grant: &Grant, flow: &Flow, work: impl Future<Output = T>) -> Result<T, No> {
         let mut network = self.outlet.network.subscribe();
+        // What was changed before is not told.
+        if !self.stands_yet(grant) {
+            return Err(caisson_core::Refused::NotAllowed.into());
+        }
         let mut look = interval(LOOK_EVERY);
         let (mut said, mut quiet) = (0, Duration::ZERO);
         tokio::pin!(work);

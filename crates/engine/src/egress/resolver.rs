@@ -2,15 +2,17 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
 use caisson_core::HostName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket, lookup_host},
+    net::{TcpStream, UdpSocket},
     sync::Semaphore,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -31,7 +33,7 @@ const MOST_ADDRESSES: usize = 64;
 pub(crate) struct Resolver {
     /// None: the host's own resolver is asked.
     servers: Vec<SocketAddr>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 /// Why a name has no address.
@@ -45,17 +47,23 @@ pub(crate) enum NotFound {
 
 impl Resolver {
     pub(crate) fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, turns: Semaphore::new(AT_ONE_TIME) }
+        Self { servers, turns: Arc::new(Semaphore::new(AT_ONE_TIME)) }
     }
 
     /// The addresses of a name, some of which may be forbidden. None is no error: it may have something else.
     pub(crate) async fn look_up(&self, host: &HostName) -> Result<Vec<IpAddr>, NotFound> {
         let look_up = async {
-            let _turn = self.turns.acquire().await.map_err(|_| NotFound::Failed)?;
+            let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| NotFound::Failed)?;
             if self.servers.is_empty() {
+                let host = host.as_str().to_owned();
+                // Whoever waits may give up; the thread has its turn for as long as it takes.
+                let found = spawn_blocking(move || {
+                    let found: io::Result<Vec<_>> = (host, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+                    drop(turn);
+                    found
+                });
                 // Whether there is no such name is not told apart from a resolver that does not work (getaddrinfo(3)).
-                let found = lookup_host((host.as_str(), 0)).await.map_err(|_| NotFound::Failed)?;
-                return Ok(found.map(|address| address.ip()).collect());
+                return found.await.map_err(|_| NotFound::Failed)?.map_err(|_| NotFound::Failed);
             }
             let (v4, v6) = tokio::join!(self.ask(host, dns::A), self.ask(host, dns::AAAA));
             match (v4, v6) {

@@ -28,31 +28,36 @@ pub(super) fn look(bytes: &[u8]) -> Result<Option<Speaks>, Malformed> {
     }
 }
 
-/// Whether it is the first line of a request, or something that only looks like text.
+/// Whether it is the first line of a request, or something that cannot be taken for one. What lenient servers might take for one counts as one,
+/// and is then read as strictly as any.
 fn text(bytes: &[u8]) -> Result<Option<Speaks>, Malformed> {
-    let line = match bytes.iter().position(|byte| !matches!(byte, b' '..=b'~' | b'\t' | b'\r')) {
-        Some(0) if bytes[0] == b'\n' => return Err(Malformed("the first line is empty")),
-        Some(end) if bytes[end] == b'\n' => &bytes[..end],
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    let method = &line[..line.iter().take_while(|byte| is_of_token(**byte)).count()];
+    match line.get(method.len()) {
+        Some(b' ' | b'\t' | b'\r' | 0x0B | 0x0C) if method.is_empty() => return Err(Malformed("the first line begins with a blank")),
+        Some(b' ' | b'\t' | b'\r' | 0x0B | 0x0C) => {}
+        // Behind a method stands a blank.
         Some(_) => return Ok(Some(Speaks::Other)),
-        None if bytes.len() > LINE => return Err(Malformed("the first line is longer than 16 KiB")),
-        None => return Ok(None),
-    };
-    let text = std::str::from_utf8(line).unwrap_or_default().trim_end_matches('\r');
-    let mut words = text.split_ascii_whitespace();
-    let method = words.next().ok_or(Malformed("the first line is empty"))?;
-    let last = words.last().unwrap_or_default().to_ascii_uppercase();
-    if line[0].is_ascii_whitespace() {
-        return Err(Malformed("the first line begins with a blank"));
+        None if end.is_some() && method.is_empty() => return Err(Malformed("the first line is empty")),
+        None => {}
     }
-    if last.starts_with("HTTP/") {
-        // What some servers still take for a request is read as strictly as any.
-        return if method == "PRI" { Err(Malformed("HTTP/2 without TLS cannot be looked into")) } else { Ok(Some(Speaks::Http)) };
+    if end.is_none() {
+        return if bytes.len() > LINE { Err(Malformed("the first line is longer than 16 KiB")) } else { Ok(None) };
+    }
+    if line.windows(5).any(|part| part.eq_ignore_ascii_case(b"HTTP/")) {
+        return if method == b"PRI" { Err(Malformed("HTTP/2 without TLS cannot be looked into")) } else { Ok(Some(Speaks::Http)) };
     }
     let of_http = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
-    if of_http.contains(&method.to_ascii_uppercase().as_str()) {
+    if of_http.iter().any(|name| method.eq_ignore_ascii_case(name.as_bytes())) {
         return Err(Malformed("a request has no version"));
     }
     Ok(Some(Speaks::Other))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The greeting of a client (RFC 8446 §4.1.2), which may be cut into several records.
@@ -180,7 +185,16 @@ mod tests {
 
     #[test]
     fn r3_2_requests_are_known_also_where_a_server_would_be_lenient() {
-        for text in ["GET / HTTP/1.1\r\n", "get / http/1.0\n", "G /\tHTTP/1.1 \r\n", "GET / HTTP/9\r\n"] {
+        for text in [
+            "GET / HTTP/1.1\r\n",
+            "get / http/1.0\n",
+            "G /\tHTTP/1.1 \r\n",
+            "GET / HTTP/9\r\n",
+            "GET /\u{e9} HTTP/1.1\r\n",
+            "GET /\x01 HTTP/1.1\r\n",
+            "GET\x0b/\x0cHTTP/1.1\n",
+            "FOO / HTTP/1.1 x\r\n",
+        ] {
             assert_eq!(look(text.as_bytes()), Ok(Some(Speaks::Http)), "{text:?}");
         }
         for text in ["\r\nGET / HTTP/1.1\r\n", "\nGET / HTTP/1.1\r\n", " GET / HTTP/1.1\r\n", "GET /\r\n", "post x\n", "PRI * HTTP/2.0\r\n"]

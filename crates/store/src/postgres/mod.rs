@@ -145,7 +145,7 @@ impl Store for Postgres {
     }
 
     async fn stopped(&self) -> Result<Vec<Sandbox>, StoreError> {
-        with_connection!(self, |db| read::stopped(db, self.owner.id()))
+        with_connection!(self, |db| read::stopped(db, &self.owner))
     }
 
     async fn purge(&self, before: Timestamp) -> Result<Vec<ExecutionId>, StoreError> {

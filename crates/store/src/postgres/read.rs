@@ -7,7 +7,7 @@ use caisson_core::{
 };
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::{attempts::Failure, pair};
+use super::{attempts::Failure, owner::Owner, pair};
 use crate::{
     doomed::{MARKS, Mark},
     rows::{self, clamp},
@@ -56,8 +56,10 @@ pub(super) async fn executions(db: &mut PgConnection, tenant: &Tenant, filter: &
     Ok(Page::cut(data, filter.limit, |e| Cursor { at: e.started_at.as_microsecond(), id: e.id }.to_text()))
 }
 
-pub(super) async fn stopped(db: &mut PgConnection, server: &str) -> Result<Vec<Sandbox>, Failure> {
-    let found = sqlx::query("select * from sandboxes where state = 'stopped' and (server = $1 or server is null)").bind(server);
+/// Of this server and of nobody, or of all where it has the database alone.
+pub(super) async fn stopped(db: &mut PgConnection, owner: &Owner) -> Result<Vec<Sandbox>, Failure> {
+    let found = sqlx::query("select * from sandboxes where state = 'stopped' and ($2 or server = $1 or server is null)");
+    let found = found.bind(owner.id()).bind(owner.membership.sharing.is_none());
     let found = found.fetch_all(db).await?;
     Ok(found.iter().map(rows::sandbox).collect::<Result<_, _>>()?)
 }

@@ -77,13 +77,14 @@ pub(super) async fn insert_sandbox(db: &mut PgConnection, owner: &Owner, row: &S
     Err(error.into())
 }
 
-/// What has ended stays as it ended: a writer that comes late, or a second time, changes nothing, and neither does one that was declared dead.
+/// What has ended stays as it ended, and what was started again as it is now: a writer that comes late, or a second time, changes nothing. One
+/// that was declared dead is told so.
 pub(super) async fn update_sandbox(db: &mut PgConnection, owner: &Owner, row: &SandboxRow, pairs: &[String]) -> Result<(), Failure> {
-    sqlx::query(
+    let updated = sqlx::query(
         "with host as (select id from servers where id = $14 and run = $15 for key share) update sandboxes set state = $1, lifetime_us = $2, \
          idle_timeout_us = $3, metadata = $4, pairs = $5, last_active_at = $6, starts = $7, stop_reason = $8, stopped_at = $9, \
          tombstone_reason = $10, tombstone_message = $11, tombstone_at = $12, spec = $16 \
-         where id = $13 and state <> 'ended' and exists (select 1 from host)",
+         where id = $13 and state <> 'ended' and starts <= $7 and exists (select 1 from host)",
     )
     .bind(row.state)
     .bind(row.lifetime_us)
@@ -101,9 +102,17 @@ pub(super) async fn update_sandbox(db: &mut PgConnection, owner: &Owner, row: &S
     .bind(owner.id())
     .bind(owner.run())
     .bind(&row.spec)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    if updated.rows_affected() > 0 {
+        return Ok(());
+    }
+    // Or it has ended, or begun another life.
+    let left_alone = sqlx::query("select 1 from sandboxes where id = $1 and state <> 'ended' and starts <= $2");
+    match left_alone.bind(&row.id).bind(row.starts).fetch_optional(db).await? {
+        Some(_) => Err(Failure::Final(unavailable(DeclaredDead))),
+        None => Ok(()),
+    }
 }
 
 /// Likewise.
@@ -159,12 +168,15 @@ pub(super) async fn bury_own(
     tombstone: &Tombstone,
     kept: &[SandboxId],
 ) -> Result<(u64, u64), Failure> {
-    let of = if owner.membership.sharing.is_some() { Of::OneOrNobody(owner.id()) } else { Of::Everybody };
-    let kept = kept.iter().map(ToString::to_string).collect();
+    let kept = Kept::Named(kept.iter().map(ToString::to_string).collect());
     let mut all = db.begin().await?;
-    let buried = bury(&mut all, of, tombstone, &Kept::Named(kept)).await?;
+    let (mut sandboxes, mut executions) = bury(&mut all, Of::OneOrNobody(owner.id()), tombstone, &kept).await?;
+    if owner.membership.sharing.is_none() {
+        let of_others = bury(&mut all, Of::Everybody, tombstone, &Kept::OnDisk).await?;
+        (sandboxes, executions) = (sandboxes + of_others.0, executions + of_others.1);
+    }
     all.commit().await?;
-    Ok(buried)
+    Ok((sandboxes, executions))
 }
 
 /// Whose files are there when their server is not.

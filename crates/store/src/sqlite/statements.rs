@@ -70,7 +70,8 @@ pub(super) async fn insert_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
 pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) -> Result<(), Failure> {
     sqlx::query(
         "update sandboxes set state = ?, spec = ?, lifetime_us = ?, idle_timeout_us = ?, metadata = ?, last_active_at = ?, \
-         starts = ?, stop_reason = ?, stopped_at = ?, tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? where id = ? and state <> 'ended'",
+         starts = ?, stop_reason = ?, stopped_at = ?, tombstone_reason = ?, tombstone_message = ?, tombstone_at = ? \
+         where id = ? and state <> 'ended' and starts <= ?",
     )
     .bind(row.state)
     .bind(row.spec.clone())
@@ -85,6 +86,7 @@ pub(super) async fn update_sandbox(db: &mut SqliteConnection, row: &SandboxRow) 
     .bind(row.tombstone_message.clone())
     .bind(row.tombstone_at)
     .bind(row.id.clone())
+    .bind(row.starts)
     .execute(db)
     .await?;
     Ok(())

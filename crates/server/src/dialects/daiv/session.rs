@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{extract::RawQuery, response::Response};
-use caisson_core::{Image, LeftToImage, Limits, Network, Recipe, Sandbox, SandboxId, SandboxSpec, Storage, TimeLimits, UserSpec};
+use caisson_core::{Image, LeftToImage, Limits, Network, Recipe, Sandbox, SandboxId, SandboxSpec, Storage, TimeLimits, UserSpec, Warmth};
 use caisson_engine::{CreateRequest, Created, Engine};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    MARK,
+    MARK, NAME,
     answer::{bad_request, done, faulty, json},
     body::Fields,
     check::{self, Check},
@@ -32,6 +32,8 @@ use crate::{
 const FILES: u64 = 75;
 /// What is asked for is rounded up to what a sandbox can have.
 const MILLIS: f64 = 1000.0;
+/// So many are kept ready at most.
+const WARM: u32 = 4;
 /// Between two looks for sessions that nobody uses.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
@@ -152,6 +154,11 @@ pub(crate) async fn let_rest(app: Arc<App>) {
     }
 }
 
+/// Sessions like those that were begun just before are kept ready: a disk takes longer to make than everything else of one.
+fn warm() -> Warmth {
+    Warmth { max: WARM, dialect: Some(NAME), ..Warmth::default() }
+}
+
 fn spec(settings: &DaivSettings, image: Image, limits: Limits, env: BTreeMap<String, String>, record: &Record) -> SandboxSpec {
     let layout = record.layout();
     let name = if settings.uid == 0 { "root" } else { "daiv-sandbox" };
@@ -163,7 +170,7 @@ fn spec(settings: &DaivSettings, image: Image, limits: Limits, env: BTreeMap<Str
         work_dir: layout.repo().to_owned(),
         env,
         left_to_image: LeftToImage { user: false, work_dir: false },
-        recipe: Recipe { places: layout.places(), ..Recipe::default() },
+        recipe: Recipe { places: layout.places(), warm: Some(warm()), ..Recipe::default() },
         ..SandboxSpec::default()
     }
 }
