@@ -353,6 +353,8 @@ fn r3_2_an_allowed_host_is_reached_by_every_way() {
     assert_eq!(sandbox.shell("curl -sSk --noproxy '*' https://web.example/"), "secret", "redirected");
     assert_eq!(sandbox.shell("curl -sS -d 12345 http://web.example/x"), format!("{web}12345"));
     assert_eq!(sandbox.shell("head -c 100000 /dev/zero | tr '\\0' a | curl -sS -H 'Transfer-Encoding: chunked' -H 'Expect:' --data-binary @- http://a.wild.example/ -o /dev/null -w '%{http_code}'").as_str(), "200");
+    // With its length, so that the server reads it to its end.
+    assert_eq!(sandbox.shell("head -c 20000 /dev/zero | tr '\\0' a | curl -sS -H 'Expect:' --data-binary @- http://a.wild.example/ -o /dev/null -w '%{http_code}'").as_str(), "200");
     assert_eq!(sandbox.python("import urllib.request as r; print(r.urlopen('http://web.example/x').read().decode(), end='')"), web);
     assert_eq!(direct(&sandbox, "echo.example", 7000, "abc\n"), "hello\nabc\n", "a protocol in which the server speaks first");
     let connect = "CONNECT echo.example:7000 HTTP/1.1\r\nHost: echo.example:7000\r\n\r\n";
