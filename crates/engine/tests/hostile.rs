@@ -319,12 +319,11 @@ async fn r5_4_an_agent_that_hangs_is_ended_at_the_deadline() {
 }
 
 /// One whose agent announces these.
-async fn announcing(said: Vec<Bytes>) -> (World, SandboxId) {
+async fn announcing(said: Vec<Bytes>) -> (World, Result<SandboxId, Error>) {
     let world = World::new(move |request| (request.uri().path() == "/egress").then(|| bytes(said.clone(), true))).await;
     let spec = SandboxSpec { network: Network::Public, ..SandboxSpec::default() };
-    let (Created::New(sandbox) | Created::Existing(sandbox)) =
-        world.engine.create(CreateRequest { spec, ..CreateRequest::default() }).await.unwrap();
-    (world, sandbox.id)
+    let created = world.engine.create(CreateRequest { spec, ..CreateRequest::default() }).await;
+    (world, created.map(|(Created::New(sandbox) | Created::Existing(sandbox))| sandbox.id))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,9 +338,15 @@ async fn r5_4_an_agent_that_announces_nonsense_ends_its_own_sandbox() {
         vec![Bytes::from_static(b"\xff\xff\xff\xff\xff")],
         (1..2000).map(|id| Announced { id, way: Way::Proxy }.encode()).collect(),
     ] {
-        let (world, id) = announcing(said).await;
-        let end = world.end_of(id).await;
-        assert!(end.reason == TombstoneReason::Crashed && end.message.contains("protocol"), "{end}");
+        let (world, created) = announcing(said).await;
+        match created {
+            Ok(id) => {
+                let end = world.end_of(id).await;
+                assert!(end.reason == TombstoneReason::Crashed && end.message.contains("protocol"), "{end}");
+            }
+            // It was over before it had begun.
+            Err(error) => assert!(error.to_string().contains("broke the protocol"), "{error}"),
+        }
         world.engine.shutdown().await;
     }
 }
@@ -353,7 +358,8 @@ async fn r3_2_an_agent_gains_nothing_by_what_it_announces() {
         (1..).zip(addresses).map(|(id, to)| Announced { id, way: Way::Redirected(to.parse().unwrap()) }.encode()).collect();
     // Whoever asks nothing that could be answered hears nothing, and goes on.
     said.push(Message { number: 1, message: Bytes::from_static(b"x") }.encode(Kind::Question));
-    let (world, id) = announcing(said).await;
+    let (world, created) = announcing(said).await;
+    let id = created.unwrap();
     let limit = Instant::now() + Duration::from_secs(20);
     let report = loop {
         let report = world.engine.egress(id).await.unwrap();

@@ -238,7 +238,7 @@ proptest! {
         let mapped = IpAddr::V6(v4.to_ipv6_mapped());
         prop_assert_eq!(special(v4.into()), special(mapped));
         let nat64 = IpAddr::V6(std::net::Ipv6Addr::from_bits((0x0064_FF9B << 96) | u128::from(bits)));
-        prop_assert_eq!(special(v4.into()), special(nat64));
+        prop_assert!(special(nat64).is_some());
         // Whatever can be dialled is judged the same by whichever way it is asked for.
         let public = Network::Public;
         prop_assert_eq!(public.address(v4.into(), 443, &[]), public.address(mapped, 443, &[]));
