@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use caisson_server::native::types::{EgressBody, NetworkBody, SandboxBody, UpdateBody};
+use caisson_server::native::types::{EgressBody, NetworkBody, UpdateBody};
 use clap::{Args, Subcommand};
 use http::Method;
 
@@ -13,6 +13,8 @@ use crate::{
     table::render,
     waiting::spinner,
 };
+
+use super::update;
 
 /// Show or change what a sandbox may reach
 #[derive(Debug, Subcommand)]
@@ -100,17 +102,5 @@ fn text(told: &EgressBody) -> String {
 
 fn set(args: SetArgs) -> Result<ExitCode> {
     let body = UpdateBody { network: Some(args.network), ..UpdateBody::default() };
-    client::talk(&args.server, async |client| {
-        let changed = async {
-            let target = client.sandbox(&args.id).await?;
-            client.json::<SandboxBody>(Method::PATCH, &target, Some(&body)).await
-        };
-        let changed = spinner("asking the server", changed).await?;
-        if args.json {
-            output::print_json(&changed)?;
-        } else {
-            output::print(&format!("{}\n", printable::text(&changed.id)))?;
-        }
-        Ok(ExitCode::SUCCESS)
-    })
+    update::change(&args.server, &args.id, &body, args.json)
 }

@@ -61,13 +61,18 @@ pub(crate) fn run(args: UpdateArgs) -> Result<ExitCode> {
         metadata: (!metadata.is_empty()).then_some(metadata),
         network: args.changes.net,
     };
-    client::talk(&args.server, async |client| {
+    change(&args.server, &args.id, &body, args.json)
+}
+
+/// Changes a sandbox, and says which.
+pub(super) fn change(server: &ServerArgs, id: &str, body: &UpdateBody, as_json: bool) -> Result<ExitCode> {
+    client::talk(server, async |client| {
         let changed = async {
-            let target = client.sandbox(&args.id).await?;
-            client.json::<SandboxBody>(Method::PATCH, &target, Some(&body)).await
+            let target = client.sandbox(id).await?;
+            client.json::<SandboxBody>(Method::PATCH, &target, Some(body)).await
         };
         let changed = spinner("asking the server", changed).await?;
-        if args.json {
+        if as_json {
             output::print_json(&changed)?;
         } else {
             output::print(&format!("{}\n", printable::text(&changed.id)))?;
