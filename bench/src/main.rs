@@ -13,6 +13,7 @@ mod patch;
 mod peers;
 mod root;
 mod server;
+mod session;
 mod terminal;
 mod warm;
 mod workspaces;
@@ -26,7 +27,7 @@ use crate::{peers::Peers, root::Root, server::Server};
 /// Runs of each peer.
 const RUNS: usize = 150;
 /// What can be asked for alone.
-const PARTS: [&str; 10] = ["cold", "warm", "exec", "files", "patch", "terminal", "followers", "idle", "sync", "load"];
+const PARTS: [&str; 11] = ["cold", "warm", "exec", "files", "patch", "sessions", "terminal", "followers", "idle", "sync", "load"];
 
 #[derive(Debug)]
 struct Arguments {
@@ -102,6 +103,9 @@ fn run() -> Result<()> {
     }
     if arguments.wants("patch") {
         patch::patch(&server, directory.path(), arguments.runs / 15)?;
+    }
+    if arguments.wants("sessions") {
+        session::sessions(&arguments.program, directory.path(), arguments.runs / 5)?;
     }
     if arguments.wants("terminal") {
         terminal::echo(&server, arguments.runs * 10)?;

@@ -127,7 +127,7 @@ impl Connection {
     pub(crate) fn ask(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         )
         .into_bytes();
@@ -153,6 +153,28 @@ impl Connection {
         self.body.resize(usize::try_from(length)?, 0);
         self.reader.read_exact(&mut self.body)?;
         if status.starts_with('2') { Ok(()) } else { bail!("input was answered with {status}: {}", String::from_utf8_lossy(&self.body)) }
+    }
+
+    /// Sends a file as the one field of a form.
+    pub(crate) fn send_form(&mut self, path: &str, field: &str, file: &Path) -> Result<()> {
+        let mut file = fs::File::open(file)?;
+        let begin = format!("--b\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"file\"\r\n\r\n");
+        let end = "\r\n--b--\r\n";
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+            file.metadata()?.len() + (begin.len() + end.len()) as u64
+        );
+        self.reader.get_mut().write_all(&[head, begin].concat().into_bytes())?;
+        std::io::copy(&mut file, self.reader.get_mut())?;
+        self.reader.get_mut().write_all(end.as_bytes())?;
+        let (status, length) = self.head()?;
+        self.body.resize(usize::try_from(length)?, 0);
+        self.reader.read_exact(&mut self.body)?;
+        if status.starts_with('2') {
+            Ok(())
+        } else {
+            bail!("POST {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body))
+        }
     }
 
     /// Sends a file's content.
