@@ -18,6 +18,9 @@ const KEY: &str = "key-of-the-benchmark-0123456789";
 /// As `cp` does: a client that reads in small pieces would measure itself.
 const READ_AT_ONCE: usize = 256 << 10;
 
+/// The length of what comes in pieces (RFC 9112 §7.1).
+const IN_PIECES: u64 = u64::MAX;
+
 /// Ends with the benchmark.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -134,8 +137,7 @@ impl Connection {
         request.extend_from_slice(&body);
         self.reader.get_mut().write_all(&request)?;
         let (status, length) = self.head()?;
-        self.body.resize(usize::try_from(length)?, 0);
-        self.reader.read_exact(&mut self.body)?;
+        self.read_body(length)?;
         if !status.starts_with('2') {
             bail!("{method} {path} was answered with {status}: {}", String::from_utf8_lossy(&self.body));
         }
@@ -201,7 +203,26 @@ impl Connection {
         if status == "200" && copied == length { Ok(()) } else { bail!("GET {path} was answered with {status} and {copied} bytes") }
     }
 
-    /// Status and length of an answer.
+    /// All of an answer, which may come in pieces.
+    fn read_body(&mut self, length: u64) -> Result<()> {
+        self.body.clear();
+        if length != IN_PIECES {
+            self.body.resize(usize::try_from(length)?, 0);
+            return Ok(self.reader.read_exact(&mut self.body)?);
+        }
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line)?;
+            let piece = u64::from_str_radix(line.trim(), 16).context("no length of a piece")?;
+            self.reader.by_ref().take(piece).read_to_end(&mut self.body)?;
+            self.reader.read_line(&mut line)?;
+            if piece == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Status and length of an answer, or [`IN_PIECES`].
     fn head(&mut self) -> Result<(String, u64)> {
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
@@ -217,6 +238,9 @@ impl Connection {
                 && name.eq_ignore_ascii_case("content-length")
             {
                 length = value.trim().parse()?;
+            }
+            if line.to_ascii_lowercase().starts_with("transfer-encoding: chunked") {
+                length = IN_PIECES;
             }
         }
         Ok((status, length))
