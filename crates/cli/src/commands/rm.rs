@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use caisson_server::native::types::SandboxBody;
 use clap::Args;
 use http::Method;
 
 use crate::{
     client::{self, Client, ServerArgs},
-    output, printable, status,
+    printable,
     waiting::spinner,
 };
+
+use super::each::each_says;
 
 /// End sandboxes and everything in them
 #[derive(Debug, Args)]
@@ -26,21 +28,14 @@ pub(crate) struct RmArgs {
 
 pub(crate) fn run(args: RmArgs) -> Result<ExitCode> {
     client::talk(&args.server, async |client| {
-        let mut failed = false;
-        for id in &args.ids {
-            match spinner("ending the sandbox", end(&client, id)).await {
-                Ok(ended) if ended.state == "ended" => output::print(&format!("{}\n", printable::text(&ended.id)))?,
-                Ok(other) => {
-                    failed = true;
-                    status::complain(&format!("{id} is {} and has not ended yet; look at it with `caisson ls`", other.state));
-                }
-                Err(error) => {
-                    failed = true;
-                    status::complain(&format!("{id}: {error:#}"));
-                }
+        each_says(&args.ids, async |id| {
+            let now = spinner("ending the sandbox", end(&client, id)).await.with_context(|| id.clone())?;
+            if now.state != "ended" {
+                bail!("{id} is {} and has not ended yet; look at it with `caisson ls`", now.state);
             }
-        }
-        Ok(if failed { ExitCode::from(status::FAILURE) } else { ExitCode::SUCCESS })
+            Ok(printable::text(&now.id))
+        })
+        .await
     })
 }
 

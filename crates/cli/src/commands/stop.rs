@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use caisson_server::native::types::SandboxBody;
 use clap::Args;
 use http::Method;
 
 use crate::{
     client::{self, Client, ServerArgs},
-    output, printable, status,
+    printable,
     waiting::spinner,
 };
+
+use super::each::each_says;
 
 /// Stop sandboxes whose storage is on disk: their files stay, and whatever needs one starts it again
 #[derive(Debug, Args)]
@@ -26,21 +28,14 @@ pub(crate) struct StopArgs {
 
 pub(crate) fn run(args: StopArgs) -> Result<ExitCode> {
     client::talk(&args.server, async |client| {
-        let mut failed = false;
-        for id in &args.ids {
-            match spinner("stopping the sandbox", stop(&client, id)).await {
-                Ok(stopped) if stopped.state == "stopped" => output::print(&format!("{}\n", printable::text(&stopped.id)))?,
-                Ok(other) => {
-                    failed = true;
-                    status::complain(&format!("{id} is {} and not stopped yet; look at it with `caisson ls`", other.state));
-                }
-                Err(error) => {
-                    failed = true;
-                    status::complain(&format!("{id}: {error:#}"));
-                }
+        each_says(&args.ids, async |id| {
+            let now = spinner("stopping the sandbox", stop(&client, id)).await.with_context(|| id.clone())?;
+            if now.state != "stopped" {
+                bail!("{id} is {} and not stopped yet; look at it with `caisson ls`", now.state);
             }
-        }
-        Ok(if failed { ExitCode::from(status::FAILURE) } else { ExitCode::SUCCESS })
+            Ok(printable::text(&now.id))
+        })
+        .await
     })
 }
 
