@@ -2,7 +2,10 @@
 
 use std::{io::IsTerminal, time::Duration};
 
+use futures::future::LocalBoxFuture;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::client::boxed;
 
 /// Nothing is shown before this long.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -10,10 +13,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Waits for `work`. At a terminal a spinner with `message` shows as soon as that takes long, and goes before this returns.
 pub(crate) async fn spinner<T>(message: &'static str, work: impl Future<Output = T>) -> T {
-    if !std::io::stderr().is_terminal() {
-        return work.await;
-    }
-    let mut work = std::pin::pin!(work);
+    if std::io::stderr().is_terminal() { turning(message, boxed(work)).await } else { work.await }
+}
+
+async fn turning<T>(message: &'static str, mut work: LocalBoxFuture<'_, T>) -> T {
     tokio::select! {
         done = &mut work => return done,
         // The work is kept and awaited below.

@@ -13,6 +13,7 @@ use std::{future::Future, io, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use caisson_server::ErrorBody;
+use futures::future::LocalBoxFuture;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -54,10 +55,15 @@ pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
 /// The same with a server that is known.
 pub(crate) fn talk_to<T, F: Future<Output = Result<T>>>(target: Target, work: impl FnOnce(Client) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(async { work(Client::new(target)).await });
+    let result = runtime.block_on(boxed(async { work(Client::new(target)).await }));
     // A write to a pipe that nobody empties may go on for ever.
     runtime.shutdown_background();
     result
+}
+
+/// A future by its result alone, for code that is made anew for each kind of future it runs: most of a build went into that.
+pub(crate) fn boxed<'work, T>(work: impl Future<Output = T> + 'work) -> LocalBoxFuture<'work, T> {
+    Box::pin(work)
 }
 
 /// An answer of the server that is no success.
@@ -145,16 +151,26 @@ impl Client {
         accept: Option<&'static str>,
         body: Option<&impl Serialize>,
     ) -> Result<Response<Incoming>> {
+        let json = body.map(serde_json::to_vec).transpose().context("cannot write the request")?;
+        self.request_json(method, target, accept, json).await
+    }
+
+    async fn request_json(
+        &self,
+        method: Method,
+        target: &str,
+        accept: Option<&'static str>,
+        json: Option<Vec<u8>>,
+    ) -> Result<Response<Incoming>> {
         let mut request = self.target.request(method, target)?;
         if let Some(accept) = accept {
             request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
-        let mut bytes = Vec::new();
-        if let Some(body) = body {
+        if json.is_some() {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            serde_json::to_writer(&mut bytes, body).context("cannot write the request")?;
         }
-        self.send(request.map(|()| Full::from(bytes).map_err(|never| match never {}).boxed_unsync())).await
+        let bytes = Full::from(json.unwrap_or_default());
+        self.send(request.map(|()| bytes.map_err(|never| match never {}).boxed_unsync())).await
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
@@ -201,9 +217,14 @@ async fn ended(answer: Response<Incoming>) -> Result<()> {
 
 /// The JSON of an answer.
 async fn read<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T> {
-    let bytes =
+    let bytes = whole(answer).await?;
+    serde_json::from_slice(&bytes).context("the server's answer makes no sense; is it a Caisson server of this version?")
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Bytes> {
+    let body =
         Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow!("the server's answer broke off: {error}"))?;
-    serde_json::from_slice(&bytes.to_bytes()).context("the server's answer makes no sense; is it a Caisson server of this version?")
+    Ok(body.to_bytes())
 }
 
 /// What lies at the bottom of an error of the HTTP library, whose own words say little.

@@ -40,7 +40,7 @@ pub(super) fn with<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
     }
     let here = Here::find()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(async { work(Place::Here(images::open(here).await?)).await });
+    let result = runtime.block_on(client::boxed(async { work(Place::Here(images::open(here).await?)).await }));
     // A read or write that waits for somebody may go on for ever.
     runtime.shutdown_background();
     result
