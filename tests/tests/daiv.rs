@@ -9,7 +9,8 @@ use std::{
 };
 
 use caisson_tests::{
-    Answer, Archive, BASE64, Base64Engine, Client, MULTIPART_FORM, Request, Server, Setup, Value, eventually, json, multipart_form,
+    Answer, Archive, BASE64, Base64Engine, Client, MULTIPART_FORM, Receiver, Reply, Request, Server, Setup, Value, eventually, json,
+    kill_nine, multipart_form,
 };
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -799,7 +800,7 @@ fn settings_are_those_of_upstream() {
         ("DAIV_SANDBOX_FS_PRUNE_DIRS", "vendor"),
         ("DAIV_SANDBOX_SESSION_LOCK_WAIT_SECONDS", "0"),
         ("DAIV_SANDBOX_RUNNING_SESSION_MAX_IDLE_SECONDS", "7200"),
-        ("DAIV_SANDBOX_SENTRY_DSN", "https://x@example.com/1"),
+        ("DAIV_SANDBOX_SENTRY_PROFILES_SAMPLE_RATE", "0.5"),
         ("DAIV_SANDBOX_GIT_IMAGE", "alpine/git:1"),
         ("DAIV_SANDBOX_REAPER_ENABLED", ""),
         ("DAIV_SANDBOX_STOP_TIMEOUT_SECONDS", "5"),
@@ -815,7 +816,7 @@ fn settings_are_those_of_upstream() {
     assert_eq!((&native["storage"], &native["idle_timeout_s"]), (&json!("disk"), &Value::Null), "{native:#}");
     let log = server.log();
     for line in [
-        "DAIV_SANDBOX_SENTRY_DSN is not used: nothing is sent to Sentry",
+        "DAIV_SANDBOX_SENTRY_PROFILES_SAMPLE_RATE is not used",
         "DAIV_SANDBOX_GIT_IMAGE is not used",
         "DAIV_SANDBOX_STOP_TIMEOUT_SECONDS is not used",
         "DAIV_SANDBOX_RUN_UID of the environment is used",
@@ -824,6 +825,68 @@ fn settings_are_those_of_upstream() {
     }
     assert!(!log.contains(KEY));
     server.finish();
+}
+
+/// All that a Sentry server was told, in which there is this.
+fn told(sentry: &Receiver, what: &str) -> String {
+    eventually(what, Duration::from_secs(20), || {
+        let envelopes: Vec<_> = sentry.messages().iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect();
+        Some(envelopes.concat()).filter(|told| told.contains(what))
+    })
+}
+
+#[test]
+fn sentry_is_told_what_goes_wrong() {
+    let code = "import sys; print('of', 'nobody', file=sys.stderr); sys.exit(3)";
+    let sentry = Receiver::fine();
+    let dsn = format!("http://public@{}/7", sentry.address);
+    let server = with(&[("DAIV_SANDBOX_SENTRY_DSN", &dsn), ("DAIV_SANDBOX_ENVIRONMENT", "local")]);
+    assert_eq!(server.run(&json!({"language": "python", "code": code}))["exit_code"], 3);
+    assert_eq!(sentry.count(), 0, "programs that fail are nothing of Sentry's: {:?}", sentry.messages());
+    kill_nine(server.launcher().pid);
+    let envelopes = told(&sentry, "launcher has died");
+    let first = &sentry.messages()[0];
+    assert_eq!(first.line, "POST /api/7/envelope/ HTTP/1.1");
+    assert!(first.header("x-sentry-auth").contains("sentry_key=public"), "{:?}", first.headers);
+    for field in [r#""type":"event""#, r#""environment":"local""#, r#""release":"caisson@"#, r#""server_name":""#, "Listening on"] {
+        assert!(envelopes.contains(field), "{field}: {envelopes}");
+    }
+    for secret in [KEY, &server.client.key.clone().unwrap(), "nobody"] {
+        assert!(!envelopes.contains(secret), "{secret}: {envelopes}");
+    }
+    for nothing in [r#"{"type":"transaction""#, r#"{"type":"log""#] {
+        assert!(!envelopes.contains(nothing), "{nothing}: {envelopes}");
+    }
+    assert_eq!(server.python("print(1)"), "1\n", "a new launcher is there");
+    server.finish();
+
+    for (addresses, has_them) in [("false", false), ("true", true)] {
+        let sentry = Receiver::fine();
+        let dsn = format!("http://public@{}/7", sentry.address);
+        let server = with(&[
+            ("DAIV_SANDBOX_SENTRY_DSN", &dsn),
+            ("DAIV_SANDBOX_SENTRY_ENABLE_LOGS", "true"),
+            ("DAIV_SANDBOX_SENTRY_TRACES_SAMPLE_RATE", "1.0"),
+            ("DAIV_SANDBOX_SENTRY_SEND_DEFAULT_PII", addresses),
+        ]);
+        assert_eq!(server.python("print(1)"), "1\n");
+        // What has not been told by then is told at the end.
+        server.finish();
+        for part in [r#"{"type":"transaction""#, r#"{"type":"log""#] {
+            told(&sentry, part);
+        }
+        let log = told(&sentry, "POST /v1/run was answered with 200");
+        assert_eq!(log.contains(r#""peer":"#), has_them, "{log}");
+    }
+
+    let silent = Receiver::start(|_, _| Reply::Silence);
+    let server = with(&[("DAIV_SANDBOX_SENTRY_DSN", &format!("http://public@{}/7", silent.address))]);
+    kill_nine(server.launcher().pid);
+    eventually("somebody asks Sentry", Duration::from_secs(10), || (silent.count() > 0).then_some(()));
+    assert_eq!(server.python("print(1)"), "1\n", "nobody waits for Sentry");
+    let begin = Instant::now();
+    server.finish();
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
 fn state(server: &Server, id: &str) -> Value {

@@ -15,6 +15,7 @@ mod key;
 mod logging;
 mod output;
 mod printable;
+mod reports;
 mod signals;
 mod status;
 mod stdin;

@@ -118,7 +118,7 @@ pub(crate) fn run(mut args: RunArgs) -> Result<ExitCode> {
         bail!("--server and --key-file go with --workspace; without it the program runs on this machine");
     }
     if let Some(filter) = std::env::var_os("CAISSON_LOG") {
-        logging::begin(&filter.to_string_lossy(), logging::Format::Text)?;
+        logging::begin(&filter.to_string_lossy(), logging::Format::Text, None)?;
     }
     let (json, accept_weaker_limits) = (args.json, args.accept_weaker_limits);
     let policy = args.pull.unwrap_or(Policy::Missing);

@@ -19,7 +19,7 @@ use crate::{
     data_dir::{DataDir, Surroundings},
     database::Database,
     key::{self, Stored},
-    logging,
+    logging, reports,
     signals::Signals,
     status,
 };
@@ -160,7 +160,11 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
     // Before there are threads and secrets. It inherits neither the environment nor a descriptor of ours.
     let backend =
         Native::start(NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) })?;
-    logging::begin(&config.log, config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    // Ends behind everything that has something to tell.
+    let _telling = config.daiv.sentry.clone().map(|settings| runtime.block_on(reports::begin(settings))).transpose()?;
+    logging::begin(&config.log, config.log_format, config.daiv.sentry.as_ref())?;
     for alias in &config.aliases {
         tracing::info!("{alias} of the environment is used");
     }
@@ -171,8 +175,6 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
         tracing::info!("Removing {} control groups that an earlier run has left", backend.left_behind());
     }
     let auth = auth(&config, &data_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
     let code = runtime.block_on(serve(&config, &data_dir, backend, auth));
     // Everything has been waited for that could be.
     runtime.shutdown_background();

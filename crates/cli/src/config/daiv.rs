@@ -17,7 +17,7 @@ use super::{
     sources::Environment,
     values::{self, Reader},
 };
-use crate::{key::Key, printable};
+use crate::{key::Key, printable, reports};
 
 const PREFIX: &str = "DAIV_SANDBOX_";
 /// Where secrets are, in files that are called like variables.
@@ -31,7 +31,7 @@ const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 /// Names that are settings of ours.
 const OF_SETTINGS: [&str; 2] = ["API_KEY", "REDIS_URL"];
 /// Names that change something here.
-const USED: [&str; 18] = [
+const USED: [&str; 22] = [
     "API_V1_STR",
     "COMMAND_TIMEOUT",
     "FS_PRUNE_DIRS",
@@ -45,6 +45,10 @@ const USED: [&str; 18] = [
     "RUNTIME",
     "RUN_GID",
     "RUN_UID",
+    "SENTRY_DSN",
+    "SENTRY_ENABLE_LOGS",
+    "SENTRY_SEND_DEFAULT_PII",
+    "SENTRY_TRACES_SAMPLE_RATE",
     "SESSION_GRACE_SECONDS",
     "SESSION_LOCK_REFRESH_SECONDS",
     "SESSION_LOCK_TTL_SECONDS",
@@ -53,7 +57,7 @@ const USED: [&str; 18] = [
 ];
 
 /// Names that change nothing here, and why.
-const OF_NO_USE: [(&str, &str); 16] = [
+const OF_NO_USE: [(&str, &str); 12] = [
     ("EGRESS_CA_CERT_FILE", NO_EGRESS),
     ("EGRESS_CA_KEY_FILE", NO_EGRESS),
     ("EGRESS_PROXY_CPUS", NO_EGRESS),
@@ -64,15 +68,10 @@ const OF_NO_USE: [(&str, &str); 16] = [
     ("EGRESS_PROXY_RUNTIME", NO_EGRESS),
     ("GIT_IMAGE", "is not used: patches are made without an image of git"),
     ("NETWORK", NO_EGRESS),
-    ("SENTRY_DSN", NO_SENTRY),
-    ("SENTRY_ENABLE_LOGS", NO_SENTRY),
-    ("SENTRY_PROFILES_SAMPLE_RATE", NO_SENTRY),
-    ("SENTRY_SEND_DEFAULT_PII", NO_SENTRY),
-    ("SENTRY_TRACES_SAMPLE_RATE", NO_SENTRY),
+    ("SENTRY_PROFILES_SAMPLE_RATE", "is not used: the Sentry client makes no profiles"),
     ("STOP_TIMEOUT_SECONDS", "is not used: what runs in a session that is stopped is ended at once"),
 ];
 const NO_EGRESS: &str = "is not used: sessions get out through this program itself, where CAISSON_EGRESS is `on`";
-const NO_SENTRY: &str = "is not used: nothing is sent to Sentry";
 
 /// Whether a variable is one of daiv-sandbox's.
 pub(super) fn is_its(name: &str) -> bool {
@@ -111,6 +110,8 @@ pub(crate) struct Daiv {
     pub(crate) stopped: Stopped,
     /// How locks of sessions are kept in Redis.
     pub(crate) locks: caisson_locks::Settings,
+    /// Who is told what goes wrong.
+    pub(crate) sentry: Option<reports::Settings>,
     /// For the log.
     pub(crate) notes: Vec<String>,
 }
@@ -152,8 +153,10 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
     let id = |number: u64| u32::try_from(number).unwrap_or_default();
     let seconds = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
     let log = names.get("LOG_LEVEL", "level: DEBUG, INFO, WARNING, ERROR or CRITICAL", level);
-    names.get("ENVIRONMENT", "environment: `production` or `local`", |text| matches!(text, "production" | "local").then_some(()));
-    let reaps = names.get("REAPER_ENABLED", "truth such as true or false", truth).unwrap_or(true);
+    let environment = names
+        .get("ENVIRONMENT", "environment: `production` or `local`", |text| matches!(text, "production" | "local").then(|| text.to_owned()));
+    let sentry = sentry(&mut names, environment);
+    let reaps = names.get("REAPER_ENABLED", TRUTH, truth).unwrap_or(true);
     let idle = names.number("RUNNING_SESSION_MAX_IDLE_SECONDS", 0, LONGEST as u64);
     let stopped = Stopped {
         grace: names.number("SESSION_GRACE_SECONDS", 0, LONGEST as u64).map(Duration::from_secs),
@@ -191,7 +194,17 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
     }
     names.note_the_rest();
     let notes = names.notes;
-    Daiv { key, listen, log, settings, stopped, locks, notes }
+    Daiv { key, listen, log, settings, stopped, locks, sentry, notes }
+}
+
+/// Whom to tell what goes wrong, if anybody.
+fn sentry(names: &mut Names<'_, '_>, environment: Option<String>) -> Option<reports::Settings> {
+    let dsn = names.get("SENTRY_DSN", "DSN such as https://key@sentry.example.com/1", |text| text.parse().ok());
+    let logs = names.get("SENTRY_ENABLE_LOGS", TRUTH, truth).unwrap_or_default();
+    let addresses = names.get("SENTRY_SEND_DEFAULT_PII", TRUTH, truth).unwrap_or_default();
+    let traces =
+        names.get("SENTRY_TRACES_SAMPLE_RATE", "part, from 0.0 to 1.0", |text| text.parse().ok().filter(|part| (0.0..=1.0).contains(part)));
+    Some(reports::Settings { dsn: dsn?, environment, logs, addresses, traces: traces.unwrap_or_default() })
 }
 
 /// The environment as upstream reads it.
@@ -251,6 +264,8 @@ fn level(text: &str) -> Option<String> {
     };
     Some(level.to_owned())
 }
+
+const TRUTH: &str = "truth such as true or false";
 
 fn truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

@@ -346,7 +346,7 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
     assert_eq!((config.log.as_str(), daiv.settings.prefix.as_str(), daiv.settings.uid), ("warn", "/x", 1000));
     assert_eq!((daiv.settings.command_timeout, daiv.settings.idle), (Some(Duration::from_secs(9)), None));
     assert_eq!((daiv.locks.ttl, daiv.locks.refresh), (Duration::from_secs(60), Duration::from_secs(30)));
-    assert!(config.redis.is_none());
+    assert!(config.redis.is_none() && daiv.sentry.is_none());
     assert_eq!((config.stopped_grace, config.max_stopped), (None, None), "nobody looks for stopped ones");
     assert_eq!(daiv.settings.storage, caisson_core::Storage::Disk);
     let stopped = |variables: &[(&str, &str)]| {
@@ -365,6 +365,9 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
     ] {
         assert!(daiv.notes.iter().any(|note| note == line), "{line}: {:#?}", daiv.notes);
     }
+    let told = [("DAIV_SANDBOX_SENTRY_DSN", "https://key@example.com/1"), ("DAIV_SANDBOX_SENTRY_TRACES_SAMPLE_RATE", "0.25")];
+    let sentry = given("", &told, &[]).read().unwrap().daiv.sentry.expect("there is a DSN");
+    assert_eq!((sentry.dsn.host(), sentry.logs, sentry.addresses, sentry.traces), ("example.com", false, false, 0.25));
     let refused = |name: &str, value: &str| given("", &[("DAIV_SANDBOX_API_KEY", "k"), (name, value)], &[]).read().unwrap_err().0;
     for (name, value, why) in [
         ("DAIV_SANDBOX_PORT", "0", "DAIV_SANDBOX_PORT is `0`, which is no number from 1 to 65535"),
@@ -386,6 +389,16 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
             "DAIV_SANDBOX_SESSION_LOCK_REFRESH_SECONDS (900s) has to be less than the TTL (900s)",
         ),
         ("DAIV_SANDBOX_ENVIRONMENT", "test", "DAIV_SANDBOX_ENVIRONMENT is `test`, which is no environment: `production` or `local`"),
+        (
+            "DAIV_SANDBOX_SENTRY_DSN",
+            "https://example.com",
+            "DAIV_SANDBOX_SENTRY_DSN is `https://example.com`, which is no DSN such as https://key@sentry.example.com/1",
+        ),
+        (
+            "DAIV_SANDBOX_SENTRY_TRACES_SAMPLE_RATE",
+            "1.5",
+            "DAIV_SANDBOX_SENTRY_TRACES_SAMPLE_RATE is `1.5`, which is no part, from 0.0 to 1.0",
+        ),
     ] {
         assert_eq!(refused(name, value), [why]);
     }
