@@ -111,7 +111,7 @@ fn r6_1_every_route_that_the_server_describes_needs_a_key_but_the_public_ones() 
     public.dedup();
     assert_eq!(
         public,
-        ["/-/health", "/-/version", "/health", "/healthz", "/openapi.json", "/readyz"],
+        ["/-/health", "/-/version", "/docs", "/health", "/healthz", "/openapi.json", "/readyz"],
         "a new public route has to be meant"
     );
     assert!(keyed > 150, "only {keyed} attempts");
@@ -304,6 +304,7 @@ fn r6_4_what_programs_write_is_never_a_page() {
         (get(&sandbox.target("/files/list?path=.")), "application/json"),
         (get(&format!("/v1/executions/{execution}")), "application/json"),
         (get("/openapi.json"), "application/json"),
+        (get("/docs"), "text/html; charset=utf-8"),
         (get("/metrics"), "application/openmetrics-text; version=1.0.0; charset=utf-8"),
         // What goes wrong quotes what was asked for.
         (get("/v1/<script>alert(1)</script>"), "application/json"),

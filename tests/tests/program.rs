@@ -80,6 +80,17 @@ fn the_running_servers_description_is_the_checked_in_one() {
     let served = server.get("/openapi.json").expect(200).json();
     assert!(served == checked_in, "crates/server/openapi.json is not what is served");
     assert!(served["openapi"].as_str().unwrap().starts_with("3."));
+    let page = server.get("/docs").expect(200);
+    assert_eq!(page.header("content-security-policy").map(|policy| policy.contains("default-src 'none'")), Some(true));
+    let page = page.text();
+    for operation in served["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values()) {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(page.contains(&format!("<details id='{id}'>")), "{id} is not on the page");
+    }
+    for schema in served["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("<details id='schema-{schema}'>")), "{schema} is not on the page");
+    }
+    assert!(!page.contains("<script") && !page.contains("src="), "the page is whole by itself");
     server.finish();
 }
 

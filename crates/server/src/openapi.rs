@@ -1,11 +1,12 @@
 //! The API's description, made from the handlers and checked in beside them.
 
 mod bounds;
+mod page;
 
 use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderValue, header};
 use utoipa::{
     OpenApi as _, PartialSchema, ToSchema,
     openapi::{
@@ -120,6 +121,20 @@ fn text() -> String {
 pub(crate) async fn document() -> Response {
     static DOCUMENT: LazyLock<String> = LazyLock::new(text);
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+/// Nothing is loaded, and nothing runs.
+const AS_IT_IS: HeaderValue = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+
+/// This document as a page for people.
+#[utoipa::path(get, path = "/docs", tag = "server", responses((status = 200, description = "This document as a page", content_type = "text/html")))]
+pub(crate) async fn page() -> Response {
+    static PAGE: LazyLock<String> = LazyLock::new(|| page::page(&serde_json::from_str(&text()).expect("the document is JSON")));
+    (
+        [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")), (header::CONTENT_SECURITY_POLICY, AS_IT_IS)],
+        PAGE.as_str(),
+    )
+        .into_response()
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Public, routes!(health::readyz)),
         route(Access::Public, routes!(health::health)),
         route(Access::Public, routes!(openapi::document)),
+        route(Access::Public, routes!(openapi::page)),
         route(Access::AdminUnlessLocal, routes!(metrics::metrics)),
         route(Access::Admin, routes!(native::doctor::doctor)),
         makes(Access::Key, routes!(native::run::run)),
@@ -233,7 +234,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(public, ["/healthz", "/readyz", "/health", "/openapi.json"], "a new public route has to be meant");
+        assert_eq!(public, ["/healthz", "/readyz", "/health", "/openapi.json", "/docs"], "a new public route has to be meant");
         assert!(keyed >= 50);
     }
 
