@@ -420,6 +420,43 @@ fn a_server_that_restarts_ends_its_own_alone() {
     finish([a, b]);
 }
 
+/// Its files are where nobody can look for them, and so is whoever has waited for them.
+#[test]
+fn what_is_stopped_on_a_server_that_is_gone_can_be_given_up() {
+    let database = new_database();
+    let (mut a, b) = (setup(&database).start(), setup(&database).env("CAISSON_STOPPED_GRACE_S", "20").start());
+    know_each_other(&[&a, &b]);
+    let on_disk = |name: &str| a.sandbox(&json!({"name": name, "storage": "disk", "idle_timeout_s": null})).id;
+    let ids = ["deleted", "waits", "returns"].map(on_disk);
+    let [deleted, waits, returns] = ids.each_ref().map(|id| format!("/v1/sandboxes/{id}"));
+    a.kill();
+    let state = |target: &str| b.get(target).json()["state"].clone();
+    eventually("it is stopped", SEEN_DEAD, || (state(&deleted) == "stopped").then_some(()));
+    assert_eq!(b.get("/v1/sandboxes?state=stopped").expect(200).json()["data"].as_array().unwrap().len(), 3);
+    b.post(&format!("{deleted}/exec"), &json!({"cmd": ["true"]})).refused(503, "server_away");
+    b.request("DELETE", &format!("{deleted}/files?path=x")).send().refused(503, "server_away");
+    let again = json!({"name": "deleted", "storage": "disk"});
+    assert_eq!(b.post("/v1/sandboxes", &again).status, 503, "its name is its own");
+    assert_eq!(b.request("DELETE", &deleted).send().expect(200).json()["tombstone"]["reason"], "deleted");
+    b.get(&deleted).refused(410, "gone");
+    assert_eq!(ends_told(&b, &ids[0]), 1);
+    let new = b.post("/v1/sandboxes", &again).expect(201).json();
+    assert_ne!(new["id"], json!(ids[0]));
+
+    let left = eventually("it has waited for too long", Duration::from_secs(60), || Some(b.get(&waits)).filter(|left| left.status == 410));
+    assert_eq!(left.json()["error"]["details"]["reason"], "stopped_too_long", "{}", left.text());
+    b.get(&returns).refused(410, "gone");
+    a.start_again();
+    assert!(a.log().contains("3 of the disks; they are set aside"), "{}", a.log());
+    for target in [&deleted, &waits, &returns] {
+        a.get(target).refused(410, "gone");
+    }
+    for id in &ids {
+        assert_eq!(ends_told(&b, id), 1, "it has ended once");
+    }
+    finish([a, b]);
+}
+
 #[test]
 fn a_server_that_stalls_beyond_its_lease_revives_nothing() {
     let (a, b, _) = pair();

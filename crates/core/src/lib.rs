@@ -44,7 +44,7 @@ pub use network::{AddressRange, Asked, BadHost, BadRange, HostName, Network, Por
 pub use page::{Cursor, Page};
 pub use recipe::{Place, Recipe, SetupCommand, SetupStep, Warmth};
 pub use sandbox::{Event, Sandbox, State, Stop, StopReason, Tombstone, TombstoneReason, UnknownName, next};
-pub use servers::{Buried, Hosted, Peer, Seen, Servers};
+pub use servers::{Abandoned, Buried, Hosted, Peer, Seen, Servers};
 pub use spec::{Image, LeftToImage, SandboxSpec, Storage, UserSpec};
 pub use store::{ExecutionFilter, Ledger, SandboxFilter, Store, StoreError};
 pub use tenant::{Exceeded, Holdings, Quota, Quotas, Tenant};

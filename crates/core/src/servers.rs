@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::{ExecutionId, SandboxId, ServerId, StoreError, Tenant, Tombstone};
 
@@ -40,6 +41,14 @@ pub struct Buried {
     pub executions: u64,
 }
 
+/// Which of those that are stopped on servers that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    One(SandboxId),
+    /// All that were stopped before.
+    Before(Timestamp),
+}
+
 /// The servers that share a database. Each has a lease there, by the clock of the database. Whoever has lost it is declared dead by another,
 /// which ends what it hosted in the same transaction. From then on nothing new can be recorded under the old lease, and what has ended stays
 /// as it ended: whatever the dead one still writes changes nothing.
@@ -55,6 +64,9 @@ pub trait Servers: Send + Sync {
     async fn renew(&self) -> Result<bool, StoreError>;
     /// Declares those dead whose lease is over: one of those that do so at once succeeds. Theirs ends with `tombstone`, executions are `lost`.
     async fn bury_the_dead(&self, tombstone: &Tombstone) -> Result<Vec<Buried>, StoreError>;
+    /// Ends sandboxes that are stopped on servers that are not there, and returns how many. Their files stay until their server is back, which then
+    /// knows nothing of them.
+    async fn end_abandoned(&self, which: Abandoned, tombstone: &Tombstone) -> Result<u64, StoreError>;
     /// Takes a new lease after the death of the old one, for a server that hosts nothing.
     async fn rejoin(&self) -> Result<(), StoreError>;
     /// Gives the lease up, when nothing is hosted any more.

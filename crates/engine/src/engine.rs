@@ -230,6 +230,8 @@ impl Engine {
                 if let Some(ended) = ending.await.map_err(|_| execution::task_ended())? {
                     return Ok(ended);
                 }
+            } else if let Some(ended) = self.core.abandon(&self.tenant, id).await? {
+                return Ok(ended);
             } else {
                 return Err(stopped::absent(&self.core, &self.tenant, id).await);
             }

@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{Error, Hosted, Peer, Result, SandboxId, Seen, ServerId, Servers, StopReason, Store, Tombstone, TombstoneReason};
+use caisson_core::{
+    Abandoned, Error, Hosted, Peer, Result, Sandbox, SandboxId, Seen, ServerId, Servers, State as Life, StopReason, Store, Tenant,
+    Tombstone, TombstoneReason,
+};
 use futures::future::join_all;
 use tokio::{
     sync::watch,
@@ -29,6 +32,7 @@ use tokio::{
 use crate::{
     Engine,
     core::{Core, now, store_error, unavailable},
+    figures,
     sandbox::End,
     secret,
 };
@@ -312,6 +316,40 @@ impl Core {
             fleet.saw(seen);
         }
         Ok(fleet.peer(host))
+    }
+
+    /// Ends one that is stopped on a server that is not there. Its files stay there.
+    pub(crate) async fn abandon(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>> {
+        if !matches!(self.host(Hosted::Sandbox(id)).await?, Host::Away(_)) || !self.is_stopped(tenant, id).await? {
+            return Ok(None);
+        }
+        let Some(servers) = self.store.ledger().and_then(|ledger| ledger.servers()) else { return Ok(None) };
+        let message = "deleted on request; its server was not there".to_owned();
+        let tombstone = Tombstone { reason: TombstoneReason::Deleted, message, at: now() };
+        servers.end_abandoned(Abandoned::One(id), &tombstone).await.map_err(store_error)?;
+        let ended = self.store.sandbox(tenant, id).await.map_err(store_error)?;
+        Ok(ended.filter(|sandbox| sandbox.tombstone.is_some()))
+    }
+
+    async fn is_stopped(&self, tenant: &Tenant, id: SandboxId) -> Result<bool> {
+        let found = self.store.sandbox(tenant, id).await.map_err(store_error)?;
+        Ok(found.is_some_and(|sandbox| sandbox.state == Life::Stopped))
+    }
+
+    /// Ends those that have been stopped for longer than `grace` on servers that are not there, if that is this server's to do.
+    pub(crate) async fn end_abandoned(&self, grace: Duration) {
+        let Some(servers) = self.store.ledger().and_then(|ledger| ledger.servers()) else { return };
+        if !self.fleet.as_ref().is_some_and(|fleet| *fleet.leads.borrow() && fleet.is_steady()) {
+            return;
+        }
+        let message = format!("it was stopped, and its server was not there within {}", figures::seconds(grace));
+        let tombstone = Tombstone { reason: TombstoneReason::StoppedTooLong, message, at: now() };
+        let Ok(before) = tombstone.at.checked_sub(grace) else { return };
+        match servers.end_abandoned(Abandoned::Before(before), &tombstone).await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(sandboxes = count, "{count} sandboxes were stopped for too long on servers that are not there"),
+            Err(error) => tracing::debug!(error = %error, "Whether sandboxes are stopped on servers that are not there is not known"),
+        }
     }
 
     /// Why a sandbox that lives is not here.

@@ -248,6 +248,9 @@ async fn reap(core: &Arc<Core>) {
     if core.in_touch().is_err() {
         return;
     }
+    if let Some(grace) = core.config.stopped_grace {
+        core.end_abandoned(grace).await;
+    }
     let mut stopped = core.registry.all_stopped();
     stopped.sort_by_key(|one| one.now().stop.map(|stop| stop.at));
     let surplus = core.config.max_stopped.map_or_else(Vec::new, |max| surplus(&stopped, max));

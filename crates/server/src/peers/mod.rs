@@ -15,9 +15,9 @@ mod proof;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::extract::Request;
-use caisson_core::{Error, Hosted, Peer, ServerId};
+use caisson_core::{Error, Hosted, Peer, ServerId, State};
 use caisson_engine::{Engine, Host};
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 
 use self::proof::{Claims, Signer};
 pub(crate) use self::{
@@ -73,11 +73,11 @@ pub(crate) async fn host(view: &Arc<View>, request: &mut Request) -> ApiResult<O
         return Ok(None);
     }
     let Some(whose) = about::about(view, request).await? else { return Ok(None) };
-    find(view, whose, request.uri().path()).await
+    find(view, whose, request.method(), request.uri().path()).await
 }
 
 /// The same for one thing.
-pub(crate) async fn find(view: &View, whose: Whose, path: &str) -> ApiResult<Option<Peer>> {
+pub(crate) async fn find(view: &View, whose: Whose, method: &Method, path: &str) -> ApiResult<Option<Peer>> {
     let host = match whose {
         Whose::Hosted(what) => view.engine.host(what).await?,
         Whose::Server(id) => view.engine.server(id),
@@ -90,7 +90,11 @@ pub(crate) async fn find(view: &View, whose: Whose, path: &str) -> ApiResult<Opt
     let told_here = match whose {
         // What has ended is known here as well, and what was never there to whoever asks.
         Whose::Hosted(Hosted::Sandbox(id)) => match view.engine.sandbox(id).await {
-            Ok(sandbox) => sandbox.tombstone.is_some(),
+            // One that is stopped there can be looked at and ended here, so that its name is free.
+            Ok(sandbox) => {
+                let is_its_own = path.trim_end_matches('/').ends_with(id.as_str()) && [Method::GET, Method::DELETE].contains(method);
+                sandbox.tombstone.is_some() || (is_its_own && sandbox.state == State::Stopped)
+            }
             Err(Error::NotFound { .. }) => true,
             Err(error) => return Err(error.into()),
         },

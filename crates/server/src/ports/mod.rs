@@ -123,7 +123,7 @@ async fn pass(visit: Visit, mut request: Request) -> ApiResult<Response> {
     let Visit { place, admission, caller: app } = visit;
     if app.peers.is_some() && request.extensions().get::<PassedOn>().is_none() {
         let whose = Whose::Hosted(Hosted::Sandbox(place.id));
-        if let Some(peer) = Box::pin(peers::find(&app, whose, request.uri().path())).await? {
+        if let Some(peer) = Box::pin(peers::find(&app, whose, request.method(), request.uri().path())).await? {
             return Box::pin(peers::pass_on(&app, &peer, request)).await;
         }
     }

@@ -20,9 +20,9 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Buried, Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Hosted, KeptAnswer, Key, KeyId, Ledger,
-    Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId, Seen, ServerId, Servers, Store, StoreError, Tenant, Tombstone, Webhook,
-    WebhookId,
+    Abandoned, Buried, Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Hosted, KeptAnswer, Key, KeyId,
+    Ledger, Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId, Seen, ServerId, Servers, Store, StoreError, Tenant, Tombstone,
+    Webhook, WebhookId,
 };
 use jiff::Timestamp;
 use sqlx::{PgPool, Row, postgres::PgRow};
@@ -317,6 +317,10 @@ impl Servers for Postgres {
 
     async fn bury_the_dead(&self, tombstone: &Tombstone) -> Result<Vec<Buried>, StoreError> {
         self.told(with_connection!(self, |db| servers::bury_the_dead(db, &self.owner, tombstone)))
+    }
+
+    async fn end_abandoned(&self, which: Abandoned, tombstone: &Tombstone) -> Result<u64, StoreError> {
+        self.told(with_connection!(self, |db| servers::end_abandoned(db, which, tombstone)))
     }
 
     async fn rejoin(&self) -> Result<(), StoreError> {

@@ -4,13 +4,14 @@
 //! what the server hosted. Whoever records something locks the row against that (`for key share`), so what is recorded before is ended, and
 //! afterwards nothing can be: see [`super::records`].
 
-use caisson_core::{Buried, Hosted, Peer, Seen, ServerId, Tenant, Tombstone};
+use caisson_core::{Abandoned, Buried, Hosted, Peer, Seen, ServerId, Tenant, Tombstone};
 use sqlx::{Connection, PgConnection};
 
 use super::{
     attempts::Failure,
     owner::{Owner, lease_us},
     records::{self, Kept, Of},
+    storable,
 };
 use crate::rows::Columns;
 
@@ -70,6 +71,25 @@ pub(super) async fn bury_the_dead(db: &mut PgConnection, owner: &Owner, tombston
         buried.push(Buried { server, sandboxes, executions });
     }
     Ok(buried)
+}
+
+pub(super) async fn end_abandoned(db: &mut PgConnection, which: Abandoned, tombstone: &Tombstone) -> Result<u64, Failure> {
+    let (one, before) = match which {
+        Abandoned::One(id) => (Some(id.to_string()), None),
+        Abandoned::Before(at) => (None, Some(at.as_microsecond())),
+    };
+    let mut all = db.begin().await?;
+    // A server that comes back just now has its row before, and is there, or reads its sandboxes behind this.
+    sqlx::query("lock table servers in share mode").execute(&mut *all).await?;
+    let ended = sqlx::query(
+        "update sandboxes set state = 'ended', stop_reason = null, stopped_at = null, tombstone_reason = $1, tombstone_message = $2, \
+         tombstone_at = $3 where state = 'stopped' and (id = $4 or stopped_at < $5) \
+         and not exists (select 1 from servers where servers.id = sandboxes.server)",
+    );
+    let ended = ended.bind(tombstone.reason.as_str()).bind(&*storable(&tombstone.message)).bind(tombstone.at.as_microsecond());
+    let ended = ended.bind(one).bind(before).execute(&mut *all).await?.rows_affected();
+    all.commit().await?;
+    Ok(ended)
 }
 
 pub(super) async fn leave(db: &mut PgConnection, owner: &Owner) -> Result<(), Failure> {
