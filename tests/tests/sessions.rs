@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Answer, Sandbox, Server, Setup, Value, allowed, encode_path, eventually, json, run_tool};
+use caisson_tests::{Answer, Sandbox, Server, Setup, Value, allowed, encode_path, eventually, json, kill_nine, run_tool};
 
 const MIB: u64 = 1 << 20;
 
@@ -84,9 +84,11 @@ enum Way {
     Asked,
     Terminated,
     Killed,
+    LauncherKilled,
 }
 
-const WAYS: [(Way, &str); 3] = [(Way::Asked, "requested"), (Way::Terminated, "server_stopped"), (Way::Killed, "server_lost")];
+const WAYS: [(Way, &str); 4] =
+    [(Way::Asked, "requested"), (Way::Terminated, "server_stopped"), (Way::Killed, "server_lost"), (Way::LauncherKilled, "server_lost")];
 
 fn go(server: &mut Server, id: &str, way: Way) {
     match way {
@@ -98,6 +100,10 @@ fn go(server: &mut Server, id: &str, way: Way) {
         Way::Killed => {
             server.kill();
             server.start_again();
+        }
+        Way::LauncherKilled => {
+            kill_nine(server.launcher().pid);
+            eventually("it is stopped", Duration::from_secs(10), || (record(server, id)["state"] == "stopped").then_some(()));
         }
     }
 }

@@ -91,6 +91,8 @@ pub struct Death {
     pub oom_kills: u64,
     /// For people: `its agent exited with status 1`.
     pub how: String,
+    /// Whether the backend ended, and all that it ran with it.
+    pub of_all: bool,
     /// Set when it never came as far as an agent.
     pub launch_error: Option<BackendError>,
 }

@@ -202,7 +202,7 @@ pub enum StopReason {
     Idle,
     /// The server was shut down.
     ServerStopped,
-    /// The server that ran it died; found at the next start.
+    /// The server that ran it died, which is found at its next start; or its launcher did.
     ServerLost,
 }
 

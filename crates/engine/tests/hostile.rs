@@ -631,8 +631,9 @@ async fn r5_4_a_lying_agent_is_believed_only_as_far_as_it_can_be_true() {
 async fn a_launch_that_fails_late_is_told_like_one_that_fails_at_once() {
     let world = World::new(|_| None).await;
     world.play(Play::Broken);
-    let death =
-        |error: Option<BackendError>| Some(Death { oom_kills: 0, how: "its agent exited with status 1".to_owned(), launch_error: error });
+    let death = |error: Option<BackendError>| {
+        Some(Death { oom_kills: 0, how: "its agent exited with status 1".to_owned(), of_all: false, launch_error: error })
+    };
     for (death, expect) in [
         (death(Some(BackendError::Unsupported("Linux 5.12 is needed".to_owned()))), "unsupported"),
         (death(Some(BackendError::Exhausted("no room".to_owned()))), "unavailable"),

@@ -284,7 +284,7 @@ impl Backend for Native {
             Ok(Progress::Ended(death)) => Some(death.clone()),
             Ok(Progress::Failed(failure)) => {
                 let error = explain(failure);
-                Some(Death { oom_kills: 0, how: error.to_string(), launch_error: Some(error) })
+                Some(Death { oom_kills: 0, how: error.to_string(), of_all: false, launch_error: Some(error) })
             }
             _ => None,
         }

@@ -199,7 +199,12 @@ fn read(socket: &OwnedFd, table: &Table, mut buffer: Vec<u8>) {
         if let Err(error) = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both) {
             tracing::debug!(%error, "An agent's stream had ended before its launcher");
         }
-        progress.send_replace(Progress::Ended(Death { oom_kills: 0, how: "the launcher ended".to_owned(), launch_error: None }));
+        progress.send_replace(Progress::Ended(Death {
+            oom_kills: 0,
+            how: "the launcher ended".to_owned(),
+            of_all: true,
+            launch_error: None,
+        }));
     }
 }
 
@@ -219,7 +224,7 @@ fn hear(message: &[u8], table: &Table) -> Result<(), protocol::Malformed> {
                 Some(count) => format!("file_locks: limit {MOST_FILE_LOCKS} in all its programs, and it had {count}"),
                 None => how,
             };
-            (Progress::Ended(Death { oom_kills, how, launch_error: None }), true)
+            (Progress::Ended(Death { oom_kills, how, of_all: false, launch_error: None }), true)
         }
         _ => return Err(protocol::Malformed),
     };

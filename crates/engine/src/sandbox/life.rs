@@ -148,10 +148,10 @@ impl Life {
                         lost = ended.fuse();
                     }
                     Err(NotConnected::Launch(error)) => return Close::End(self.launch_failed(error)),
-                    Err(NotConnected::Stream(error)) => return Close::End(self.explain_loss(sandbox, Some(error.to_string())).await),
+                    Err(NotConnected::Stream(error)) => return self.explain_loss(sandbox, Some(error.to_string())).await,
                 },
                 // Kept between rounds.
-                how = &mut lost => return Close::End(self.explain_loss(sandbox, how.ok()).await),
+                how = &mut lost => return self.explain_loss(sandbox, how.ok()).await,
                 // `recv` loses nothing when another arm wins.
                 command = self.inbox.recv() => match command {
                     Some(Command::End(end)) => return Close::End(end),
@@ -256,10 +256,13 @@ impl Life {
         end
     }
 
-    /// The agent's stream has ended: asks the backend why.
-    async fn explain_loss(&self, sandbox: &Sandbox, how: Option<String>) -> End {
-        match self.core.backend.death(sandbox.id).await {
+    /// The agent's stream has ended: asks the backend why. One whose files are kept is stopped when it has done nothing to its end.
+    async fn explain_loss(&self, sandbox: &Sandbox, how: Option<String>) -> Close {
+        Close::End(match self.core.backend.death(sandbox.id).await {
             Some(caisson_core::Death { launch_error: Some(error), .. }) => self.launch_failed(error),
+            Some(death) if death.of_all && self.files != Files::Passing && self.record.borrow().state != State::Creating => {
+                return Close::Stop(StopReason::ServerLost);
+            }
             // Those that were known before were of its programs, and it has gone on without them.
             Some(death) if death.oom_kills > self.oom_kills.load(Ordering::Acquire) => {
                 let limit = figures::bytes(sandbox.spec.limits.memory_bytes);
@@ -270,7 +273,7 @@ impl Life {
                 let how = how.unwrap_or_else(|| "unknown".to_owned());
                 End::new(TombstoneReason::Crashed, format!("the stream to its agent ended: {how}"))
             }
-        }
+        })
     }
 
     async fn update(&self, update: SandboxUpdate) -> Result<Sandbox> {

@@ -170,7 +170,7 @@ impl Backend for Agents {
     async fn death(&self, id: SandboxId) -> Option<Death> {
         self.alive.lock().unwrap().get(&id)?;
         let oom_kills = self.oom_kills.load(Ordering::Relaxed);
-        Some(Death { oom_kills, how: "its agent was killed".to_owned(), launch_error: None })
+        Some(Death { oom_kills, how: "its agent was killed".to_owned(), of_all: false, launch_error: None })
     }
 
     async fn usage(&self, id: SandboxId) -> Option<Usage> {
