@@ -27,12 +27,19 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     caisson_sys::process::ignore_no_signals();
+    if std::env::args().nth(1).as_deref() == Some(caisson_wire::CHECK) {
+        return ended(setup::check());
+    }
     let started = setup::agent().and_then(|agent| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(service::serve(agent))
     });
     caisson_sys::process::kill_everybody_else();
-    match started {
+    ended(started)
+}
+
+fn ended(how: std::io::Result<()>) -> ExitCode {
+    match how {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("caisson-agent: {error}");

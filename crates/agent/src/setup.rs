@@ -1,7 +1,8 @@
 //! What the agent finds when it starts, and what it does to itself before anybody talks to it.
 
 use std::{
-    env, io,
+    env,
+    io::{self, Write},
     os::fd::OwnedFd,
     sync::{Arc, OnceLock},
 };
@@ -10,7 +11,7 @@ use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AGENT_UID, AgentConfig, Bind, GivenList, Refusal, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, Bind, CHECKED, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
 
 use crate::{
@@ -89,6 +90,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (stream, mut config) = configuration(stream)?;
+    config.own_cgroup.map_or(Ok(()), limit_processes)?;
     let outlet = Outlet::adopt(config.ways_out)?;
     let unfit = image::settle(&mut config).and_then(|()| image::furnish(&config)).err();
     let given = GivenList { entries: image::given(&config) };
@@ -124,6 +126,36 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
         }),
         stream,
     ))
+}
+
+/// Where the sandbox's own kernel has its control groups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Limits all that runs in the sandbox but the agent's own threads, see [`AgentConfig::own_cgroup`]. The group is the only one, and nobody gets at
+/// it afterwards.
+fn limit_processes(count: u64) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("the kernel's own control group in {CGROUPS}: {error}"));
+    let group = std::fs::read_dir(CGROUPS).map_err(named)?.flatten().find(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let group = group.ok_or_else(|| named(io::ErrorKind::NotFound.into()))?;
+    std::fs::write(group.path().join("pids.max"), count.to_string()).map_err(named)?;
+    Ok(rustix::mount::unmount(CGROUPS, rustix::mount::UnmountFlags::DETACH)?)
+}
+
+/// Tries what starting, watching and ending programs needs of a kernel, for a runtime whose kernel is not the host's.
+pub(crate) fn check() -> io::Result<()> {
+    let named = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    };
+    let (agent, stream) = agent()?;
+    let mark = process::Mark::begin().map_err(named("a cgroup namespace"))?;
+    let told = std::fs::read_link("/proc/thread-self/ns/cgroup").map_err(named("the name of a cgroup namespace"))?;
+    if told.as_os_str() != mark.name() {
+        return Err(io::Error::other("a cgroup namespace has another name in /proc"));
+    }
+    process::pidfd(std::process::id().cast_signed()).map_err(named("a handle on a process"))?;
+    process::as_file_owner(agent.user(), || std::fs::metadata("/").map(drop)).and_then(|seen| seen).map_err(named("files of the user"))?;
+    std::fs::File::from(stream).write_all(CHECKED)
 }
 
 /// Waits for it: a server that has not said it yet is about to.

@@ -6,11 +6,11 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
-        commit::CommitArgs, completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs, egress::EgressCommand,
-        events::EventsArgs, exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs, logs::LogsArgs, ls::LsArgs,
-        new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs, sh::ShArgs, stdin::StdinArgs,
-        stop::StopArgs, template::TemplateArgs, tenant::TenantCommand, update::UpdateArgs, version::VersionArgs, webhook::WebhookCommand,
-        workspace::WorkspaceCommand,
+        backend::BackendCommand, commit::CommitArgs, completion::CompletionArgs, context::ContextCommand, cp::CpArgs, doctor::DoctorArgs,
+        egress::EgressCommand, events::EventsArgs, exec::ExecArgs, fs::FsCommand, image::ImageArgs, key::KeyCommand, kill::KillArgs,
+        logs::LogsArgs, ls::LsArgs, new::NewArgs, port::PortArgs, ps::PsArgs, repl::ReplArgs, rm::RmArgs, run::RunArgs, serve::ServeArgs,
+        sh::ShArgs, stdin::StdinArgs, stop::StopArgs, template::TemplateArgs, tenant::TenantCommand, update::UpdateArgs,
+        version::VersionArgs, webhook::WebhookCommand, workspace::WorkspaceCommand,
     },
     printable, status,
 };
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     Image(ImageArgs),
     Template(TemplateArgs),
+    #[command(subcommand)]
+    Backend(BackendCommand),
     #[command(subcommand)]
     Key(KeyCommand),
     #[command(subcommand)]
@@ -178,6 +180,8 @@ mod tests {
             "fs glob box **/*.c src",
             "fs grep -i -F -C 2 --max-bytes 1G --max-time 5s --include *.c box x src",
             "fs watch -r box",
+            "backend ls --json",
+            "new --backend oci:runsc",
             "template add a -",
             "image build -t app:1 --network host .",
             "template add a-1.x a.toml --json",

@@ -1,6 +1,7 @@
 //! The `caisson` program: one file per command, nothing here but the way to it.
 
 mod args;
+mod backends;
 mod boxbox;
 mod boxed;
 mod cli;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Events(args) => commands::events::run(args),
         Command::Image(args) => commands::image::run(args),
         Command::Template(args) => commands::template::run(args),
+        Command::Backend(command) => commands::backend::run(command),
         Command::Key(command) => commands::key::run(command),
         Command::Tenant(command) => commands::tenant::run(command),
         Command::Webhook(command) => commands::webhook::run(command),

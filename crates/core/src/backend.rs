@@ -84,6 +84,42 @@ pub struct Given {
 /// A tar that may be read for as long as it takes, by whoever may block.
 pub type Changes = Box<dyn std::io::Read + Send>;
 
+/// Something that not every backend can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Storage `disk`, and with it sandboxes that are stopped and started again.
+    Disk,
+    /// Networks other than `none`.
+    Network,
+    /// Making an image of what a sandbox has changed.
+    Commit,
+}
+
+impl Feature {
+    pub const ALL: [Self; 3] = [Self::Disk, Self::Network, Self::Commit];
+
+    /// The name in APIs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Network => "network",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// What a backend says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// Of the runtime behind it, as that says it.
+    pub version: Option<String>,
+    /// How the runtime runs code, where there is a choice.
+    pub platform: Option<String>,
+    /// What stands between user code and the host's kernel, in a sentence.
+    pub wall: &'static str,
+}
+
 /// How the first process of a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
@@ -110,6 +146,16 @@ pub trait Backend: Send + Sync + 'static {
     /// The limits that this host cannot enforce in full, by their names in the API. The operator has accepted that.
     fn weaker_limits(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What stands behind the name.
+    fn about(&self) -> About {
+        About::default()
+    }
+
+    /// What it can do beyond running programs.
+    fn features(&self) -> &'static [Feature] {
+        &Feature::ALL
     }
 
     /// Whether programs of a sandbox that has a network get out without knowing of the proxy. Elsewhere the proxy is the only way.

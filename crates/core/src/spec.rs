@@ -167,6 +167,8 @@ impl FromStr for UserSpec {
 /// Everything a backend needs to know to make a sandbox exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxSpec {
+    /// What makes it; the server's choice where it is empty, which no record is.
+    pub backend: String,
     pub image: Image,
     pub storage: Storage,
     pub network: Network,
@@ -188,6 +190,7 @@ pub struct SandboxSpec {
 impl Default for SandboxSpec {
     fn default() -> Self {
         Self {
+            backend: String::new(),
             image: Image::default(),
             storage: Storage::default(),
             network: Network::default(),

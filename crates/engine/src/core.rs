@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{Backend, BackendError, Error, Files, Images, Ledger, SandboxSpec, Storage, Store, StoreError};
+use caisson_core::{BackendError, Error, Files, Images, Ledger, SandboxSpec, Storage, Store, StoreError};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::EngineConfig, egress, egress::Resolver, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool, registry::Registry,
-    servers::Fleet, workspaces::Workspaces,
+    backends::Backends, config::EngineConfig, egress, egress::Resolver, keys::Keys, metrics::Metrics, output_log::LogConfig, pool::Pool,
+    registry::Registry, servers::Fleet, workspaces::Workspaces,
 };
 
 /// When to come back after a refusal for want of something.
@@ -21,7 +21,7 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Core {
     pub(crate) config: EngineConfig,
     pub(crate) logs: LogConfig,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backend: Backends,
     pub(crate) store: Arc<dyn Store>,
     /// Where there are other images than `host`.
     pub(crate) images: Option<Arc<dyn Images>>,
@@ -49,16 +49,11 @@ pub(crate) struct Core {
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("backend", &self.backend.name()).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Core").field("backend", &self.backend).field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 impl Core {
-    /// The limits that this host cannot enforce in full, by their names in the API.
-    pub(crate) fn weaker_limits(&self) -> Vec<String> {
-        self.backend.weaker_limits().iter().map(|name| (*name).to_owned()).collect()
-    }
-
     /// What becomes of the files of a new sandbox that lives until somebody or some limit ends it.
     pub(crate) fn files(&self, spec: &SandboxSpec) -> Files {
         if self.config.keeps_disks && spec.storage == Storage::Disk { Files::Kept } else { Files::Passing }

@@ -33,7 +33,7 @@ pub(crate) fn record(
     metadata: BTreeMap<String, String>,
 ) -> Sandbox {
     let created_at = now();
-    spec.weaker_limits = core.weaker_limits();
+    spec.weaker_limits = core.backend.weaker_limits(&spec);
     Sandbox {
         id: SandboxId::random(),
         tenant: tenant.clone(),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use caisson_core::{
-    Backend, Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Images, Key, KeyHash, KeyId, Listing, Page, Quotas,
-    Result, Sandbox, SandboxFilter, SandboxId, State, StopReason, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
+    Error, Execution, ExecutionFilter, ExecutionId, ExecutionStatus, FileStat, Images, Key, KeyHash, KeyId, Listing, Page, Quotas, Result,
+    Sandbox, SandboxFilter, SandboxId, State, StopReason, Store, Stream, StreamTotals, Tenant, Tombstone, TombstoneReason, Usage,
 };
 use futures::{StreamExt, future::join_all};
 use tokio::sync::{Notify, OnceCell, watch};
@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     activity::Use,
     agent_client::AgentClient,
+    backends::{BackendInfo, Backends},
     config::EngineConfig,
     core::{Core, now, store_error, unavailable},
     create,
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
             .field("tenant", &self.tenant)
-            .field("backend", &self.core.backend.name())
+            .field("backend", &self.core.backend)
             .field("config", &self.core.config)
             .finish_non_exhaustive()
     }
@@ -68,17 +69,18 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Starts on what the last server left: its sandboxes are ended, what it left running is `lost`. The default tenant's view.
-    pub async fn open(config: EngineConfig, backend: Arc<dyn Backend>, store: Arc<dyn Store>) -> Result<Self> {
-        Self::open_with_images(config, backend, store, None).await
+    pub async fn open(config: EngineConfig, backends: impl Into<Backends>, store: Arc<dyn Store>) -> Result<Self> {
+        Self::open_with_images(config, backends, store, None).await
     }
 
     /// The same, with images beside `host`.
     pub async fn open_with_images(
         config: EngineConfig,
-        backend: Arc<dyn Backend>,
+        backends: impl Into<Backends>,
         store: Arc<dyn Store>,
         images: Option<Arc<dyn Images>>,
     ) -> Result<Self> {
+        let backend = backends.into();
         let logs = LogConfig {
             logs: config.data_dir.join("executions"),
             inline_bytes: config.inline_output_bytes as u64,
@@ -293,7 +295,7 @@ impl Engine {
         let usage = match living.state() {
             // Nobody waits for what has used nothing yet.
             State::Creating => None,
-            _ => living.usage(&*self.core.backend).await,
+            _ => living.usage(&self.core.backend).await,
         };
         usage.ok_or_else(|| unavailable(format!("the usage of sandbox `{id}` is not known at the moment")))
     }
@@ -460,8 +462,14 @@ impl Engine {
     }
 
     /// What makes its sandboxes.
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.core.backend
+    pub(crate) fn backend(&self) -> &Backends {
+        &self.core.backend
+    }
+
+    /// What sandboxes can be made by here, the one that is taken where nobody says first.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendInfo> {
+        self.core.backend.list()
     }
 
     /// A new key.
@@ -638,7 +646,7 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
     if sandboxes + executions > 0 {
         tracing::warn!(sandboxes, executions, "The last server died with {sandboxes} sandboxes and {executions} executions");
     }
-    let left = core.backend.list().await.map_err(|error| Error::internal("cannot list what the last server left", error))?;
+    let left = core.backend.list_left().await.map_err(|error| Error::internal("cannot list what the last server left", error))?;
     for observed in left {
         let id = observed.id;
         tracing::warn!(sandbox.id = %id, "Destroying sandbox {id}, which the last server left");

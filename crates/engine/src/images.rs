@@ -4,9 +4,10 @@ use caisson_core::{Error, Image, ImageLease, Result, SandboxSpec, Tenant, UserSp
 
 use crate::{core::Core, figures, validate};
 
-/// Looks the image up among those that the tenant may use, if it is one of the store. The lease is for as long as the sandbox. What the image says of user and work dir, where the
+/// Settles what makes the sandbox, and looks the image up among those that the tenant may use, if it is one of the store. The lease is for as long as the sandbox. What the image says of user and work dir, where the
 /// request leaves that open, then stands in the spec.
 pub(crate) async fn resolve(core: &Core, tenant: &Tenant, spec: &mut SandboxSpec) -> Result<Option<ImageLease>> {
+    core.backend.resolve(spec)?;
     let Image::Named { name, .. } = &spec.image else { return Ok(None) };
     let found = match &core.images {
         Some(images) => images.resolve(tenant, name).await?,

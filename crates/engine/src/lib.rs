@@ -12,6 +12,7 @@
 mod activity;
 mod agent_client;
 mod answers;
+mod backends;
 pub mod bounds;
 mod commit;
 mod config;
@@ -54,6 +55,7 @@ mod waiting;
 mod webhooks;
 mod workspaces;
 
+pub use backends::{BackendInfo, Backends};
 pub use commit::Committing;
 pub use config::EngineConfig;
 pub use contexts::{

@@ -157,7 +157,7 @@ async fn follow(
     }
     let (result, files) = tokio::join!(started.finish(ended), changed_files(living, &agent, changes, max_file_bytes));
     living.is_spent();
-    let weaker_limits = core.weaker_limits();
+    let weaker_limits = core.backend.weaker_limits(&living.now().spec);
     let answered = move |result: Result<_>| {
         // Likewise.
         drop(result_to.send(result.map(|result| RunResult { result, files, files_truncated, weaker_limits })));

@@ -3,5 +3,6 @@
 //! The launcher itself is the binary of this crate: a small single-threaded program, the only privileged one, which executes
 //! plans that were fully computed elsewhere.
 
+pub mod bundle;
 pub mod plan;
 pub mod protocol;

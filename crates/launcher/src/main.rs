@@ -1,8 +1,11 @@
 //! The only privileged program: takes launch plans from the server and executes them. One thread, no configuration of its own,
 //! nothing read from the environment. Standard input is the socket to the server; when it closes, everything ends.
+//!
+//! Or, told so on its command line, prepares one container and becomes its OCI runtime ([`container`]).
 
 mod cgroup;
 mod commit;
+mod container;
 mod control;
 mod disk;
 mod fault;
@@ -18,11 +21,18 @@ mod stages;
 mod standstill;
 mod walker;
 
-use std::{io, os::fd::AsFd, process::ExitCode};
+use std::{io, os::fd::AsFd, path::Path, process::ExitCode};
 
+use caisson_launcher::bundle;
 use caisson_sys::kernel::{SingleThreaded, close_from};
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(command), Some(order)) = (arguments.next(), arguments.next())
+        && command == bundle::COMMAND
+    {
+        return container::run(Path::new(&order));
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -45,10 +45,10 @@ pub(crate) fn open(layers: &Layers) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Makes the site around the storage and that mount. Any directory that every host has will do as its place; nothing there is needed any more.
-pub(crate) fn site(storage: &OwnedFd, tree: &OwnedFd, layers: &Layers, ids: Ids) -> io::Result<OwnedFd> {
+/// Makes the site around the storage and that mount, at `place`.
+pub(crate) fn site(storage: &OwnedFd, tree: &OwnedFd, layers: &Layers, ids: Ids, place: &str) -> io::Result<OwnedFd> {
     let site = tmpfs(SITE_BYTES, SITE_INODES, 0o700, ids, false)?;
-    attach(&site, CWD, "/proc")?;
+    attach(&site, CWD, place)?;
     for name in ["l", "e", "s", "r"] {
         mkdirat(&site, name, Mode::from_raw_mode(0o755))?;
     }

@@ -55,16 +55,26 @@ const AGENT_CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SYS_ADMIN);
 
 /// A stage that failed, and on what.
-struct Trouble {
+pub(crate) struct Trouble {
     stage: Stage,
     subject: String,
     error: io::Error,
 }
 
-type Done<T = ()> = Result<T, Trouble>;
+impl Trouble {
+    /// As it is told.
+    pub(crate) fn report(self) -> Failure {
+        match self.error.raw_os_error() {
+            Some(errno) => Failure { stage: self.stage, errno, subject: self.subject },
+            None => Failure { stage: self.stage, errno: 0, subject: format!("{}: {}", self.subject, self.error) },
+        }
+    }
+}
+
+pub(crate) type Done<T = ()> = Result<T, Trouble>;
 
 /// Adds stage and subject to an error.
-trait At<T> {
+pub(crate) trait At<T> {
     fn at(self, stage: Stage, subject: &str) -> Done<T>;
 }
 
@@ -96,12 +106,8 @@ pub(crate) fn sandbox_process(socket: OwnedFd, agent: BorrowedFd<'_>, setup: &Se
     std::mem::forget(socket);
     let Ok((socket, agent)) = kept else { kernel::exit_now(1) };
     let Err(trouble) = park_and_launch(socket.as_fd(), agent.as_fd(), setup, cgroup) else { kernel::exit_now(0) };
-    let failure = match trouble.error.raw_os_error() {
-        Some(errno) => Failure { stage: trouble.stage, errno, subject: trouble.subject },
-        None => Failure { stage: trouble.stage, errno: 0, subject: format!("{}: {}", trouble.subject, trouble.error) },
-    };
     // Nobody there to hear it means that the launcher has gone, and then this process goes too.
-    let heard = message::send(socket.as_fd(), &protocol::encode(Tag::Failed, 0, &failure), &[]);
+    let heard = message::send(socket.as_fd(), &protocol::encode(Tag::Failed, 0, &trouble.report()), &[]);
     kernel::exit_now(if heard.is_ok() { 1 } else { 2 })
 }
 
@@ -182,18 +188,22 @@ fn park(setup: &Setup, cgroup: &Cgroup) -> Done<OwnedFd> {
         drop(fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
     }
     reach(setup, Stage::UserNamespace)?;
+    user_namespace(cgroup.ids(setup))
+}
+
+/// Makes the user namespace of a sandbox, and does not enter it.
+pub(crate) fn user_namespace(ids: Ids) -> Done<OwnedFd> {
     let alone = kernel::SingleThreaded::verify().at(Stage::UserNamespace, "threads")?;
     // What the kernel counts for each user it counts for the owner too: nobody else's, so that no sandbox uses up what others need.
     for (resource, value) in [(Resource::Memlock, 64 << 10), (Resource::Sigpending, 16_384)] {
         // Whoever makes a user namespace gives it his limits, for all of its users together.
         set_limit(resource, value).at(Stage::UserNamespace, "limits")?;
     }
-    let ids = cgroup.ids(setup);
     let owner = ids.host(ID_COUNT - 1).at(Stage::UserNamespace, "owner")?;
     kernel::user_namespace(alone, &ids.map(), Some(owner)).at(Stage::UserNamespace, "")
 }
 
-fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
+pub(crate) fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
     reach(setup, Stage::Limits)?;
     if setup.weakness == Some(Weakness::Limits) {
         return Ok(());
@@ -210,6 +220,39 @@ fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
 fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, namespace: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Done {
+    // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
+    let Raised { root, site } = raise_root(plan, setup, disk, ids, namespace, "/proc")?;
+    if let Some(site) = &site {
+        // For the launcher, which has no other way to what is written here. Afterwards the site is gone.
+        let [upper, merged] = overlay::views(site).at(Stage::Step, "views")?;
+        let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &[upper.as_fd(), merged.as_fd()]);
+        told.at(Stage::Step, "views")?;
+    }
+    reach(setup, Stage::Pivot)?;
+    fchdir(&root).at(Stage::Pivot, "enter")?;
+    pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
+    // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
+    unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
+    rustix::process::chdir("/").at(Stage::Pivot, "root")?;
+    if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+}
+
+/// A root that is mounted and furnished.
+pub(crate) struct Raised {
+    root: OwnedFd,
+    /// What lies around the root of an image, see [`overlay`].
+    site: Option<OwnedFd>,
+}
+
+/// Mounts the root at `place`, a directory of the host, and carries out the steps of the plan in it.
+pub(crate) fn raise_root(
+    plan: &Plan,
+    setup: &Setup,
+    disk: Option<OwnedFd>,
+    ids: Ids,
+    namespace: BorrowedFd<'_>,
+    place: &str,
+) -> Done<Raised> {
     reach(setup, Stage::Sources)?;
     // What the host lends is opened before anything is mounted, so that each path means the host's.
     let mut sources = Vec::new();
@@ -242,15 +285,14 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     };
     let (root, site) = match layers {
         None => {
-            // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
-            attach(&storage, CWD, "/proc").at(Stage::Root, "attach")?;
+            attach(&storage, CWD, place).at(Stage::Root, "attach")?;
             if matches!(plan.root, Root::Disk(Kept::Never | Kept::New)) {
                 rustix::fs::unlinkat(&storage, "lost+found", rustix::fs::AtFlags::REMOVEDIR).at(Stage::Root, "lost+found")?;
             }
             (storage, None)
         }
         Some((layers, tree)) => {
-            let site = overlay::site(&storage, &tree, layers, ids).at(Stage::Root, "site")?;
+            let site = overlay::site(&storage, &tree, layers, ids, place).at(Stage::Root, "site")?;
             reach(setup, Stage::Overlay)?;
             (overlay::mount(&site, layers, &plan.root).at(Stage::Overlay, "")?, Some(site))
         }
@@ -265,22 +307,10 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         builder.carry_out(step).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
-    if let Some(site) = &site {
-        // For the launcher, which has no other way to what is written here. Afterwards the site is gone.
-        let [upper, merged] = overlay::views(site).at(Stage::Step, "views")?;
-        let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &[upper.as_fd(), merged.as_fd()]);
-        told.at(Stage::Step, "views")?;
-    }
     if matches!(plan.root, Root::Disk(_)) {
         make_files_as(0).at(Stage::Step, "owner")?;
     }
-    reach(setup, Stage::Pivot)?;
-    fchdir(&root).at(Stage::Pivot, "enter")?;
-    pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
-    // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
-    unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
-    rustix::process::chdir("/").at(Stage::Pivot, "root")?;
-    if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+    Ok(Raised { root, site })
 }
 
 /// From now on what this process makes belongs to `id`, a user and a group of the host.

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, Observed, Place, SandboxId, SandboxSpec, Storage,
+    About, AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage,
     Usage,
 };
 use caisson_launcher::plan::{Fault, Setup, WaysOut, Weakness};
@@ -27,7 +27,7 @@ use crate::{
     link::{Link, Progress},
     machine::Machine,
     names::Names,
-    plan,
+    parts, plan,
     rootless::Rootless,
 };
 
@@ -60,9 +60,6 @@ impl NativeConfig {
         Self { data_dir, layers_dir, parked: 8, accept_weaker_limits: false, host_network: false, weakness: None, fault: None }
     }
 }
-
-/// Static, so that it runs in every image.
-const PROBE: &[u8] = include_bytes!(env!("CAISSON_PROBE_BINARY"));
 
 /// How long after the end of a stream the launcher may take to say how the sandbox ended.
 const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_secs(2);
@@ -162,14 +159,6 @@ impl Native {
     }
 }
 
-/// As the agent is told of it.
-fn told(place: &Place) -> wire::Place {
-    match place {
-        Place::Directory(path) => wire::Place { path: path.clone(), target: None },
-        Place::Link { path, target } => wire::Place { path: path.clone(), target: Some(target.clone()) },
-    }
-}
-
 #[async_trait]
 impl Backend for Native {
     fn name(&self) -> &'static str {
@@ -177,7 +166,14 @@ impl Backend for Native {
     }
 
     fn probe(&self) -> &'static [u8] {
-        PROBE
+        parts::PROBE
+    }
+
+    fn about(&self) -> About {
+        About {
+            wall: "the host's kernel, behind namespaces, dropped privileges, seccomp and Landlock; mounts that nothing inside can change",
+            ..About::default()
+        }
     }
 
     fn weaker_limits(&self) -> &'static [&'static str] {
@@ -204,18 +200,10 @@ impl Backend for Native {
         // Only the host's root may have the kernel hand connections over to another socket.
         let ways = if self.rootless.is_some() { WaysOut::Proxy } else { WaysOut::Redirected };
         let agent = AgentConfig {
-            uid: spec.user.uid,
-            gid: spec.user.gid,
-            name: spec.user.name.clone(),
-            home: spec.user.home.clone(),
-            work_dir: spec.work_dir.clone(),
-            env: plan::environment(spec),
-            open_files: spec.limits.open_files.into(),
             instead_of_cgroup: (self.cgroups == Cgroups::Absent)
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
-            of_image: plan::left_to_agent(spec),
-            places: spec.recipe.places.iter().map(told).collect(),
             ways_out: (!spec.network.is_none()).then_some(wire::egress::WaysOut { redirected: ways == WaysOut::Redirected }),
+            ..parts::agent_config(spec)
         };
         let configuration =
             agent.encode().map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;

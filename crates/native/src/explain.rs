@@ -4,7 +4,8 @@ use caisson_core::BackendError;
 use caisson_launcher::protocol::{Failure, Stage};
 
 /// A failure in words, with the remedy where there is one.
-pub(crate) fn explain(failure: &Failure) -> BackendError {
+#[must_use]
+pub fn explain(failure: &Failure) -> BackendError {
     let Failure { stage, errno, subject } = failure;
     let cause = if *errno == 0 { String::new() } else { format!(": {}", std::io::Error::from_raw_os_error(*errno)) };
     let about = if subject.is_empty() { String::new() } else { format!(" ({subject})") };

@@ -12,6 +12,7 @@ mod host_image;
 mod link;
 mod machine;
 mod names;
+pub mod parts;
 mod plan;
 mod program;
 mod rootless;
@@ -23,3 +24,4 @@ pub use caisson_launcher::{
     plan::{Effect, Fault, Weakness},
     protocol::Stage,
 };
+pub use explain::explain;

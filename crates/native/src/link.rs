@@ -20,10 +20,7 @@ use caisson_sys::{kernel::sealed_program, message::send};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 use tokio::sync::watch;
 
-use crate::{explain::explain, rootless::Rootless};
-
-const LAUNCHER: &[u8] = include_bytes!(env!("CAISSON_LAUNCHER_BINARY"));
-const AGENT: &[u8] = include_bytes!(env!("CAISSON_AGENT_BINARY"));
+use crate::{explain::explain, parts, rootless::Rootless};
 
 /// How a launch stands.
 #[derive(Debug, Clone)]
@@ -61,8 +58,8 @@ impl Link {
             let what = what.to_owned();
             move |error: io::Error| BackendError::Failed(format!("cannot {what}: {error}"))
         };
-        let program = sealed_program(c"caisson-launcher", LAUNCHER).map_err(failed("copy the launcher into memory"))?;
-        let agent = sealed_program(c"caisson-agent", AGENT).map_err(failed("copy the agent into memory"))?;
+        let program = parts::launcher().map_err(failed("copy the launcher into memory"))?;
+        let agent = sealed_program(c"caisson-agent", parts::AGENT).map_err(failed("copy the agent into memory"))?;
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|error| failed("make a socket")(error.into()))?;
         let pid = spawn(&program, theirs).map_err(failed("start the launcher"))?;

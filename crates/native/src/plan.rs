@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use caisson_core::{BackendError, Files, Image, Limits, SandboxSpec, Storage};
-use caisson_launcher::plan::{Kept, Plan, Root, Step, WaysOut, Weakness};
+use caisson_launcher::plan::{Kept, Layers, Plan, Root, Step, WaysOut, Weakness};
 use caisson_wire::{
     AGENT_UID, OfImage,
     egress::{ADDRESS, PROXY_PORT},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
-const MASKED: [&str; 37] = [
+pub(crate) const MASKED: [&str; 37] = [
     "acpi",
     "asound",
     "buddyinfo",
@@ -58,13 +58,14 @@ const MASKED: [&str; 37] = [
     "zoneinfo",
 ];
 /// Parts of `/proc` that can be read but through which the host could be changed.
-const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
+pub(crate) const SEALED: [&str; 4] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys"];
 
 /// Of what is sealed, the counts of the whole host: they move when a neighbour does something, and so say that there is one.
-const COUNTS: [&str; 7] = ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/quota", "kernel/pty/nr"];
+pub(crate) const COUNTS: [&str; 7] =
+    ["fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/quota", "kernel/pty/nr"];
 
 /// `/dev/shm` holds at most this many bytes, or half of the memory limit.
-const SHM_BYTES: u64 = 64 << 20;
+pub(crate) const SHM_BYTES: u64 = 64 << 20;
 
 /// The plan for `spec`.
 pub(crate) fn plan(
@@ -82,13 +83,7 @@ pub(crate) fn plan(
         _ => spec.limits,
     };
 
-    let (layers, mut steps) = match &spec.image {
-        Image::Host => (None, host_root(spec, host, names)?),
-        Image::Stored(image) => (Some(stored_image::layers(image, layers)?), stored_image::steps(names, &spec.hostname)),
-        Image::Named { name, .. } => {
-            return Err(BackendError::Failed(format!("image `{}` was not looked up before its launch", name.escape_default())));
-        }
-    };
+    let (layers, mut steps) = root(spec, host, layers, names)?;
     steps.push(Step::Tmpfs { path: "dev".into(), mode: 0o755, bytes: 64 << 10, inodes: 64, devices: true });
     for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)] {
         steps.push(Step::Device { path: format!("dev/{name}"), major, minor });
@@ -133,6 +128,22 @@ pub(crate) fn plan(
         agent_id: AGENT_UID,
         ways_out: (!spec.network.is_none()).then_some(ways),
     })
+}
+
+/// What lies below the root, and what is made in it before anything of the kernel's is mounted there.
+pub(crate) fn root(
+    spec: &SandboxSpec,
+    host: &HostImage,
+    layers: &Path,
+    names: &Names,
+) -> Result<(Option<Layers>, Vec<Step>), BackendError> {
+    match &spec.image {
+        Image::Host => Ok((None, host_root(spec, host, names)?)),
+        Image::Stored(image) => Ok((Some(stored_image::layers(image, layers)?), stored_image::steps(names, &spec.hostname))),
+        Image::Named { name, .. } => {
+            Err(BackendError::Failed(format!("image `{}` was not looked up before its launch", name.escape_default())))
+        }
+    }
 }
 
 /// The host's programs, and the directories that every sandbox of them has.

@@ -130,7 +130,7 @@ fn a_shared_network_is_noticed() {
 /// What the doctor says of a machine without this wall.
 #[track_caller]
 fn doctor_says_broken(weakness: Weakness, numbers: &[&str]) {
-    let report = without(Some(weakness), async |engine| doctor::examine(engine).await).unwrap();
+    let report = without(Some(weakness), async |engine| doctor::examine(engine, None).await).unwrap();
     assert_eq!(report.state, State::Broken, "{report:#?}");
     for number in numbers {
         let verdict = report.verdicts.iter().find(|verdict| verdict.number == *number).unwrap();

@@ -56,6 +56,7 @@ pub(crate) fn table() -> Vec<Route> {
         route(Access::Public, routes!(openapi::page)),
         route(Access::AdminUnlessLocal, routes!(metrics::metrics)),
         route(Access::Admin, routes!(native::doctor::doctor)),
+        route(Access::Key, routes!(native::backends::list)),
         makes(Access::Key, routes!(native::run::run)),
         makes(Access::Key, routes!(native::sandboxes::create, native::sandboxes::list)),
         route(Access::Key, routes!(native::sandboxes::get, native::sandboxes::update, native::sandboxes::delete)),

@@ -255,6 +255,12 @@ pub fn unshare_cgroup() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Leaves the mount namespace for a copy of it (`mount_namespaces(7)`).
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: CLONE_NEWNS changes neither memory nor descriptors.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Enters a new user namespace that has no ids yet (`user_namespaces(7)`).
 pub fn unshare_user() -> io::Result<()> {
     // SAFETY: CLONE_NEWUSER changes neither memory nor descriptors.

@@ -397,17 +397,34 @@ fn set_capabilities(data: &[CapabilityData; 2]) -> io::Result<()> {
 
 fn set_file_identity(identity: Identity) -> io::Result<()> {
     // SAFETY: no memory is passed. These calls change the calling thread alone and answer with the value before.
-    unsafe {
+    let now = unsafe {
         libc::syscall(libc::SYS_setfsgid, identity.gid);
         libc::syscall(libc::SYS_setfsuid, identity.uid);
         // They do not fail visibly, so ask.
-        let now = (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX));
-        if now == (c_long::from(identity.uid), c_long::from(identity.gid)) {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(libc::EPERM))
-        }
+        (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX))
+    };
+    if now == (c_long::from(identity.uid), c_long::from(identity.gid)) {
+        return Ok(());
     }
+    // SAFETY: reads this thread's errno.
+    match unsafe { *libc::__errno_location() } {
+        libc::ENOSYS if now == (-1, -1) => set_effective_identity(identity),
+        _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+    }
+}
+
+/// The same for a kernel that knows no identity for files alone (gVisor's): the effective one serves. The real and the saved one stay, so that
+/// nobody may signal or trace this thread who might not before (`kill(2)`, `ptrace(2)`).
+fn set_effective_identity(Identity { uid, gid }: Identity) -> io::Result<()> {
+    const SAME: u32 = u32::MAX;
+    // SAFETY: no memory is passed. By system call they change the calling thread alone.
+    unsafe {
+        // Permitted capabilities outlive that root stops to be one of the three.
+        raw(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
+        raw(libc::syscall(libc::SYS_setresgid, SAME, gid, SAME))?;
+        raw(libc::syscall(libc::SYS_setresuid, SAME, uid, SAME))?;
+    }
+    Ok(())
 }
 
 /// Makes the calling thread, and with it a process that has no other, make files as `identity`, with the capabilities that it has.

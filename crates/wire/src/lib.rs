@@ -64,6 +64,11 @@ pub const CHECKPOINT_HEADER: &str = "x-caisson-checkpoint";
 /// The descriptor on which the agent finds its stream.
 pub const STREAM_FD: i32 = 3;
 
+/// What the agent is told as its first argument when it is not to serve, but to try whether it could.
+pub const CHECK: &str = "check";
+/// What it then writes on its stream. Where it could not, it says why on standard error, and ends.
+pub const CHECKED: &[u8] = b"caisson-agent can serve here\n";
+
 /// The uid and gid of the agent inside the sandbox: beyond the 16 bits that images use, so that no user of an image is it.
 pub const AGENT_UID: u32 = 65_536;
 
@@ -83,6 +88,9 @@ pub struct AgentConfig {
     pub open_files: u64,
     /// Where there is no cgroup to limit the sandbox.
     pub instead_of_cgroup: Option<InsteadOfCgroup>,
+    /// Where the kernel that the agent sees is the sandbox's own, and has a control group for all of it at `/sys/fs/cgroup`: how many
+    /// processes and threads there may be. The agent says so there, and takes the mount away.
+    pub own_cgroup: Option<u64>,
     /// Where the root is made of an image, which is not known until somebody is inside.
     pub of_image: Option<OfImage>,
     /// What is made before any program runs, in this order.
@@ -446,6 +454,7 @@ mod tests {
             env: vec![("A".to_owned(), "x".repeat(70_000))],
             open_files: 5,
             instead_of_cgroup: None,
+            own_cgroup: None,
             of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
             places: vec![Place { path: "/a".to_owned(), target: Some("/b".to_owned()) }],
             ways_out: None,

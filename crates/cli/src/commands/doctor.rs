@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context, Result};
+use caisson_core::SandboxSpec;
 use caisson_native::NativeConfig;
 use caisson_server::native::types::DoctorBody;
 use clap::Args;
@@ -30,18 +31,24 @@ pub(crate) struct DoctorArgs {
     /// Examine even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
+    /// What sandboxes are made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Print a JSON object, as GET /v1/doctor does
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let (backend, scratch) = embedded::start(NativeConfig { accept_weaker_limits: args.accept_weaker_limits, ..embedded::config(None) })?;
+    let spec = SandboxSpec { backend: args.backend.clone().unwrap_or_default(), ..SandboxSpec::default() };
+    let choice = embedded::choice(&spec)?;
+    let (walls, scratch) =
+        embedded::start(choice, NativeConfig { accept_weaker_limits: args.accept_weaker_limits, ..embedded::config(None) })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let engine = embedded::open(backend, &scratch, Output::Collected, None).await?;
-        let examined = spinner("attacking sandboxes", caisson_engine::doctor::examine(&engine));
+        let engine = embedded::open(walls, &scratch, Output::Collected, None).await?;
+        let examined = spinner("attacking sandboxes", caisson_engine::doctor::examine(&engine, None));
         let result = tokio::select! {
             report = examined => report.map_err(anyhow::Error::from).and_then(|report| {
                 let mut report = DoctorBody::from(report);

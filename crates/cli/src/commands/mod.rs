@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod backend;
 pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod context;

@@ -49,6 +49,9 @@ pub(crate) struct NewArgs {
     /// What it may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<NetworkBody>,
+    /// What it is made by: `native`, or another that `caisson backend ls` shows [default: the server's choice]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,
@@ -79,6 +82,7 @@ pub(crate) fn run(args: NewArgs) -> Result<ExitCode> {
         limits: args.limits.to_body(),
         env: unique("--env", args.env)?,
         network: args.net,
+        backend: args.backend,
         storage: args.storage,
         user: args.user,
         hostname: args.hostname,

@@ -7,7 +7,7 @@ mod program;
 use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use caisson_core::{Backend, Image};
+use caisson_core::Image;
 use caisson_engine::{Engine, InputFile, RunRequest, RunningOneShot, Stdin};
 use caisson_image::{ImageStore, Reference};
 use caisson_native::NativeConfig;
@@ -86,6 +86,9 @@ pub(crate) struct RunArgs {
     /// What the sandbox may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<NetworkBody>,
+    /// What it is made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Where its files are: `memory` or `disk` [default: memory]
     #[arg(long, value_name = "WHERE")]
     storage: Option<String>,
@@ -127,9 +130,10 @@ pub(crate) fn run(mut args: RunArgs) -> Result<ExitCode> {
         Image::Named { name, .. } => Some((Here::find()?, name.clone())),
         _ => None,
     };
-    let (backend, scratch) =
-        embedded::start(NativeConfig { accept_weaker_limits, ..embedded::config(wanted.as_ref().map(|(here, _)| here.path())) })?;
-    let weaker = backend.weaker_limits();
+    let choice = embedded::choice(&request.spec)?;
+    let (walls, scratch) =
+        embedded::start(choice, NativeConfig { accept_weaker_limits, ..embedded::config(wanted.as_ref().map(|(here, _)| here.path())) })?;
+    let weaker = walls.weaker_limits();
     if !weaker.is_empty() && !json {
         status::complain(&format!("WARNING: limits that this host cannot enforce in full: {}", weaker.join(", ")));
     }
@@ -144,7 +148,7 @@ pub(crate) fn run(mut args: RunArgs) -> Result<ExitCode> {
             },
             None => None,
         };
-        let engine = embedded::open(backend, &scratch, if json { Output::Collected } else { Output::Streamed }, images).await?;
+        let engine = embedded::open(walls, &scratch, if json { Output::Collected } else { Output::Streamed }, images).await?;
         let work = one_shot(&engine, request, stdin_is_code, json);
         let result = tokio::select! {
             result = work => result,
@@ -209,6 +213,7 @@ fn body(args: RunArgs, has_image: bool) -> Result<(RunBody, bool)> {
         image: args.image,
         limits: args.limits.to_body(),
         network: args.net,
+        backend: args.backend,
         storage: args.storage,
         user: args.user,
         ..RunBody::default()

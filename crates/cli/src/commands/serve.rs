@@ -1,6 +1,12 @@
 //! `caisson serve`: the service.
 
-use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use caisson_core::Blobs;
@@ -14,7 +20,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    boxbox,
+    backends, boxbox,
     config::{Access, BlobStorage, Config, Environment, Setting, Sources},
     data_dir::{DataDir, Surroundings},
     database::Database,
@@ -108,6 +114,15 @@ pub(crate) struct ServeArgs {
     /// Serve even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
+    /// What sandboxes are made by where nobody says: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// What requests and templates may have sandboxes made by, with commas between them [default: --backend alone]
+    #[arg(long, value_name = "NAMES")]
+    backends: Option<String>,
+    /// Where OCI runtimes are, such as runsc=/opt/gvisor/runsc [default: where programs are]
+    #[arg(long, value_name = "NAME=PATH")]
+    oci_runtimes: Option<String>,
     /// The address by which clients know this server, such as https://caisson.example.com; links to ports begin with it
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
@@ -136,6 +151,9 @@ impl ServeArgs {
             (Setting::MaxStopped, "--max-stopped", self.max_stopped),
             (Setting::OutputLog, "--output-log", self.output_log),
             (Setting::InlineOutput, "--inline-output", self.inline_output),
+            (Setting::Backend, "--backend", self.backend),
+            (Setting::Backends, "--backends", self.backends),
+            (Setting::OciRuntimes, "--oci-runtimes", self.oci_runtimes),
             (Setting::PublicUrl, "--public-url", self.public_url),
             (Setting::PublicDomain, "--public-domain", self.public_domain),
             (Setting::AcceptWeakerLimits, "--accept-weaker-limits", self.accept_weaker_limits.then(|| "true".to_owned())),
@@ -158,8 +176,9 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
     let data_dir = DataDir::take(&config.data_dir)?;
     raise_open_files().context("cannot raise the limit on open files")?;
     // Before there are threads and secrets. It inherits neither the environment nor a descriptor of ours.
-    let backend =
-        Native::start(NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) })?;
+    let native = NativeConfig { accept_weaker_limits: config.accept_weaker_limits, ..NativeConfig::new(config.data_dir.clone()) };
+    let layers_dir = native.layers_dir.clone();
+    let native = config.backends.has_native().then(|| Native::start(native)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     // Ends behind everything that has something to tell.
@@ -171,11 +190,12 @@ pub(crate) fn with(sources: &Sources, notes: &[String]) -> Result<ExitCode> {
     for note in config.boxbox.notes.iter().chain(&config.daiv.notes).chain(notes) {
         tracing::info!("{note}");
     }
-    if backend.left_behind() > 0 {
-        tracing::info!("Removing {} control groups that an earlier run has left", backend.left_behind());
+    let left_behind = native.as_ref().map_or(0, Native::left_behind);
+    if left_behind > 0 {
+        tracing::info!("Removing {left_behind} control groups that an earlier run has left");
     }
     let auth = auth(&config, &data_dir)?;
-    let code = runtime.block_on(serve(&config, &data_dir, backend, auth));
+    let code = runtime.block_on(serve(&config, &data_dir, (native, &layers_dir), auth));
     // Everything has been waited for that could be.
     runtime.shutdown_background();
     code
@@ -222,7 +242,7 @@ fn auth(config: &Config, data_dir: &DataDir) -> Result<Auth> {
     })
 }
 
-async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth) -> Result<ExitCode> {
+async fn serve(config: &Config, data_dir: &DataDir, (native, layers_dir): (Option<Native>, &Path), auth: Auth) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let database = Database::open(config, data_dir).await?;
     let locks = locks(config).await?;
@@ -239,9 +259,9 @@ async fn serve(config: &Config, data_dir: &DataDir, backend: Native, auth: Auth)
     engine_config.stopped_grace = config.stopped_grace;
     engine_config.max_stopped = config.max_stopped;
     engine_config.reap_every = config.daiv.stopped.every.unwrap_or(engine_config.reap_every);
+    let backends = backends::start(&config.backends, native, layers_dir).await?;
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
-    let engine =
-        Engine::open_with_images(engine_config, Arc::new(backend), Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
+    let engine = Engine::open_with_images(engine_config, backends, Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
     let blobs = blobs(&config.blobs).await?;
     tracing::info!("Workspaces are in {}", blobs.place());
     engine.use_blobs(blobs).await?;

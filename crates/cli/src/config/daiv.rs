@@ -10,6 +10,7 @@ use std::{
 };
 
 use caisson_core::Storage;
+use caisson_oci::Kind;
 use caisson_server::DaivSettings;
 
 use super::{
@@ -106,6 +107,8 @@ pub(crate) struct Daiv {
     pub(crate) listen: Option<SocketAddr>,
     /// Which events are logged, where nobody else says.
     pub(crate) log: Option<String>,
+    /// The runtime that sessions are made by, where it is another than this program's own walls.
+    pub(crate) runtime: Option<Kind>,
     pub(crate) settings: DaivSettings,
     pub(crate) stopped: Stopped,
     /// How locks of sessions are kept in Redis.
@@ -164,7 +167,16 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
         every: names.number("REAPER_INTERVAL_SECONDS", 1, LONGEST as u64).map(Duration::from_secs),
         is_off: !reaps,
     };
+    // Whoever asks for another wall than there is gets none that only looks like it.
+    let runtime =
+        names.get("RUNTIME", "runtime that is here: `runc`, for which this program's own walls stand, or `runsc`", |text| match text {
+            "runc" => Some(None),
+            "runsc" => Some(Some(Kind::Runsc)),
+            _ => None,
+        });
+    let runtime = runtime.flatten();
     let settings = DaivSettings {
+        backend: runtime.map(|kind| kind.backend().to_owned()).unwrap_or_default(),
         prefix: prefix.unwrap_or(default.prefix),
         uid: names.number("RUN_UID", 0, MOST_ID).map_or(default.uid, id),
         gid: names.number("RUN_GID", 0, MOST_ID).map_or(default.gid, id),
@@ -172,16 +184,12 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
         lock_wait: names.get("SESSION_LOCK_WAIT_SECONDS", "number of seconds, 0 or more", wait).unwrap_or(default.lock_wait),
         idle: idle.map_or(default.idle, seconds).filter(|_| reaps),
         look_every: stopped.every.unwrap_or(default.look_every),
-        // Only root may mount a disk.
-        storage: if is_root { Storage::Disk } else { default.storage },
+        // Only root may mount a disk, and no runtime has one.
+        storage: if is_root && runtime.is_none() { Storage::Disk } else { default.storage },
         prune: names.get("FS_PRUNE_DIRS", "list of names with commas between them", |text| Some(list(text))).unwrap_or(default.prune),
         spool: data_dir.map_or(default.spool, Path::to_owned),
         ..default
     };
-    // Whoever asks for another wall than there is gets none that only looks like it.
-    names.get("RUNTIME", "runtime that is here: there is `runc` alone, for which this program's own walls stand", |text| {
-        (text == "runc").then_some(())
-    });
     let locks = caisson_locks::Settings::default();
     let locks = caisson_locks::Settings {
         ttl: names.get("SESSION_LOCK_TTL_SECONDS", LOCK_TIME, lock_time).unwrap_or(locks.ttl),
@@ -194,7 +202,7 @@ pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment, data_dir:
     }
     names.note_the_rest();
     let notes = names.notes;
-    Daiv { key, listen, log, settings, stopped, locks, sentry, notes }
+    Daiv { key, listen, log, runtime, settings, stopped, locks, sentry, notes }
 }
 
 /// Whom to tell what goes wrong, if anybody.

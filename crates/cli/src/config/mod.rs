@@ -4,6 +4,7 @@
 //! defaults < caisson.toml < environment < flags  ──▶ [`Layers`]: one text per key ──▶ [`Config`]: typed values
 //! ```
 
+mod backends;
 mod blobs;
 mod boxbox;
 mod daiv;
@@ -19,6 +20,7 @@ use caisson_core::Image;
 use caisson_engine::EgressConfig;
 
 pub(crate) use self::{
+    backends::{Choice, NATIVE, name as backend_name},
     blobs::BlobStorage,
     boxbox::Boxbox,
     daiv::Daiv,
@@ -83,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) inline_output: usize,
     /// Whether to serve where limits on memory and processor time cannot be enforced in full.
     pub(crate) accept_weaker_limits: bool,
+    /// What sandboxes may be made by.
+    pub(crate) backends: Choice,
     /// Under which addresses clients know it.
     pub(crate) public: Public,
     /// For clients of the Boxed API alone.
@@ -168,6 +172,7 @@ impl Config {
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let boxbox = boxbox::read(&mut reader, &sources.environment);
         let daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref(), surroundings.is_root);
+        let backends = backends::read(&mut reader, daiv.runtime);
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
         let blobs = blobs::read(&mut reader, data_dir.as_deref());
@@ -250,6 +255,7 @@ impl Config {
                 output_log,
                 inline_output,
                 accept_weaker_limits,
+                backends,
                 public,
                 boxed_key,
                 sandbox_key,

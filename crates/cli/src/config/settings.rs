@@ -28,6 +28,9 @@ pub(crate) enum Setting {
     EgressAddresses,
     Dns,
     AcceptWeakerLimits,
+    Backend,
+    Backends,
+    OciRuntimes,
     PublicUrl,
     PublicDomain,
     BoxedApiKey,
@@ -79,7 +82,7 @@ pub(super) const ALIASES: [(&str, Setting); 17] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 44] = [
+    pub(super) const ALL: [Self; 47] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -103,6 +106,9 @@ impl Setting {
         Self::EgressAddresses,
         Self::Dns,
         Self::AcceptWeakerLimits,
+        Self::Backend,
+        Self::Backends,
+        Self::OciRuntimes,
         Self::PublicUrl,
         Self::PublicDomain,
         Self::BoxedApiKey,
@@ -163,6 +169,9 @@ impl Setting {
             Self::EgressAddresses => "egress_addresses",
             Self::Dns => "dns",
             Self::AcceptWeakerLimits => "accept_weaker_limits",
+            Self::Backend => "backend",
+            Self::Backends => "backends",
+            Self::OciRuntimes => "oci_runtimes",
             Self::PublicUrl => "public_url",
             Self::PublicDomain => "public_domain",
             Self::BoxedApiKey => "boxed_api_key",

@@ -4,10 +4,13 @@ mod records;
 mod scratch;
 mod service;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::{Context, Result};
-use caisson_core::Images;
+use anyhow::{Context, Result, anyhow};
+use caisson_core::{Backend, Images, SandboxSpec};
 use caisson_engine::{EgressConfig, Engine, EngineConfig};
 use caisson_image::ImageStore;
 use caisson_native::{Native, NativeConfig};
@@ -15,6 +18,11 @@ pub(crate) use scratch::Scratch;
 pub(crate) use service::serving;
 
 use self::records::Records;
+use crate::{
+    backends,
+    config::{Choice, NATIVE, backend_name},
+    printable,
+};
 
 /// How much of each output stream waits for a reader that is slower than the program, before the program waits as well.
 const OUTPUT_WAITS: u64 = 8 << 20;
@@ -43,16 +51,44 @@ pub(crate) fn config(images: Option<&Path>) -> NativeConfig {
     config
 }
 
+/// What sandboxes are made by, as far as it is started before there are threads.
+#[derive(Debug)]
+pub(crate) struct Walls {
+    choice: Choice,
+    native: Option<Native>,
+    layers_dir: PathBuf,
+}
+
+impl Walls {
+    /// The limits that this host cannot enforce in full.
+    pub(crate) fn weaker_limits(&self) -> &'static [&'static str] {
+        self.native.as_ref().map_or(&[], Backend::weaker_limits)
+    }
+}
+
+/// The one backend that a sandbox asks for.
+pub(crate) fn choice(spec: &SandboxSpec) -> Result<Choice> {
+    if spec.backend.is_empty() {
+        return Ok(Choice::only(NATIVE));
+    }
+    let name = backend_name(&spec.backend).map_err(|what| anyhow!("backend `{}`: {what}", printable::text(&spec.backend)))?;
+    Ok(Choice::with_environment(name)?)
+}
+
 /// The backend, and room for what its engine writes. To be called before there are threads.
-pub(crate) fn start(config: NativeConfig) -> Result<(Native, Scratch)> {
+pub(crate) fn start(choice: Choice, config: NativeConfig) -> Result<(Walls, Scratch)> {
+    let layers_dir = config.layers_dir.clone();
+    if !choice.has_native() {
+        return Ok((Walls { choice, native: None, layers_dir }, Scratch::new()?));
+    }
     // A child makes it for an ordinary user, and the backend has threads. For root the backend's errors say more, so they come first.
     let early = if rustix::process::geteuid().is_root() { None } else { Some(Scratch::new()?) };
-    let backend = Native::start(config)?;
-    Ok((backend, early.map_or_else(Scratch::new, Ok)?))
+    let native = Some(Native::start(config)?);
+    Ok((Walls { choice, native, layers_dir }, early.map_or_else(Scratch::new, Ok)?))
 }
 
 /// An engine that forgets everything at its end.
-pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output, images: Option<ImageStore>) -> Result<Engine> {
+pub(crate) async fn open(walls: Walls, scratch: &Scratch, output: Output, images: Option<ImageStore>) -> Result<Engine> {
     let mut config = EngineConfig::new(scratch.path());
     config.output_lead_bytes = match output {
         Output::Streamed => Some(OUTPUT_WAITS),
@@ -61,5 +97,6 @@ pub(crate) async fn open(backend: Native, scratch: &Scratch, output: Output, ima
     // Whoever runs this is the operator.
     config.egress = Some(EgressConfig::default());
     let images = images.map(|store| Arc::new(store) as Arc<dyn Images>);
-    Engine::open_with_images(config, Arc::new(backend), Arc::new(Records::default()), images).await.context("cannot start the engine")
+    let backends = backends::start(&walls.choice, walls.native, &walls.layers_dir).await?;
+    Engine::open_with_images(config, backends, Arc::new(Records::default()), images).await.context("cannot start the engine")
 }

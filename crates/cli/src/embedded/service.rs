@@ -9,7 +9,7 @@ use caisson_server::{Auth, Config, Server};
 use super::{Output, config, open, start};
 use crate::{
     client::{Client, Target},
-    config::Here,
+    config::{Choice, Here, NATIVE},
     images,
     key::Key,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// Does `work` with a server that has the images of this machine and, where its sandboxes are to have that, its network; nothing else of it.
 /// Whatever sandboxes are left end with it.
 pub(crate) fn serving<T>(here: Here, host_network: bool, work: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
-    let (backend, scratch) = start(NativeConfig { host_network, ..config(Some(here.path())) })?;
+    let (backend, scratch) = start(Choice::only(NATIVE), NativeConfig { host_network, ..config(Some(here.path())) })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let images = images::open(here).await?;

@@ -7,11 +7,11 @@ mod kernels;
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{ExecutionStatus, Limits, Result, SandboxSpec};
+use caisson_core::{Backend, ExecutionStatus, Limits, Result, SandboxSpec};
 use serde::Deserialize;
 
 use self::guarantees::{GUARANTEES, limit_of};
-use crate::{Engine, ExecRequest, InputFile, Program, RunRequest, RunResult};
+use crate::{Engine, ExecRequest, InputFile, Program, RunRequest, RunResult, core::now};
 
 /// The probe's groups of attacks; each gets a sandbox of its own.
 const GROUPS: [&str; 5] = ["calls", "walls", "sight", "network", "limits"];
@@ -79,6 +79,29 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// What is kept of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    pub state: State,
+    /// How many guarantees held, of how many.
+    pub held: usize,
+    pub all: usize,
+    pub attempts: usize,
+    pub at: jiff::Timestamp,
+}
+
+impl From<&Report> for Proof {
+    fn from(report: &Report) -> Self {
+        Self {
+            state: report.state,
+            held: report.verdicts.iter().filter(|verdict| verdict.state == State::Held).count(),
+            all: report.verdicts.len(),
+            attempts: report.verdicts.iter().map(|verdict| verdict.attempts).sum(),
+            at: now(),
+        }
+    }
+}
+
 /// One finding of the probe.
 #[derive(Debug, Deserialize)]
 struct Finding {
@@ -111,11 +134,14 @@ impl Findings {
     }
 }
 
-/// Attacks from within, one group after the other. An error when no sandbox can be made at all.
-pub async fn examine(engine: &Engine) -> Result<Report> {
+/// Attacks from within sandboxes of this backend, or of the one that is taken where nobody says, one group after the other. An error when no
+/// sandbox can be made at all.
+pub async fn examine(engine: &Engine, backend: Option<&str>) -> Result<Report> {
+    let backends = engine.backend();
+    let backend = backends.named(backend.unwrap_or(backends.default_name()))?;
     let mut findings = Findings::default();
     for group in GROUPS {
-        let result = engine.run(attack(engine, group)).await?.wait().await?;
+        let result = engine.run(attack(backend, group)).await?.wait().await?;
         findings.weaker_limits.clone_from(&result.weaker_limits);
         match read(&result) {
             Ok(found) => found.into_iter().for_each(|finding| findings.add(finding)),
@@ -123,16 +149,22 @@ pub async fn examine(engine: &Engine) -> Result<Report> {
         }
     }
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    Ok(report(engine.backend().name(), kernel, &findings))
+    let report = report(backend.name(), kernel, &findings);
+    backends.proven(backend.name(), Proof::from(&report));
+    Ok(report)
 }
 
-fn attack(engine: &Engine, group: &str) -> RunRequest {
+fn attack(backend: &dyn Backend, group: &str) -> RunRequest {
     let program = String::from_utf8_lossy(PROBE_PATH).into_owned();
     RunRequest {
         // Enough processors for races to be races.
-        spec: SandboxSpec { limits: Limits { cpu_millis: 2000, ..Limits::default() }, ..SandboxSpec::default() },
+        spec: SandboxSpec {
+            backend: backend.name().to_owned(),
+            limits: Limits { cpu_millis: 2000, ..Limits::default() },
+            ..SandboxSpec::default()
+        },
         metadata: BTreeMap::from([("caisson.doctor".to_owned(), group.to_owned())]),
-        files: vec![InputFile { path: PROBE_PATH.to_vec(), content: Bytes::from_static(engine.backend().probe()), mode: Some(0o755) }],
+        files: vec![InputFile { path: PROBE_PATH.to_vec(), content: Bytes::from_static(backend.probe()), mode: Some(0o755) }],
         exec: ExecRequest { timeout: Some(GROUP_WITHIN), ..ExecRequest::new(Program::Argv(vec![program, group.to_owned()])) },
         max_file_bytes: 0,
     }

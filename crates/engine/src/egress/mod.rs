@@ -293,7 +293,7 @@ impl Engine {
     pub async fn egress(&self, id: SandboxId) -> Result<EgressReport> {
         let living = self.living(id).await?;
         Ok(match &living.outlet {
-            Some(outlet) => outlet.report(self.core.backend.redirects()),
+            Some(outlet) => outlet.report(self.core.backend.redirects(&living.now().spec)),
             None => Outlet::new(Network::None).report(false),
         })
     }

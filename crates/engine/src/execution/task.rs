@@ -192,7 +192,7 @@ async fn hits_before(core: &Core, living: &Living) -> Hits {
     }
     // The order to start goes out first: the agent has more to do than we.
     tokio::task::yield_now().await;
-    living.hits(&*core.backend).await
+    living.hits(&core.backend).await
 }
 
 impl Drop for Started {
@@ -419,7 +419,7 @@ impl Started {
     async fn judge(&self, exit: &ExecExit) -> Result<Verdict, String> {
         let facts = self.facts_now();
         let hits = match self.before {
-            Some(before) if outcome::may_have_met_a_limit(exit) => self.living.hits(&*self.core.backend).await.since(before),
+            Some(before) if outcome::may_have_met_a_limit(exit) => self.living.hits(&self.core.backend).await.since(before),
             _ => Hits::default(),
         };
         outcome::of_exit(exit, &facts, hits)

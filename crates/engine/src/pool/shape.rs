@@ -125,6 +125,7 @@ mod tests {
             spec(|spec| spec.limits.disk_bytes += 1),
             spec(|spec| spec.limits.disk_inodes += 1),
             spec(|spec| spec.storage = Storage::Disk),
+            spec(|spec| spec.backend = "other".to_owned()),
             spec(|spec| spec.hostname = "other".to_owned()),
             spec(|spec| spec.user = caisson_core::UserSpec::root()),
             spec(|spec| spec.work_dir = "/other".to_owned()),

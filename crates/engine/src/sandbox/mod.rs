@@ -18,8 +18,8 @@ use std::{
 };
 
 use caisson_core::{
-    Backend, BackendError, Error, Event, Files, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, Stop, StopReason,
-    StoreError, Tenant, Tombstone, TombstoneReason, Usage, next,
+    BackendError, Error, Event, Files, Image, ImageLease, Limits, Recipe, Result, Sandbox, SandboxId, State, Stop, StopReason, StoreError,
+    Tenant, Tombstone, TombstoneReason, Usage, next,
 };
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     activity::{Activity, NoUse, Use},
     agent_client::{AgentClient, AgentError},
+    backends::Backends,
     contexts::Contexts,
     core::{Core, launch_error, now, store_error, unavailable, unrecorded},
     egress::{self, Outlet},
@@ -502,7 +503,7 @@ impl Living {
     }
 
     /// What it has used, when the backend says so in time.
-    pub(crate) async fn usage(&self, backend: &dyn Backend) -> Option<Usage> {
+    pub(crate) async fn usage(&self, backend: &Backends) -> Option<Usage> {
         tokio::time::timeout(USAGE_WITHIN, backend.usage(self.id)).await.ok().flatten()
     }
 
@@ -512,7 +513,7 @@ impl Living {
     }
 
     /// How often it has met its limits by now. A backend that does not say has counted nothing.
-    pub(crate) async fn hits(&self, backend: &dyn Backend) -> Hits {
+    pub(crate) async fn hits(&self, backend: &Backends) -> Hits {
         let hits = self.usage(backend).await.map(Hits::from).unwrap_or_default();
         self.oom_kills.fetch_max(hits.oom_kills, Ordering::AcqRel);
         hits

@@ -9,8 +9,10 @@ use crate::{caller::Caller, error::ApiResult, native::types::DoctorBody, params:
 
 /// Attacks sandboxes from inside and says of each guarantee whether it held. Takes some seconds; one at a time.
 #[utoipa::path(get, path = "/v1/doctor", operation_id = "doctor", tag = "server",
+    params(("backend" = Option<String>, Query, description = "Of which backend; the one that is taken where nobody says when absent")),
     responses((status = 200, description = "What was found, whether good or bad", body = DoctorBody)))]
-pub(crate) async fn doctor(Caller(app): Caller, params: Params) -> ApiResult<Reply<DoctorBody>> {
+pub(crate) async fn doctor(Caller(app): Caller, mut params: Params) -> ApiResult<Reply<DoctorBody>> {
+    let backend = params.text("backend")?;
     params.finish()?;
     let Ok(turn) = Arc::clone(&app.doctor).try_acquire_owned() else {
         return Err(Error::conflict("doctor_runs", "the doctor is busy already; ask again in some seconds").into());
@@ -18,7 +20,7 @@ pub(crate) async fn doctor(Caller(app): Caller, params: Params) -> ApiResult<Rep
     let engine = app.engine.clone();
     let report = app
         .owned(async move {
-            let report = caisson_engine::doctor::examine(&engine).await;
+            let report = caisson_engine::doctor::examine(&engine, backend.as_deref()).await;
             drop(turn);
             report
         })

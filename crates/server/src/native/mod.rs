@@ -1,6 +1,7 @@
 //! Caisson's own API, prefix `/v1`: one file per resource, and [`types`] for what is in the bodies.
 
 pub(crate) mod archive;
+pub(crate) mod backends;
 pub(crate) mod changes;
 pub(crate) mod contexts;
 mod cursor;

@@ -62,6 +62,9 @@ struct SpecColumn {
     /// Of records that are older than images, there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image_id: Option<String>,
+    /// Of records that are older than other backends, there is none.
+    #[serde(default = "native")]
+    backend: String,
     storage: String,
     network: NetworkColumn,
     limits: LimitsColumn,
@@ -170,6 +173,7 @@ impl From<&SandboxSpec> for SpecColumn {
         Self {
             image: spec.image.to_string(),
             image_id: spec.image.id().map(|id| id.to_string()),
+            backend: spec.backend.clone(),
             storage: spec.storage.as_str().to_owned(),
             network: NetworkColumn::from(&spec.network),
             limits: LimitsColumn {
@@ -189,6 +193,10 @@ impl From<&SandboxSpec> for SpecColumn {
             template: spec.recipe.template.clone(),
         }
     }
+}
+
+fn native() -> String {
+    "native".to_owned()
 }
 
 impl From<&Network> for NetworkColumn {
@@ -218,6 +226,7 @@ impl SpecColumn {
                 Image::Named { name, .. } => Image::Named { name, id: self.image_id.map(|id| id.parse()).transpose().ok()? },
                 host => host,
             },
+            backend: self.backend,
             storage: self.storage.parse().ok()?,
             network: self.network.into_network()?,
             limits: Limits {

@@ -164,6 +164,7 @@ fn spec(settings: &DaivSettings, image: Image, limits: Limits, env: BTreeMap<Str
     let name = if settings.uid == 0 { "root" } else { "daiv-sandbox" };
     SandboxSpec {
         image,
+        backend: settings.backend.clone(),
         storage: settings.storage,
         limits,
         user: UserSpec { uid: settings.uid, gid: settings.gid, name: name.to_owned(), home: HOME.to_owned() },

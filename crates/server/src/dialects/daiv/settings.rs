@@ -27,6 +27,8 @@ pub struct DaivSettings {
     /// What a session may use where its request says nothing.
     pub limits: Limits,
     /// Where its files are.
+    /// What sessions are made by; the server's choice where it is empty.
+    pub backend: String,
     pub storage: Storage,
     /// Where archives are while they come.
     pub spool: PathBuf,
@@ -87,6 +89,7 @@ impl Default for DaivSettings {
                 disk_inodes: 500_000,
                 ..Limits::default()
             },
+            backend: String::new(),
             storage: Storage::Memory,
             spool: std::env::temp_dir(),
         }

@@ -1,6 +1,7 @@
 //! What is in the bodies of the native API. The only place that says how it is written; server and command line share it.
 
 mod archive;
+mod backend;
 mod commit;
 mod context;
 mod doctor;
@@ -28,6 +29,7 @@ mod webhook;
 mod workspace;
 
 pub use archive::{CopiedBody, LeftOutBody, UnpackedBody};
+pub use backend::{BackendBody, BackendList, ProofBody};
 pub use commit::{CommitBody, CommitConfigBody};
 pub use context::{CodeBody, CodeErrorBody, CodeResultBody, CodeStartEvent, ContextBody, ContextsBody, CreateContextBody, ShownBody};
 pub use doctor::{AttackBody, DoctorBody, GuaranteeBody};

@@ -152,6 +152,9 @@ pub struct RunBody {
     /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkBody>,
+    /// What makes the sandbox: `native`, or another that `GET /v1/backends` names; the server's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -214,7 +217,7 @@ impl RunBody {
             ..ExecRequest::new(program)
         };
         Ok(RunRequest {
-            spec: spec(self.image, self.limits, self.network, self.storage, self.user)?,
+            spec: spec(self.backend, self.image, self.limits, self.network, self.storage, self.user)?,
             metadata: self.metadata,
             files: self.files.into_iter().enumerate().map(|(index, file)| file.into_core(index)).collect::<Result<_>>()?,
             exec,
@@ -233,6 +236,7 @@ pub(super) fn without_template(name: Option<&str>) -> Result<()> {
 
 /// What requests of all kinds say about a sandbox.
 pub(super) fn spec(
+    backend: Option<String>,
     image: Option<String>,
     limits: Option<LimitsBody>,
     network: Option<NetworkBody>,
@@ -241,6 +245,7 @@ pub(super) fn spec(
 ) -> Result<SandboxSpec> {
     let left_to_image = LeftToImage { user: user.is_none(), ..LeftToImage::default() };
     Ok(SandboxSpec {
+        backend: backend.map_or(Ok(String::new()), named_backend)?,
         left_to_image,
         image: image.map_or(Ok(Default::default()), |text| text.parse())?,
         limits: limits.unwrap_or_default().to_core()?,
@@ -249,6 +254,14 @@ pub(super) fn spec(
         user: user.map_or(Ok(Default::default()), |text| text.parse())?,
         ..SandboxSpec::default()
     })
+}
+
+/// A backend that somebody names. Which there are, the engine knows.
+pub(super) fn named_backend(name: String) -> Result<String> {
+    if name.is_empty() {
+        return Err(Error::invalid("invalid_request", "field `backend` is empty; leave it out for the server's choice"));
+    }
+    Ok(name)
 }
 
 fn program(

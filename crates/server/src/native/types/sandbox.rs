@@ -40,6 +40,9 @@ pub struct CreateBody {
     /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkBody>,
+    /// What makes it: `native`, or another that `GET /v1/backends` names; the server's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -65,7 +68,7 @@ impl CreateBody {
     /// What the engine is to make. A template is looked up before.
     pub fn into_request(self) -> Result<CreateRequest> {
         without_template(self.template.as_deref())?;
-        let mut spec = spec(self.image, self.limits, self.network, self.storage, self.user)?;
+        let mut spec = spec(self.backend, self.image, self.limits, self.network, self.storage, self.user)?;
         spec.env = self.env;
         if let Some(hostname) = self.hostname {
             spec.hostname = hostname;
@@ -129,6 +132,9 @@ pub struct SandboxBody {
     /// The template that it is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
+    /// What it is made by.
+    #[serde(default)]
+    pub backend: String,
     pub storage: String,
     pub network: NetworkBody,
     /// Who programs are: `user` or `root`.
@@ -175,6 +181,7 @@ impl From<&Sandbox> for SandboxBody {
             state: sandbox.state.as_str().to_owned(),
             image: spec.image.to_string(),
             template: spec.recipe.template.clone(),
+            backend: spec.backend.clone(),
             storage: spec.storage.as_str().to_owned(),
             network: NetworkBody::from(&spec.network),
             user: spec.user.name.clone(),

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     CreateBody, LimitsBody, NetworkBody, Number, RunBody,
     field::{given, object, unique, unique_lists},
+    program::named_backend,
 };
 use crate::templates::{LARGEST, Read, Template};
 
@@ -46,6 +47,9 @@ pub struct RecipeBody {
     /// What it may reach; nothing but itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkBody>,
+    /// What makes it: `native`, or another that `GET /v1/backends` names; the server's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// `memory`, counted as memory and fast; or `disk`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -217,6 +221,7 @@ impl RecipeBody {
             limits: self.limits_under(body.limits),
             env: over(&self.env, body.env),
             network: body.network.or_else(|| self.network.clone()),
+            backend: body.backend.or_else(|| self.backend.clone()),
             storage: body.storage.or_else(|| self.storage.clone()),
             user: body.user.or_else(|| self.user.clone()),
             hostname: body.hostname.or_else(|| self.hostname.clone()),
@@ -237,6 +242,7 @@ impl RecipeBody {
             image: body.image.or_else(|| self.image.clone()),
             limits: self.limits_under(body.limits),
             network: body.network.or_else(|| self.network.clone()),
+            backend: body.backend.or_else(|| self.backend.clone()),
             storage: body.storage.or_else(|| self.storage.clone()),
             user: body.user.or_else(|| self.user.clone()),
             timeout_s: body.timeout_s.or(self.timeout_s),
@@ -313,6 +319,9 @@ impl Template {
         }
         if let Some(network) = &recipe.network {
             spec.network = network.to_core()?;
+        }
+        if let Some(backend) = &recipe.backend {
+            spec.backend = named_backend(backend.clone())?;
         }
         if let Some(storage) = &recipe.storage {
             spec.storage = storage.parse()?;

@@ -1,0 +1,111 @@
+//! Where bundles are: below `/run`, in a directory for each server, which the server has locked for as long as it lives. Whoever starts takes
+//! away what others have left who are gone.
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    io::Errno,
+};
+
+use crate::container;
+
+/// Of all servers of the host. On a file system that root of a container can go through, and that nothing survives a boot on.
+const ALL: &str = "/run/caisson/oci";
+/// Locked by its server.
+const LOCK: &str = "lock";
+/// The agent, which is lent to every container.
+const AGENT: &str = "agent";
+
+/// The directory of this server.
+#[derive(Debug)]
+pub(crate) struct Places {
+    directory: PathBuf,
+    _lock: OwnedFd,
+}
+
+/// The directory of one that is gone. Whoever holds its lock takes it away.
+#[derive(Debug)]
+pub(crate) struct Left {
+    directory: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Places {
+    /// Takes a new one, with the agent in it, and finds those that are left.
+    pub(crate) fn take(agent: &[u8]) -> io::Result<(Self, Vec<Left>)> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(ALL)?;
+        // One that is made is locked before anybody else looks.
+        let all = open(ALL, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| flock(&all, FlockOperation::LockExclusive))?;
+        let left = fs::read_dir(ALL)?.flatten().filter_map(|entry| left(entry.path())).collect();
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let directory = Path::new(ALL).join(format!("{:016x}", u64::from_ne_bytes(random)));
+        fs::DirBuilder::new().mode(0o711).create(&directory)?;
+        let lock = lock(&directory)?;
+        let program = directory.join(AGENT);
+        fs::write(&program, agent)?;
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o555))?;
+        Ok((Self { directory, _lock: lock }, left))
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.directory.join(AGENT)
+    }
+
+    /// Where the container of this name is.
+    pub(crate) fn container(&self, id: &str) -> PathBuf {
+        self.directory.join(id)
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        // What is left of a container stays for whoever comes next.
+        for name in [AGENT, LOCK] {
+            fs::remove_file(self.directory.join(name)).ok();
+        }
+        fs::remove_dir(&self.directory).ok();
+    }
+}
+
+/// Those whose lock can be had are nobody's.
+fn left(directory: PathBuf) -> Option<Left> {
+    let lock = lock(&directory).ok()?;
+    Some(Left { directory, _lock: lock })
+}
+
+fn lock(directory: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open(directory.join(LOCK), flags, Mode::from_raw_mode(0o600))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+        locked => locked.map(|()| file).map_err(io::Error::from),
+    }
+}
+
+impl Left {
+    /// Takes away its containers and the directory. Says how many there were.
+    pub(crate) async fn remove(self, hierarchies: &[String]) -> usize {
+        let mut count = 0;
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            count += 1;
+            if let Err(error) = container::remove(&entry.path(), hierarchies).await {
+                tracing::error!("Something of a container is left: {error}");
+                return count;
+            }
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::warn!("Cannot remove {}: {error}", self.directory.display());
+        }
+        count
+    }
+}
