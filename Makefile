@@ -28,7 +28,7 @@ help:
 	@echo "make test-postgres  all suites again, with all records in PostgreSQL (make test runs those that depend on it)"
 	@echo "make test-vm   the suites about the kernel, in a virtual machine with cgroup v2"
 	@echo "make fuzz      looks for inputs that break a promise: TIME=600 seconds for each of TARGETS (all)"
-	@echo "make bench     speed, side by side with chroot, bubblewrap and runc: ONLY=warm,sync for these parts alone"
+	@echo "make bench     speed, side by side with chroot, bubblewrap, runc and gVisor: ONLY=warm,sync for these parts alone"
 	@echo "make lint      formatting, lints, and what the dependencies may be"
 	@echo "make advisories  what is known against the dependencies; needs the internet"
 	@echo "make build     target/release/caisson"
@@ -48,6 +48,7 @@ demo:
 .PHONY: test
 test:
 	@tools/setup build test fuzz
+	@tools/gvisor
 	@tools/schemathesis
 	@tools/modbox-clients
 	@tools/ai-tool
@@ -61,6 +62,7 @@ test:
 .PHONY: test-postgres
 test-postgres:
 	@tools/setup build test
+	@tools/gvisor
 	@tools/schemathesis
 	@tools/modbox-clients
 	@tools/ai-tool
@@ -82,6 +84,7 @@ fuzz:
 .PHONY: bench
 bench:
 	@tools/setup build bench
+	@tools/gvisor
 	@CARGO=$(CARGO) tools/s3-servers
 	$(CARGO) build $(SELECTED) --bin caisson --bin caisson-bench
 	$(AS_ROOT) target/release/caisson-bench target/release/caisson $(ONLY:%=--only %)
@@ -91,7 +94,7 @@ lint:
 	@tools/setup build demo fuzz deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@for script in tools/setup tools/schemathesis tools/modbox-clients tools/ai-tool tools/s3-servers .ci/run fuzz/run fuzz/rustc tests/run tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
+	@for script in tools/setup tools/gvisor tools/schemathesis tools/modbox-clients tools/ai-tool tools/s3-servers .ci/run fuzz/run fuzz/rustc tests/run tests/vm/*.sh images/*.sh images/*/build; do bash -n "$$script"; done
 	@for script in tools/demo examples/*.py tests/modbox/*.py images/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done
 	$(DENY) check licenses bans sources
 	@echo "Not checked here: advisories, whose database needs the internet; make advisories"

@@ -15,6 +15,7 @@ mod lookup;
 mod query;
 mod reaper;
 mod refusal;
+mod runtime;
 mod service;
 mod setup;
 mod terminal;

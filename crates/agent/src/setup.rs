@@ -15,7 +15,8 @@ use caisson_wire::{AGENT_UID, AgentConfig, Bind, CHECKED, GivenList, Refusal, ST
 use rustix::fs::Mode;
 
 use crate::{
-    confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, tunnel::Tunnels, worker::Workers,
+    confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, runtime, tunnel::Tunnels,
+    worker::Workers,
 };
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
@@ -90,7 +91,9 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (stream, mut config) = configuration(stream)?;
-    config.own_cgroup.map_or(Ok(()), limit_processes)?;
+    if let Some(of_runtime) = &config.of_runtime {
+        runtime::finish(of_runtime)?;
+    }
     let outlet = Outlet::adopt(config.ways_out)?;
     let unfit = image::settle(&mut config).and_then(|()| image::furnish(&config)).err();
     let given = GivenList { entries: image::given(&config) };
@@ -126,19 +129,6 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
         }),
         stream,
     ))
-}
-
-/// Where the sandbox's own kernel has its control groups.
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-/// Limits all that runs in the sandbox but the agent's own threads, see [`AgentConfig::own_cgroup`]. The group is the only one, and nobody gets at
-/// it afterwards.
-fn limit_processes(count: u64) -> io::Result<()> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("the kernel's own control group in {CGROUPS}: {error}"));
-    let group = std::fs::read_dir(CGROUPS).map_err(named)?.flatten().find(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let group = group.ok_or_else(|| named(io::ErrorKind::NotFound.into()))?;
-    std::fs::write(group.path().join("pids.max"), count.to_string()).map_err(named)?;
-    Ok(rustix::mount::unmount(CGROUPS, rustix::mount::UnmountFlags::DETACH)?)
 }
 
 /// Tries what starting, watching and ending programs needs of a kernel, for a runtime whose kernel is not the host's.

@@ -117,9 +117,10 @@ impl Backends {
             return Err(Error::unsupported(format!("backend `{name}` cannot be used on this server: {why}; there is {there}")));
         }
         let name = figures::tamed(name, 60);
-        Err(Error::unsupported(format!(
-            "backend `{name}` is not one of this server; there is {there} (its operator lists them in CAISSON_BACKENDS)"
-        )))
+        Err(Error::invalid(
+            "unknown_backend",
+            format!("backend `{name}` is not one of this server; there is {there} (its operator lists them in CAISSON_BACKENDS)"),
+        ))
     }
 
     /// Settles which backend makes what is asked for. One that could not is refused, and one that could is named.

@@ -18,6 +18,8 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const CGROUP_FILE: &str = "cgroup";
 /// Where the root is mounted, seen by the runtime and its container alone.
 pub const ROOT: &str = "root";
+/// Where [`Order::figures`] are, likewise.
+pub const FIGURES: &str = "proc";
 /// Below it, the root of an image.
 pub const ROOT_OF_IMAGE: &str = "root/r";
 
@@ -35,6 +37,8 @@ pub struct Order {
     pub has_own_cgroup: bool,
     /// The bundle: a directory of the host.
     pub directory: String,
+    /// Files that say something else than those of `/proc`, by their names, and what.
+    pub figures: Vec<(String, String)>,
     /// `config.json` of it, but for what is known late.
     pub config: String,
     /// The runtime and its arguments.

@@ -18,17 +18,19 @@ use std::{
 };
 
 use caisson_launcher::{
-    bundle::{CGROUP, CGROUP_FILE, CONFIG_FILE, FIRST_ID, Order, ROOT, STREAM_FD},
+    bundle::{CGROUP, CGROUP_FILE, CONFIG_FILE, FIGURES, FIRST_ID, Order, ROOT, STREAM_FD},
     protocol::{self, Stage, Tag},
 };
 use caisson_sys::kernel;
 use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     mount::{MountPropagationFlags, mount_change},
 };
 
 use crate::{
     cgroup::{Cgroup, Entering},
+    ids::Ids,
     stages::{self, At, Done},
 };
 
@@ -36,6 +38,9 @@ use crate::{
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the runtime itself is below a sandbox's control group of cgroup v2, which may have no process itself then.
 const OF_RUNTIME: &str = "runtime";
+/// Room for the figures, whose size is that of `/proc/cpuinfo` with all processors.
+const FIGURES_BYTES: u64 = 4 << 20;
+const FIGURES_INODES: u64 = 32;
 
 /// Standard input is the agent's stream. A failure goes to standard error as a message for the server.
 pub(crate) fn run(order: &Path) -> ExitCode {
@@ -56,7 +61,7 @@ fn become_runtime(order: &Path) -> Done {
         return Err(io::Error::from(Errno::SRCH)).at(Stage::Surroundings, "server");
     }
     let stream = io::stdin().as_fd().try_clone_to_owned().at(Stage::Surroundings, "stream")?;
-    rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(Mode::empty());
 
     let cgroup = enter_cgroup(&order)?;
     stages::limit(&order.plan, &order.setup, &cgroup)?;
@@ -66,6 +71,8 @@ fn become_runtime(order: &Path) -> Done {
     let namespace = stages::user_namespace(ids)?;
     let place = format!("{}/{ROOT}", order.directory);
     let _raised = stages::raise_root(&order.plan, &order.setup, None, ids, namespace.as_fd(), &place)?;
+
+    lay_out(&order, ids).at(Stage::Step, FIGURES)?;
 
     let first = ids.host(0).at(Stage::UserNamespace, "ids")?.to_string();
     let config = order.config.replace(FIRST_ID, &first).replace(CGROUP, &cgroup.name());
@@ -94,6 +101,18 @@ fn enter_cgroup(order: &Order) -> Done<Cgroup> {
     }
     entering.end().at(Stage::Cgroup, "lock")?;
     Ok(cgroup)
+}
+
+/// The figures, in a mount whose name tells nothing of the host to whoever looks where they come from.
+fn lay_out(order: &Order, ids: Ids) -> io::Result<()> {
+    let sheets = stages::tmpfs(FIGURES_BYTES, FIGURES_INODES, 0o755, ids, false)?;
+    stages::attach(&sheets, CWD, &format!("{}/{FIGURES}", order.directory))?;
+    for (name, content) in &order.figures {
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&sheets, name, how, Mode::from_raw_mode(0o444))?;
+        io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Returns only failures.

@@ -37,7 +37,7 @@ pub fn agent_config(spec: &SandboxSpec) -> AgentConfig {
         env: plan::environment(spec),
         open_files: spec.limits.open_files.into(),
         instead_of_cgroup: None,
-        own_cgroup: None,
+        of_runtime: None,
         of_image: plan::left_to_agent(spec),
         places: spec.recipe.places.iter().map(told).collect(),
         ways_out: None,

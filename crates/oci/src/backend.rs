@@ -28,7 +28,7 @@ use caisson_launcher::{
     protocol::{self, Failure, Tag},
 };
 use caisson_native::parts::{self, Parts};
-use caisson_wire::{AGENT_UID, AgentConfig, CHECK, CHECKED};
+use caisson_wire::{AGENT_UID, AgentConfig, CHECK, CHECKED, OfRuntime};
 use rustix::{
     net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair},
     pipe::{PipeFlags, pipe_with},
@@ -55,7 +55,7 @@ use crate::{
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 const ENDS_AT_LAST_WITHIN: Duration = Duration::from_secs(5);
 /// How long a first container may take on one platform.
-const CHECKED_WITHIN: Duration = Duration::from_secs(20);
+const CHECKED_WITHIN: Duration = Duration::from_secs(10);
 /// How long after the end of a stream a runtime may take to say how its container ended.
 const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// What others may hold a runtime's standard error open for.
@@ -205,23 +205,24 @@ impl Shared {
         let id = id.to_string();
         let swap = if setup.unified { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
         let memory = setup.hierarchies.first().map(|hierarchy| format!("{hierarchy}/{swap}")).unwrap_or_default();
-        let figures = if runtime.kind.has_own_kernel() { Vec::new() } else { self.parts.figures(&spec.limits).0 };
+        // Of processors its own kernel knows.
+        let is_told = |name: &str| if runtime.kind.has_own_kernel() { name == "meminfo" } else { !name.contains('/') };
+        let figures = self.parts.figures(&spec.limits).0;
         Container {
             kind: runtime.kind,
             directory: self.places.container(&id),
+            agent: self.places.agent(),
             id,
             is_of_image: matches!(spec.image, Image::Stored(_)),
             is_unified: setup.unified,
             limits_swap: std::path::Path::new(&memory).exists(),
-            // Runtimes let nothing be mounted elsewhere in `/proc`.
-            figures: figures.into_iter().filter(|(name, _)| !name.contains('/')).collect(),
+            // Runtimes let nothing be mounted in the directories of `/proc`.
+            figures: figures.into_iter().filter(|(name, _)| is_told(name)).collect(),
         }
     }
 
     fn order(&self, runtime: &Runtime, container: &Container, spec: &SandboxSpec, arguments: &[&str]) -> Result<Order, BackendError> {
         let (layers, mut steps) = self.parts.root(spec)?;
-        let agent = self.places.agent().display().to_string();
-        steps.push(Step::Bind { source: agent, path: config::AGENT.to_owned(), file: true });
         let mut mount_points = vec!["proc", "dev", "sys", "tmp"];
         mount_points.retain(|name| {
             !steps.iter().any(|step| matches!(step, Step::Directory { path, .. } | Step::Tmpfs { path, .. } if path == name))
@@ -250,6 +251,7 @@ impl Shared {
                 agent_id: AGENT_UID,
                 ways_out: None,
             },
+            figures: container.figures.clone(),
             has_own_cgroup: !has_own_kernel,
             directory: text(&container.directory),
             config: config(container, spec, arguments),
@@ -301,7 +303,8 @@ impl Shared {
 
 /// What the agent is told.
 fn agent_config(kind: Kind, spec: &SandboxSpec) -> AgentConfig {
-    AgentConfig { own_cgroup: kind.has_own_kernel().then_some(spec.limits.pids.into()), ..parts::agent_config(spec) }
+    let own_cgroup = kind.has_own_kernel().then_some(spec.limits.pids.into());
+    AgentConfig { of_runtime: Some(OfRuntime { program: config::AGENT.to_owned(), own_cgroup }), ..parts::agent_config(spec) }
 }
 
 async fn try_out(Started { mut ours, mut child, pidfd, words }: Started, agent: &AgentConfig) -> Result<(), String> {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{container::Container, runtime::Kind};
 
-/// Where the agent is in the root.
-pub(crate) const AGENT: &str = ".caisson-agent";
+/// Where the agent is, until it takes that away.
+pub(crate) const AGENT: &str = "/caisson-agent";
 /// The period over which processor time is measured out, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 /// Directories and devices.
@@ -35,7 +35,7 @@ const CAPABILITIES: [&str; 11] = [
 
 /// All of it but the ids, which the launcher writes into it.
 pub(crate) fn config(container: &Container, spec: &SandboxSpec, arguments: &[&str]) -> String {
-    let argv: Vec<String> = std::iter::once(format!("/{AGENT}")).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
+    let argv: Vec<String> = std::iter::once(AGENT.to_owned()).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
     let capabilities: serde_json::Map<String, Value> = ["bounding", "effective", "permitted", "inheritable", "ambient"]
         .map(|set| (set.to_owned(), json!(CAPABILITIES)))
         .into_iter()
@@ -105,22 +105,16 @@ fn mounts(container: &Container, spec: &SandboxSpec) -> Value {
             "options": options(container.kind, &["nosuid", "nodev", "noexec", "mode=1777", &format!("size={shared}")], &["nr_inodes=4096"]),
         }),
     ];
+    let lent = |destination: String, source: String, exec: &str| json!({"destination": destination, "type": "bind", "source": source, "options": ["bind", "ro", "nosuid", "nodev", exec]});
+    mounts.push(lent(AGENT.to_owned(), container.agent.display().to_string(), "exec"));
+    mounts.extend(container.figures().map(|(name, path)| lent(format!("/proc/{name}"), path, "noexec")));
     if container.kind.has_own_kernel() {
-        let root = container.root();
         // Otherwise it would have one there without the limit on the disk.
-        mounts.push(json!({
-            "destination": "/tmp", "type": "bind", "source": format!("{root}/tmp"), "options": ["bind", "rw", "nosuid", "nodev"],
-        }));
+        let source = format!("{}/tmp", container.root());
+        mounts.push(json!({"destination": "/tmp", "type": "bind", "source": source, "options": ["bind", "rw", "nosuid", "nodev"]}));
         // The group that its kernel counts all of the sandbox in. The agent takes it away.
         mounts
             .push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "nodev", "noexec"]}));
-    } else {
-        for (name, path) in container.figures() {
-            mounts.push(json!({
-                "destination": format!("/proc/{name}"), "type": "bind", "source": path,
-                "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
-            }));
-        }
     }
     Value::Array(mounts)
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_launcher::bundle::{CGROUP_FILE, ROOT, ROOT_OF_IMAGE};
+use caisson_launcher::bundle::{CGROUP_FILE, FIGURES, ROOT, ROOT_OF_IMAGE};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{command, config::cgroup_path, runtime::Kind};
@@ -20,8 +20,6 @@ const GONE_WITHIN: Duration = Duration::from_secs(3);
 const RUNTIME_FILE: &str = "runtime";
 /// What the runtime notes.
 const STATE: &str = "state";
-/// What covers files of `/proc`.
-const FIGURES: &str = "proc";
 
 /// Where it is, and what it is.
 #[derive(Debug)]
@@ -29,6 +27,8 @@ pub(crate) struct Container {
     pub(crate) kind: Kind,
     pub(crate) id: String,
     pub(crate) directory: PathBuf,
+    /// The agent's program on the host.
+    pub(crate) agent: PathBuf,
     pub(crate) is_of_image: bool,
     /// Whether control groups are those of cgroup v2, and whether they limit swap.
     pub(crate) is_unified: bool,
@@ -54,7 +54,7 @@ impl Container {
 
     /// Files that cover others: names in `/proc`, and where they are.
     pub(crate) fn figures(&self) -> impl Iterator<Item = (&str, String)> {
-        let directory = self.directory.join(FIGURES).display().to_string();
+        let directory = format!("{}/{FIGURES}", self.directory.display());
         self.figures.iter().map(move |(name, _)| (name.as_str(), format!("{directory}/{name}")))
     }
 
@@ -81,9 +81,6 @@ impl Container {
             fs::DirBuilder::new().mode(0o755).create(self.directory.join(name))?;
         }
         fs::DirBuilder::new().mode(0o700).create(self.state())?;
-        for (name, content) in &self.figures {
-            fs::write(self.directory.join(FIGURES).join(name), content)?;
-        }
         fs::write(self.directory.join(RUNTIME_FILE), program.as_os_str().as_encoded_bytes())?;
         fs::write(self.order(), order)
     }

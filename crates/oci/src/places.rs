@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::container;
 
-/// Of all servers of the host. On a file system that root of a container can go through, and that nothing survives a boot on.
+/// Of all servers of the host, where root of a container can go through.
 const ALL: &str = "/run/caisson/oci";
 /// Locked by its server.
 const LOCK: &str = "lock";

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         eprintln!("caisson-probe: there is no group `{unknown}`; there are {}", known.join(", "));
         return ExitCode::FAILURE;
     }
-    if let Some(first) = visible_first_process().filter(|name| !name.starts_with("caisson-agent")) {
+    if let Some(first) = visible_first_process().filter(|name| !name.trim_start_matches('/').starts_with("caisson-agent")) {
         eprintln!("caisson-probe: the first process here is `{first}`, so this is no sandbox; it would attack the machine itself");
         return ExitCode::FAILURE;
     }

@@ -88,9 +88,8 @@ pub struct AgentConfig {
     pub open_files: u64,
     /// Where there is no cgroup to limit the sandbox.
     pub instead_of_cgroup: Option<InsteadOfCgroup>,
-    /// Where the kernel that the agent sees is the sandbox's own, and has a control group for all of it at `/sys/fs/cgroup`: how many
-    /// processes and threads there may be. The agent says so there, and takes the mount away.
-    pub own_cgroup: Option<u64>,
+    /// Where an OCI runtime has made the sandbox.
+    pub of_runtime: Option<OfRuntime>,
     /// Where the root is made of an image, which is not known until somebody is inside.
     pub of_image: Option<OfImage>,
     /// What is made before any program runs, in this order.
@@ -137,6 +136,17 @@ impl AgentConfig {
         stream.read_exact(&mut json)?;
         Ok(serde_json::from_slice(&json)?)
     }
+}
+
+/// What OCI runtimes leave to the agent, which does it before any program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfRuntime {
+    /// Where the agent itself is mounted. It takes that away.
+    pub program: String,
+    /// Where the kernel that the agent sees is the sandbox's own, and has a control group for all of it at `/sys/fs/cgroup`: how many
+    /// processes and threads there may be. The agent says so there, and takes the mount away. Where it is the host's, the agent closes what the
+    /// runtime has mounted below `/dev` and `/proc`.
+    pub own_cgroup: Option<u64>,
 }
 
 /// What is settled inside a root that is made of an image, because the image's own files decide it: who user code is, the variables `HOME`,
@@ -454,7 +464,7 @@ mod tests {
             env: vec![("A".to_owned(), "x".repeat(70_000))],
             open_files: 5,
             instead_of_cgroup: None,
-            own_cgroup: None,
+            of_runtime: None,
             of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
             places: vec![Place { path: "/a".to_owned(), target: Some("/b".to_owned()) }],
             ways_out: None,

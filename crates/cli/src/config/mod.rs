@@ -16,7 +16,7 @@ mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use caisson_core::Image;
+use caisson_core::{Image, Storage};
 use caisson_engine::EgressConfig;
 
 pub(crate) use self::{
@@ -171,8 +171,12 @@ impl Config {
         let boxed_key = reader.get(Setting::BoxedApiKey, values::api_key);
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let boxbox = boxbox::read(&mut reader, &sources.environment);
-        let daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref(), surroundings.is_root);
+        let mut daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref(), surroundings.is_root);
         let backends = backends::read(&mut reader, daiv.runtime);
+        if daiv.settings.backend.is_empty() && backends.names.first() != Some(&NATIVE) {
+            // No other has a disk.
+            daiv.settings.storage = Storage::Memory;
+        }
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
         let blobs = blobs::read(&mut reader, data_dir.as_deref());

@@ -380,8 +380,8 @@ fn names_of_daiv_sandbox_are_read_as_it_reads_them() {
         ),
         (
             "DAIV_SANDBOX_RUNTIME",
-            "runsc",
-            "DAIV_SANDBOX_RUNTIME is `runsc`, which is no runtime that is here: there is `runc` alone, for which this program's own walls stand",
+            "kata",
+            "DAIV_SANDBOX_RUNTIME is `kata`, which is no runtime that is here: `runc`, for which this program's own walls stand, or `runsc`",
         ),
         (
             "DAIV_SANDBOX_SESSION_LOCK_REFRESH_SECONDS",
@@ -440,4 +440,24 @@ fn buckets_of_boxbox_are_taken_where_something_is_its_own() {
     assert_eq!((config.blobs, config.aliases.len()), (BlobStorage::Directory(PathBuf::from("/var/lib/caisson/blobs")), 0));
     let both = [&theirs[..], &[("API_KEY", "k"), ("CAISSON_BLOB_URL", "s3://other")]].concat();
     refused(&both, &["S3_BUCKET", "CAISSON_BLOB_URL", "disagree"]);
+}
+
+#[test]
+fn backends_are_the_first_of_those_that_are_allowed() {
+    let config = |variables: &[(&str, &str)]| given("", variables, &[]).read().unwrap().backends.names;
+    assert_eq!(config(&[]), ["native"]);
+    assert_eq!(config(&[("CAISSON_BACKEND", "oci:runc")]), ["oci:runc"]);
+    assert_eq!(config(&[("CAISSON_BACKENDS", "oci:runsc, native")]), ["oci:runsc", "native"]);
+    assert_eq!(config(&[("CAISSON_BACKENDS", "native,oci:runsc"), ("CAISSON_BACKEND", "oci:runsc")]), ["oci:runsc", "native"]);
+    refused(&[("CAISSON_BACKENDS", "native"), ("CAISSON_BACKEND", "oci:runc")], &["CAISSON_BACKEND is `oci:runc`", "add it there"]);
+    refused(&[("CAISSON_BACKEND", "docker")], &["expected the name of a backend"]);
+    refused(&[("CAISSON_OCI_RUNTIMES", "runc=/a")], &["CAISSON_BACKENDS does not have `oci:runc`"]);
+
+    let chosen = given("", &[("CAISSON_BACKEND", "oci:runc")], &[]).read().unwrap();
+    assert_eq!(chosen.daiv.settings.storage, caisson_core::Storage::Memory, "no other has a disk");
+    let given = given("", &[("DAIV_SANDBOX_RUNTIME", "runsc"), ("CAISSON_OCI_RUNTIMES", "runsc=/a")], &[]).read().unwrap();
+    assert_eq!(given.backends.names, ["native", "oci:runsc"]);
+    assert_eq!(given.backends.program(caisson_oci::Kind::Runsc), Some(PathBuf::from("/a")));
+    let settings = &given.daiv.settings;
+    assert_eq!((settings.backend.as_str(), settings.storage), ("oci:runsc", caisson_core::Storage::Memory));
 }

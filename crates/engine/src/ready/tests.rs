@@ -67,7 +67,7 @@ impl World {
             env: env.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             open_files: 1024,
             instead_of_cgroup: None,
-            own_cgroup: None,
+            of_runtime: None,
             of_image: None,
             places: Vec::new(),
             ways_out: None,

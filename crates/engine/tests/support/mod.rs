@@ -135,7 +135,7 @@ impl Backend for Agents {
             env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
             open_files: 1024,
             instead_of_cgroup: None,
-            own_cgroup: None,
+            of_runtime: None,
             of_image: None,
             places: Vec::new(),
             ways_out: None,
