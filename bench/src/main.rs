@@ -1,8 +1,9 @@
-//! Speed, side by side: the same work by bare chroot, bubblewrap, runc and Caisson, and by `cp` and `tar` where it is about files,
+//! Speed, side by side: the same work by bare chroot, bubblewrap, runc, gVisor and Caisson, and by `cp` and `tar` where it is about files,
 //! interleaved, by git where it is about patches, every output checked. Prints medians and tails beside the targets; nothing here passes or fails.
 //!
 //! `caisson-bench PROGRAM [--runs N] [--csv FILE] [--only PART,PART]`, as root.
 
+mod backends;
 mod figures;
 mod files;
 mod followers;
@@ -27,7 +28,8 @@ use crate::{peers::Peers, root::Root, server::Server};
 /// Runs of each peer.
 const RUNS: usize = 150;
 /// What can be asked for alone.
-const PARTS: [&str; 11] = ["cold", "warm", "exec", "files", "patch", "sessions", "terminal", "followers", "idle", "sync", "load"];
+const PARTS: [&str; 12] =
+    ["cold", "warm", "backends", "exec", "files", "patch", "sessions", "terminal", "followers", "idle", "sync", "load"];
 
 #[derive(Debug)]
 struct Arguments {
@@ -94,6 +96,9 @@ fn run() -> Result<()> {
     }
     if arguments.wants("warm") {
         warm::warm(&arguments.program, directory.path(), arguments.runs)?;
+    }
+    if arguments.wants("backends") {
+        backends::backends(&arguments.program, directory.path(), &root, arguments.runs / 5)?;
     }
     if arguments.wants("exec") {
         latency::exec(&server, arguments.runs * 2)?;

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -16,7 +16,7 @@ use crate::{
     server::{Connection, Server},
 };
 
-const CODE: &str = "print('hello')";
+pub(crate) const CODE: &str = "print('hello')";
 
 /// One way to run it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl<'a> Peers<'a> {
             }
         }
         if peers.all.contains(&Peer::Runc) {
-            peers.make_bundle()?;
+            make_bundle(&peers.bundle, root)?;
         }
         peers.all.push(Peer::Caisson);
         Ok(peers)
@@ -121,19 +121,19 @@ impl<'a> Peers<'a> {
             Ok(result["stdout"].as_str().context("there is output")?.to_owned())
         })
     }
+}
 
-    /// runc's own defaults, with our root and program.
-    fn make_bundle(&self) -> Result<()> {
-        fs::create_dir_all(&self.bundle)?;
-        let status = Command::new("runc").arg("spec").current_dir(&self.bundle).status()?;
-        if !status.success() {
-            bail!("runc spec failed ({status})");
-        }
-        let file = self.bundle.join("config.json");
-        let mut config: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
-        config["root"] = json!({"path": self.root.path, "readonly": true});
-        config["process"]["terminal"] = json!(false);
-        config["process"]["args"] = json!(["/usr/bin/python3", "-c", CODE]);
-        Ok(fs::write(&file, serde_json::to_vec(&config)?)?)
+/// runc's own defaults, with our root and program.
+pub(crate) fn make_bundle(directory: &Path, root: &Root) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    let status = Command::new("runc").arg("spec").current_dir(directory).status().context("cannot start runc")?;
+    if !status.success() {
+        bail!("runc spec failed ({status})");
     }
+    let file = directory.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    config["root"] = json!({"path": root.path, "readonly": true});
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["/usr/bin/python3", "-c", CODE]);
+    Ok(fs::write(&file, serde_json::to_vec(&config)?)?)
 }
