@@ -28,7 +28,9 @@ mod uuid;
 mod webhook;
 
 pub use answer::KeptAnswer;
-pub use backend::{About, AgentIo, AgentStream, Backend, BackendError, Changes, Death, Feature, Files, Given, Observed, SET_ASIDE_FOR, Usage};
+pub use backend::{
+    About, AgentIo, AgentStream, Backend, BackendError, Changes, Death, Feature, Files, Given, Observed, SET_ASIDE_FOR, Usage,
+};
 pub use blobs::{AboutBlob, Blob, BlobError, BlobKey, BlobKeyError, BlobPage, BlobStream, Blobs, NewBlob, OnlyIf};
 pub use document::Document;
 pub use error::{Denied, Error, Result};

@@ -364,7 +364,7 @@ async fn last_words(words: JoinHandle<Vec<u8>>) -> Result<String, Failure> {
 
 /// How a container ended whose agent was heard, or was not.
 async fn death(kind: Kind, status: Option<ExitStatus>, words: JoinHandle<Vec<u8>>, was_heard: bool, oom_kills: u64) -> Death {
-    let died = |error: BackendError| Death { oom_kills, how: error.to_string(), launch_error: Some(error) };
+    let died = |error: BackendError| Death { oom_kills, how: error.to_string(), of_all: false, launch_error: Some(error) };
     let name = kind.program();
     let text = match last_words(words).await {
         Ok(text) => text,
@@ -380,7 +380,7 @@ async fn death(kind: Kind, status: Option<ExitStatus>, words: JoinHandle<Vec<u8>
         (None, None) => format!("{name} ended, and nobody knows how{said}"),
     };
     if was_heard || code == Some(0) {
-        Death { oom_kills, how, launch_error: None }
+        Death { oom_kills, how, of_all: false, launch_error: None }
     } else {
         died(BackendError::Failed(format!("{name} did not start the container: {}", if text.is_empty() { how } else { text })))
     }
@@ -459,7 +459,7 @@ impl Minder {
             Err(error) => {
                 // Whoever has gone need not know.
                 told.send(Err(error.clone())).ok();
-                Death { oom_kills: 0, how: error.to_string(), launch_error: Some(error) }
+                Death { oom_kills: 0, how: error.to_string(), of_all: false, launch_error: Some(error) }
             }
         };
         let mut rest = Duration::from_millis(20);
