@@ -53,7 +53,7 @@ fn within<T>(work: impl AsyncFnOnce(&World) -> T) -> T {
         let store = Arc::new(Sqlite::open(&data.path().join("caisson.db")).await.unwrap());
         let images = Arc::clone(&shelf);
         let config = EngineConfig::new(data.path().to_owned());
-        let engine = Engine::open_with_images(config, Arc::clone(&native) as _, store, Some(images)).await.unwrap();
+        let engine = Engine::open_with_images(config, Arc::clone(&native), store, Some(images)).await.unwrap();
         let world = World { engine, native, shelf, data };
         let result = work(&world).await;
         world.engine.shutdown().await;
