@@ -511,7 +511,7 @@ fn a_runtime_that_is_of_no_use_is_refused_with_the_reason() {
 }
 
 #[test]
-fn the_request_the_template_and_the_server_choose_in_this_order() {
+fn the_template_the_request_and_the_server_choose_in_this_order() {
     let server = Setup::default().env("CAISSON_BACKEND", "oci:runc").env("CAISSON_BACKENDS", "native,oci:runc").start();
     let templates = server.home().data().join("templates");
     fs::create_dir_all(&templates).unwrap();
@@ -525,7 +525,13 @@ fn the_request_the_template_and_the_server_choose_in_this_order() {
     assert_eq!(made_by(json!({})), "oci:runc");
     assert_eq!(made_by(json!({"backend": "native"})), "native");
     assert_eq!(made_by(json!({"template": "t"})), "native");
-    assert_eq!(made_by(json!({"template": "t", "backend": "oci:runc"})), "oci:runc");
+    assert_eq!(made_by(json!({"template": "t", "backend": "native"})), "native");
+    for target in ["/v1/sandboxes", "/v1/run"] {
+        let other = json!({"template": "t", "backend": "oci:runc"});
+        let other = if target == "/v1/run" { json!({"template": "t", "backend": "oci:runc", "shell": "true"}) } else { other };
+        let message = server.post(target, &other).refused(400, "backend_of_template");
+        assert!(message.contains("has backend `native`"), "{message}");
+    }
     for bad in ["oci:runsc", "docker", "\u{1b}"] {
         let message = server.post("/v1/sandboxes", &json!({"backend": bad})).refused(400, "unknown_backend");
         assert!(message.contains("`oci:runc` or `native`") && !message.contains('\u{1b}'), "{message}");

@@ -123,6 +123,10 @@ impl Backends {
         ))
     }
 
+    pub(crate) fn is_usable(&self, name: &str) -> bool {
+        self.usable.iter().any(|backend| backend.name() == name)
+    }
+
     /// Settles which backend makes what is asked for. One that could not is refused, and one that could is named.
     pub(crate) fn resolve(&self, spec: &mut SandboxSpec) -> Result<()> {
         if spec.backend.is_empty() {

@@ -296,7 +296,8 @@ pub(crate) async fn take_over(core: &Arc<Core>, kept: &[SandboxId]) -> Result<()
     let recorded = core.store.stopped().await.map_err(store_error)?;
     let known: Vec<SandboxId> = recorded.iter().map(|sandbox| sandbox.id).collect();
     for mut sandbox in recorded {
-        let has_files = kept.contains(&sandbox.id);
+        // Where a server runs without the backend that has its files, nobody can tell.
+        let has_files = kept.contains(&sandbox.id) || !core.backend.is_usable(&sandbox.spec.backend);
         let lease = match images::resolve_again(core, &sandbox.tenant, &mut sandbox.spec).await {
             Ok(lease) => lease,
             Err(error) => {

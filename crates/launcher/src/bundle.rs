@@ -14,7 +14,7 @@ pub const CGROUP: &str = "@cgroup";
 
 /// Files in [`Order::directory`].
 pub const CONFIG_FILE: &str = "config.json";
-/// The name that [`CGROUP`] stands for.
+/// The name that [`CGROUP`] stands for, a space, and the inode of that directory in the first hierarchy.
 pub const CGROUP_FILE: &str = "cgroup";
 /// Where the root is mounted, seen by the runtime and its container alone.
 pub const ROOT: &str = "root";

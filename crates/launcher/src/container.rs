@@ -11,7 +11,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::MetadataExt, process::CommandExt},
     },
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -88,8 +88,10 @@ fn enter_cgroup(order: &Order) -> Done<Cgroup> {
     let mut seed = [0; 4];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).at(Stage::Cgroup, "random numbers")?;
     let cgroup = Cgroup::create(setup, &mut u32::from_ne_bytes(seed)).at(Stage::Cgroup, "")?;
-    // Whoever looks for what is left of this sandbox finds it by its name.
-    fs::write(format!("{}/{CGROUP_FILE}", order.directory), cgroup.name()).at(Stage::Cgroup, CGROUP_FILE)?;
+    // Whoever looks for what is left of this sandbox finds it by its name, which is another's when it is gone, and its inode, which never is.
+    let first = setup.hierarchies.first().ok_or(Errno::INVAL).at(Stage::Cgroup, "hierarchies")?;
+    let inode = fs::metadata(cgroup.directory(first)).at(Stage::Cgroup, first)?.ino();
+    fs::write(format!("{}/{CGROUP_FILE}", order.directory), format!("{} {inode}", cgroup.name())).at(Stage::Cgroup, CGROUP_FILE)?;
     for hierarchy in &setup.hierarchies {
         let mut directory = cgroup.directory(hierarchy);
         if setup.unified && order.has_own_cgroup {

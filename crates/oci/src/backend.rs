@@ -368,7 +368,9 @@ async fn death(kind: Kind, status: Option<ExitStatus>, words: JoinHandle<Vec<u8>
     let name = kind.program();
     let text = match last_words(words).await {
         Ok(text) => text,
-        Err(failure) => return died(caisson_native::explain(&failure)),
+        Err(failure) if !was_heard => return died(caisson_native::explain(&failure)),
+        // The launcher has nothing to say after its runtime has begun: it is the agent that says so.
+        Err(_) => String::new(),
     };
     let code = status.and_then(|status| status.code());
     let signal = status.and_then(|status| status.signal());

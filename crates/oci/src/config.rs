@@ -135,6 +135,10 @@ fn resources(container: &Container, spec: &SandboxSpec) -> Value {
     });
     if !container.kind.has_own_kernel() {
         resources["pids"] = json!({"limit": limits.pids});
+        if !container.is_unified {
+            // Buffers of TCP, which v1 counts apart.
+            resources["memory"]["kernelTCP"] = json!(limits.memory_bytes / 8);
+        }
         if container.limits_swap {
             resources["memory"]["swap"] = json!(limits.memory_bytes);
         }

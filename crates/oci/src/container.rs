@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -69,7 +69,7 @@ impl Container {
 
     /// The control group that the sandbox's programs are in, below the parent of all; `None` before there is one.
     pub(crate) fn cgroup(&self) -> Option<String> {
-        let name = cgroup(&self.directory)?;
+        let (name, _) = cgroup(&self.directory)?;
         Some(if self.kind.has_own_kernel() { name } else { format!("{name}/{}", self.own_cgroup()) })
     }
 
@@ -86,8 +86,11 @@ impl Container {
     }
 }
 
-fn cgroup(directory: &Path) -> Option<String> {
-    fs::read_to_string(directory.join(CGROUP_FILE)).ok().filter(|name| name.parse::<u32>().is_ok())
+/// The name of its control group, and the inode that it has in the first hierarchy.
+fn cgroup(directory: &Path) -> Option<(String, u64)> {
+    let text = fs::read_to_string(directory.join(CGROUP_FILE)).ok()?;
+    let (name, inode) = text.split_once(' ')?;
+    Some((name.parse::<u32>().ok()?.to_string(), inode.parse().ok()?))
 }
 
 /// Has the runtime end and forget a container that it may still know.
@@ -111,9 +114,13 @@ pub(crate) async fn remove(directory: &Path, hierarchies: &[String]) -> Result<(
     if let Err(error) = delete(directory).await {
         tracing::debug!(%error, "A runtime did not forget the container in {}", directory.display());
     }
-    if let Some(name) = cgroup(directory) {
+    if let Some((name, inode)) = cgroup(directory)
+        && let Some(first) = hierarchies.first()
+    {
         let deadline = Instant::now() + GONE_WITHIN;
-        while !hierarchies.iter().rev().all(|hierarchy| remove_cgroup(&Path::new(hierarchy).join(&name))) {
+        // Of this name there may be another's by now. The first goes last, so as long as it is there the others are its own as well.
+        let is_its_own = || fs::metadata(Path::new(first).join(&name)).is_ok_and(|group| group.ino() == inode);
+        while is_its_own() && !hierarchies.iter().rev().all(|hierarchy| remove_cgroup(&Path::new(hierarchy).join(&name))) {
             if Instant::now() > deadline {
                 return Err(format!("processes of the control group {name} do not end"));
             }

@@ -38,7 +38,8 @@ pub(crate) struct Left {
 impl Places {
     /// Takes a new one, with the agent in it, and finds those that are left.
     pub(crate) fn take(agent: &[u8]) -> io::Result<(Self, Vec<Left>)> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(ALL)?;
+        // Who may not read it cannot lock it either.
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(ALL)?;
         // One that is made is locked before anybody else looks.
         let all = open(ALL, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::retry_on_intr(|| flock(&all, FlockOperation::LockExclusive))?;

@@ -143,9 +143,15 @@ impl Runtime {
         match self.kind {
             Kind::Runsc => {
                 // No network but the loopback interface, writes into the mounts as they are, which have limits, a control group that is
-                // ours, and one of its own kernel's.
-                let flags =
-                    ["--network=none", "--overlay2=none", "--file-access-mounts=exclusive", "--ignore-cgroups", "--in-sandbox-cgroup=v2"];
+                // ours, and one of its own kernel's. Files are opened by its file server: what runs programs has no privilege of its own then.
+                let flags = [
+                    "--network=none",
+                    "--directfs=false",
+                    "--overlay2=none",
+                    "--file-access-mounts=exclusive",
+                    "--ignore-cgroups",
+                    "--in-sandbox-cgroup=v2",
+                ];
                 argv.extend(flags.map(str::to_owned));
                 argv.extend(self.platform.map(|platform| format!("--platform={platform}")));
                 let stream = format!("{STREAM_FD}:{}", caisson_wire::STREAM_FD);

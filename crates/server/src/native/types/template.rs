@@ -215,13 +215,24 @@ impl RecipeBody {
         Ok(Some(Warmth { min, max, env: self.env.clone(), owner: owner.cloned(), ..Warmth::default() }))
     }
 
+    /// A template's wall is not for its users to take down.
+    fn backend_with(&self, asked: Option<String>) -> Result<Option<String>> {
+        match (&self.backend, asked) {
+            (Some(own), Some(other)) if *own != other => Err(Error::invalid(
+                "backend_of_template",
+                format!("the template has backend `{own}`, which a request cannot change; leave `backend` out, or use another template"),
+            )),
+            (own, asked) => Ok(own.clone().or(asked)),
+        }
+    }
+
     fn create(&self, name: &str, owner: Option<&Tenant>, body: CreateBody) -> Result<CreateRequest> {
         let mut request = CreateBody {
             image: body.image.or_else(|| self.image.clone()),
             limits: self.limits_under(body.limits),
             env: over(&self.env, body.env),
             network: body.network.or_else(|| self.network.clone()),
-            backend: body.backend.or_else(|| self.backend.clone()),
+            backend: self.backend_with(body.backend)?,
             storage: body.storage.or_else(|| self.storage.clone()),
             user: body.user.or_else(|| self.user.clone()),
             hostname: body.hostname.or_else(|| self.hostname.clone()),
@@ -242,7 +253,7 @@ impl RecipeBody {
             image: body.image.or_else(|| self.image.clone()),
             limits: self.limits_under(body.limits),
             network: body.network.or_else(|| self.network.clone()),
-            backend: body.backend.or_else(|| self.backend.clone()),
+            backend: self.backend_with(body.backend)?,
             storage: body.storage.or_else(|| self.storage.clone()),
             user: body.user.or_else(|| self.user.clone()),
             timeout_s: body.timeout_s.or(self.timeout_s),
