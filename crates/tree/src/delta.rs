@@ -5,6 +5,7 @@
 //! d/x, a character device 0/0                       d/.wh.x
 //! d with `trusted.overlay.opaque`                   d/, d/.wh..wh..opq, and what is in d
 //! d with `trusted.overlay.redirect`: d was renamed  the same with everything that d shows
+//! d, over which another overlayfs is mounted        likewise, with everything that is shown there
 //! d/x                                               d/x with the image's ids; hard links stay links
 //! ```
 //! What a directory shows that was renamed lies in lower layers under its old name, so it is taken from the root as the sandbox sees it. What the
@@ -85,8 +86,10 @@ pub struct Delta {
     upper: Option<Walk>,
     /// The root as the sandbox sees it.
     merged: OwnedFd,
-    /// A directory of it that is taken along as a whole.
-    whole: Option<Whole>,
+    /// What is mounted over a directory of it: where, and that.
+    covered: Option<(Vec<u8>, OwnedFd)>,
+    /// A directory that is taken along as a whole, and one in it that is covered.
+    whole: Vec<Whole>,
     /// The host's id for root inside.
     first_id: u32,
     given: BTreeMap<Vec<u8>, Given>,
@@ -124,7 +127,8 @@ impl Delta {
         let mut delta = Self {
             upper: Some(Walk::new(upper).at(b"")?),
             merged,
-            whole: None,
+            covered: None,
+            whole: Vec::new(),
             first_id,
             given: given.into_iter().map(|given| (given.path.clone(), given)).collect(),
             pending: Vec::new(),
@@ -136,6 +140,13 @@ impl Delta {
         let header = delta.head(Kind::Directory, b"", b"", &root, 0)?;
         delta.pending.push((0, header));
         Ok(delta)
+    }
+
+    /// Says that the directory at `path` is covered by another, whose content belongs to the sandbox as well. Its own does not.
+    #[must_use]
+    pub fn with_covered(mut self, path: Vec<u8>, directory: OwnedFd) -> Self {
+        self.covered = Some((path, directory));
+        self
     }
 
     /// The next piece; `None` after the last. Without any change the archive is an empty one.
@@ -160,10 +171,10 @@ impl Delta {
     }
 
     fn entry(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
-        if let Some(Whole { walk, path }) = &mut self.whole {
+        if let Some(Whole { walk, path }) = self.whole.last_mut() {
             let at = |below: &[u8]| [&path[..], below].concat();
             match walk.next_entry().map_err(|(below, error)| Error::entry(&at(&below), error))? {
-                None => self.whole = None,
+                None => drop(self.whole.pop()),
                 Some(visit) => {
                     let path = at(&visit.path);
                     return self.of_whole(&visit, path, out);
@@ -187,6 +198,7 @@ impl Delta {
     fn of_upper(&mut self, visit: &Visit, out: &mut Vec<u8>) -> Result<(), Error> {
         let depth = visit.depth();
         self.pending.retain(|(above, _)| *above < depth);
+        let covering = self.covering(&visit.path);
         let Some(walk) = &mut self.upper else { return Ok(()) };
         let stat = match walk.stat(visit) {
             // It has gone since its directory was read.
@@ -200,18 +212,20 @@ impl Delta {
                 let (opaque, renamed) =
                     (has(&directory, OPAQUE_ATTRIBUTE).at(&visit.path)?, has(&directory, REDIRECT_ATTRIBUTE).at(&visit.path)?);
                 drop(directory);
-                if !renamed {
+                let whole = renamed || covering.is_some();
+                if !whole {
                     walk.descend(visit).at(&visit.path)?;
                 }
+                let stat = covering.unwrap_or(Ok(stat)).at(&visit.path)?;
                 let mut header = self.head(Kind::Directory, &visit.path, b"", &stat, 0)?;
-                if opaque || renamed {
+                if opaque || whole {
                     hide(&visit.path, OPAQUE, &mut header)?;
                 }
                 self.pending.push((depth, header));
-                if renamed || !self.is_given(&visit.path, &stat)? {
+                if whole || !self.is_given(&visit.path, &stat)? {
                     self.flush(out);
                 }
-                if renamed { self.take_whole(&visit.path) } else { Ok(()) }
+                if whole { self.take_whole(&visit.path) } else { Ok(()) }
             }
             kind => {
                 if self.is_given(&visit.path, &stat)? {
@@ -225,26 +239,38 @@ impl Delta {
     }
 
     fn of_whole(&mut self, visit: &Visit, path: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let Some(Whole { walk, .. }) = &mut self.whole else { return Ok(()) };
+        let covering = self.covering(&path);
+        let Some(Whole { walk, .. }) = self.whole.last_mut() else { return Ok(()) };
         let stat = match walk.stat(visit) {
             Err(Errno::NOENT) => return Ok(()),
             stat => stat.at(&path)?,
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
-            walk.descend(visit).at(&path)?;
-            let header = self.head(Kind::Directory, &path, b"", &stat, 0)?;
+            let is_covered = covering.is_some();
+            if !is_covered {
+                walk.descend(visit).at(&path)?;
+            }
+            let header = self.head(Kind::Directory, &path, b"", &covering.unwrap_or(Ok(stat)).at(&path)?, 0)?;
             out.extend_from_slice(&header);
-            return Ok(());
+            return if is_covered { self.take_whole(&path) } else { Ok(()) };
         }
         let opened = open(walk, kind, visit).at(&path)?;
         self.plain(true, &path, &stat, opened, out)
     }
 
-    /// Everything that the root shows in a directory.
+    /// What is mounted over the directory at this path.
+    fn covering(&self, path: &[u8]) -> Option<rustix::io::Result<Stat>> {
+        self.covered.as_ref().filter(|(covered, _)| covered == path).map(|(_, directory)| fstat(directory))
+    }
+
+    /// Everything that is shown in a directory.
     fn take_whole(&mut self, path: &[u8]) -> Result<(), Error> {
-        let directory = open_beneath(&self.merged, path, READ).at(path)?;
-        self.whole = Some(Whole { walk: Walk::new(directory).at(path)?, path: [path, b"/"].concat() });
+        let directory = match &self.covered {
+            Some((covered, directory)) if covered == path => openat(directory, c".", READ, Mode::empty()),
+            _ => open_beneath(&self.merged, path, READ),
+        };
+        self.whole.push(Whole { walk: Walk::new(directory.at(path)?).at(path)?, path: [path, b"/"].concat() });
         Ok(())
     }
 

@@ -78,10 +78,18 @@ impl Visit {
 impl Walk {
     /// Begins with the first entry of `root`, which is open for reading.
     pub fn new(root: OwnedFd) -> io::Result<Self> {
+        Self::below(root, b"")
+    }
+
+    /// Begins with the first entry of the directory at `path`, of which all comes that is in it and nothing else. Paths are below `root`.
+    pub fn below(root: OwnedFd, path: &[u8]) -> io::Result<Self> {
         let mut walk = Self { root, levels: Vec::new() };
-        let directory = openat(&walk.root, c".", READ, Mode::empty())?;
+        let directory = match path {
+            b"" => openat(&walk.root, c".", READ, Mode::empty())?,
+            path => open_beneath(&walk.root, path, READ)?,
+        };
         let device = device(&directory)?;
-        walk.push(directory, device, Vec::new(), None)?;
+        walk.push(directory, device, path.to_vec(), None)?;
         Ok(walk)
     }
 
@@ -298,6 +306,8 @@ mod tests {
             let rest = all(Walk::resume(open(directory.path()), last.as_bytes(), usize::MAX).unwrap());
             assert_eq!(rest, expect[index + 1..], "behind {last}");
         }
+        assert_eq!(all(Walk::below(open(directory.path()), b"a").unwrap()), expect[1..4]);
+        assert_eq!(all(Walk::below(open(directory.path()), b"z/y").unwrap()), expect[10..]);
         // What has gone, or never was, still has its place in the order.
         assert_eq!(all(Walk::resume(open(directory.path()), b"a/c/gone", usize::MAX).unwrap()), expect[3..]);
         assert_eq!(all(Walk::resume(open(directory.path()), b"a", 1).unwrap()), expect[4..], "not deeper than asked for");

@@ -224,6 +224,32 @@ fn a_directory_that_was_renamed_is_there_as_a_whole() {
 }
 
 #[test]
+fn what_covers_a_directory_is_there_in_its_place() {
+    let site = Site::new();
+    for path in ["upper/home", "upper/home/tree", "cover", "cover/sub", "merged/home", "merged/home/tree"] {
+        site.dir(path);
+    }
+    for path in ["upper/home/tree/old", "upper/home/beside", "cover/new", "cover/sub/deep", "merged/home/tree/old", "merged/home/beside"] {
+        site.file(path, path.as_bytes());
+    }
+    let open = |name: &str| openat(CWD, site.at(name), READ, Mode::empty()).unwrap();
+    let paths_of = |mut delta: Delta| {
+        let mut tar = Vec::new();
+        while let Some(piece) = delta.next_piece().unwrap() {
+            tar.extend_from_slice(&piece);
+        }
+        paths(&members(&tar)).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expect =
+        ["./", "home/", "home/beside", "home/tree/", "home/tree/.wh..wh..opq", "home/tree/new", "home/tree/sub/", "home/tree/sub/deep"];
+    assert_eq!(paths_of(site.delta().with_covered(b"home/tree".to_vec(), open("cover"))), expect);
+    // What is above it was renamed.
+    site.note("upper/home", REDIRECT_ATTRIBUTE, b"/old");
+    let expect = ["./", "home/", "home/.wh..wh..opq", "home/beside", "home/tree/", "home/tree/new", "home/tree/sub/", "home/tree/sub/deep"];
+    assert_eq!(paths_of(site.delta().with_covered(b"home/tree".to_vec(), open("cover"))), expect);
+}
+
+#[test]
 fn what_a_layer_cannot_say_is_named() {
     let site = Site::new();
     site.file("upper/.wh.x", b"");
