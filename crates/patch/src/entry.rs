@@ -93,11 +93,6 @@ impl Tree {
         pairs.filter(|(old, new)| old != new)
     }
 
-    /// Whether anything is below this path.
-    pub(crate) fn has_below(&self, path: &[u8]) -> bool {
-        !self.places(path, true).is_empty()
-    }
-
     /// Where the entry of this path is, or those are that are below it as a directory.
     pub(crate) fn places(&self, path: &[u8], directory: bool) -> Range<usize> {
         if !directory {
@@ -212,7 +207,7 @@ mod tests {
     fn a_tree_is_one_that_a_directory_could_hold() {
         let good = tree(&["a/b", "a.b", "a/c", "b"]).unwrap();
         assert!(good.entries().is_sorted_by(|a, b| a.path < b.path));
-        assert!(good.has_below(b"a") && !good.has_below(b"b") && !good.has_below(b"a.b"));
+        assert!(good.places(b"a", true) == (1..3) && good.places(b"b", true).is_empty() && good.places(b"a.b", true).is_empty());
         assert_eq!(good.position(b"a/c"), Some(2));
         for (bad, why) in [
             (&["a", "a"][..], "already"),

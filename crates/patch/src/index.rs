@@ -28,6 +28,11 @@ pub(crate) struct Time {
     pub(crate) nanoseconds: u32,
 }
 
+impl Time {
+    /// Before everything.
+    pub(crate) const MIN: Self = Self { seconds: i64::MIN, nanoseconds: 0 };
+}
+
 impl Index {
     #[must_use]
     pub fn tree(&self) -> &Tree {
@@ -45,7 +50,7 @@ impl Index {
     /// need not have gone on. Git has the same rule for its index. Where files are stamped with whole seconds, that is long.
     fn is_racy(&self, look: Look) -> bool {
         let latest = look.modified.max(look.changed);
-        if latest.nanoseconds == 0 { latest.seconds >= self.begun.seconds - 2 } else { latest >= self.begun }
+        if latest.nanoseconds == 0 { latest.seconds >= self.begun.seconds.saturating_sub(2) } else { latest >= self.begun }
     }
 
     /// As bytes, to be kept where nobody else writes.

@@ -3,7 +3,7 @@
 
 use std::{fmt, fs::File, io, io::Read, time::Instant};
 
-use caisson_tree::{Visit, Walk};
+use caisson_tree::{Visit, Walk, open_beneath};
 use rustix::{
     fd::{AsFd, BorrowedFd},
     fs::{FileType, Mode, OFlags, Stat, fstat, openat},
@@ -15,6 +15,7 @@ use crate::{
     Entry, Error, Id, Index, Kind, Side, Tree,
     ignore::Rules,
     index::{Look, Time},
+    layered::{Before, Change},
 };
 
 /// How often a file is read that gets shorter meanwhile.
@@ -74,6 +75,14 @@ pub struct Scanned {
     pub unreadable: usize,
 }
 
+/// The same of layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScannedLayers {
+    pub change: Change,
+    pub read: usize,
+    pub unreadable: usize,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { entries: 1_000_000, paths: 1 << 30, file: 1 << 30 }
@@ -98,44 +107,70 @@ impl fmt::Debug for Scan<'_> {
 /// What goes on being written through memory that it was mapped to before (`mmap`) is missed while the file looks the same.
 pub fn scan(root: impl AsFd, options: &Scan<'_>) -> Result<Scanned, Error> {
     let root = openat(root, c".", ROOT, Mode::empty()).map_err(|errno| Error::read(b"", errno))?;
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    let mut scanner = Scanner {
-        options,
-        rules: Rules::until(options.until),
-        tracked_only: None,
-        found: Vec::new(),
-        paths: 0,
-        read: 0,
-        unreadable: 0,
-        seen: 0,
-    };
+    let begun = now();
+    let mut scanner = Scanner::new(options, Before::of(options.before, None));
     if options.gitignore {
         scanner.enter(b"", root.as_fd())?;
     }
     let mut walk = Walk::new(root).map_err(|error| Error::read(b"", error))?;
-    loop {
-        match walk.next_entry() {
-            Ok(None) => break,
-            Ok(Some(visit)) => scanner.visit(&mut walk, &visit)?,
-            // One that is not there any more was there when it was entered.
-            Err((path, error)) if !path.is_empty() => return gone_or_failed(&path, error).and(Err(Error::changed(&path, Side::New))),
-            Err((path, error)) => return Err(Error::read(&path, error)),
+    scanner.walk(&mut walk, Scanner::visit)?;
+    let (read, unreadable) = (scanner.read, scanner.unreadable);
+    Ok(Scanned { index: scanner.index(begun)?, read, unreadable })
+}
+
+/// A tree that overlayfs shows: a directory that nobody writes to any more, and over it what has changed since.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a> {
+    /// As it is shown.
+    pub merged: BorrowedFd<'a>,
+    pub upper: BorrowedFd<'a>,
+    pub lower: BorrowedFd<'a>,
+    /// What the last scan found to be different from the lower one.
+    pub change: Option<&'a Change>,
+    /// Whether the whole tree is looked at, as what is to be left out is not what it was for the index of the lower one.
+    pub whole: bool,
+}
+
+/// What is different now from an index of the lower directory, which has to have everything that could be read. It costs as much as what is in
+/// the upper one.
+///
+/// `options.before` and `layers.change` are together the state of the scan before, which need not be of these layers.
+pub fn scan_layers(layers: &Layers<'_>, options: &Scan<'_>) -> Result<ScannedLayers, Error> {
+    let begun = now();
+    let mut scanner = Scanner::new(options, Before::of(options.before, layers.change));
+    let device = |directory: BorrowedFd<'_>| fstat(directory).map(|stat| stat.st_dev).map_err(|errno| Error::read(b"", errno));
+    let one_device = device(layers.upper)? == device(layers.lower)?;
+    scanner.layers = Some((*layers, one_device));
+    if scanner.has_other_rules(b"")? {
+        scanner.whole(b"")?;
+    } else {
+        let root = openat(layers.upper, c".", ROOT, Mode::empty()).map_err(|errno| Error::read(b"", errno))?;
+        if options.gitignore {
+            scanner.enter(b"", layers.merged)?;
         }
+        let mut walk = Walk::new(root).map_err(|error| Error::read(b"", error))?;
+        scanner.walk(&mut walk, Scanner::visit_upper)?;
     }
-    let mut found = scanner.found;
-    found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-    let (entries, looks) = found.into_iter().unzip();
-    // Sorts them again, which changes nothing. What a walk finds is a tree, unless a directory and a file changed places.
-    let tree = Tree::new(entries).map_err(|error| match error {
-        Error::Path { path, .. } => Error::changed(&path, Side::New),
-        other => other,
-    })?;
-    let begun = Time { seconds: now.tv_sec, nanoseconds: now.tv_nsec as u32 };
-    Ok(Scanned { index: Index { tree, looks, begun }, read: scanner.read, unreadable: scanner.unreadable })
+    let (read, unreadable) = (scanner.read, scanner.unreadable);
+    let (hidden, ruled) = (std::mem::take(&mut scanner.hidden), std::mem::take(&mut scanner.ruled));
+    Ok(ScannedLayers { change: Change::new(hidden, ruled, scanner.index(begun)?), read, unreadable })
+}
+
+/// By the clock that files are stamped with.
+fn now() -> Time {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    Time { seconds: now.tv_sec, nanoseconds: now.tv_nsec as u32 }
 }
 
 struct Scanner<'a> {
     options: &'a Scan<'a>,
+    before: Before<'a>,
+    /// And whether both are on one file system.
+    layers: Option<(Layers<'a>, bool)>,
+    /// Paths of which the index of the lower directory says nothing any more, nor of what is below them.
+    hidden: Vec<Vec<u8>>,
+    /// Directories in which something else is left out than in the lower one.
+    ruled: Vec<Vec<u8>>,
     rules: Rules,
     /// The depth of the ignored directory that is being walked for what is in the index of before.
     tracked_only: Option<usize>,
@@ -147,8 +182,58 @@ struct Scanner<'a> {
     seen: usize,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn new(options: &'a Scan<'a>, before: Before<'a>) -> Self {
+        Self {
+            options,
+            before,
+            layers: None,
+            hidden: Vec::new(),
+            ruled: Vec::new(),
+            rules: Rules::until(options.until),
+            tracked_only: None,
+            found: Vec::new(),
+            paths: 0,
+            read: 0,
+            unreadable: 0,
+            seen: 0,
+        }
+    }
+
+    fn walk(&mut self, walk: &mut Walk, visit: impl Fn(&mut Self, &mut Walk, &Visit) -> Result<(), Error>) -> Result<(), Error> {
+        loop {
+            match walk.next_entry() {
+                Ok(None) => return Ok(()),
+                Ok(Some(entry)) => visit(self, walk, &entry)?,
+                // One that is not there any more was there when it was entered.
+                Err((path, error)) if !path.is_empty() => return gone_or_failed(&path, error).and(Err(Error::changed(&path, Side::New))),
+                Err((path, error)) => return Err(Error::read(&path, error)),
+            }
+        }
+    }
+
+    /// What was found.
+    fn index(self, begun: Time) -> Result<Index, Error> {
+        let mut found = self.found;
+        found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        let (entries, looks) = found.into_iter().unzip();
+        // Sorts them again, which changes nothing. What a walk finds is a tree, unless a directory and a file changed places.
+        let tree = Tree::new(entries).map_err(|error| match error {
+            Error::Path { path, .. } => Error::changed(&path, Side::New),
+            other => other,
+        })?;
+        Ok(Index { tree, looks, begun })
+    }
+
     fn visit(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
+        match self.is_ignored(visit)? {
+            Some(ignored) => self.see(walk, visit, ignored),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the entry that has come is ignored; absent if it is nothing for us at all.
+    fn is_ignored(&mut self, visit: &Visit) -> Result<Option<bool>, Error> {
         self.seen += 1;
         if self.seen.is_multiple_of(CLOCK) && self.options.until.is_some_and(|until| Instant::now() >= until) {
             return Err(Error::TooSlow);
@@ -158,20 +243,17 @@ impl Scanner<'_> {
         self.tracked_only = self.tracked_only.filter(|outer| depth > *outer);
         let directory = visit.kind == FileType::Directory;
         if visit.name() == GIT || (self.options.leave_out)(&visit.path, directory) {
-            return Ok(());
+            return Ok(None);
         }
         let ignored = self.options.gitignore && (self.tracked_only.is_some() || self.rules.ignores(&visit.path, directory));
-        if self.rules.out_of_time() {
-            return Err(Error::TooSlow);
-        }
-        let before = self.options.before.map(Index::tree);
+        if self.rules.out_of_time() { Err(Error::TooSlow) } else { Ok(Some(ignored)) }
+    }
+
+    fn see(&mut self, walk: &mut Walk, visit: &Visit, ignored: bool) -> Result<(), Error> {
         match visit.kind {
             FileType::Directory => {
-                if ignored {
-                    if !before.is_some_and(|tree| tree.has_below(&visit.path)) {
-                        return Ok(());
-                    }
-                    self.tracked_only.get_or_insert(depth);
+                if ignored && !self.follows(visit) {
+                    return Ok(());
                 }
                 match walk.descend(visit) {
                     Ok(inside) if self.options.gitignore && !ignored => self.enter(&visit.path, inside),
@@ -183,7 +265,7 @@ impl Scanner<'_> {
                 }
             }
             FileType::RegularFile | FileType::Symlink => {
-                if ignored && before.is_none_or(|tree| tree.position(&visit.path).is_none()) {
+                if ignored && !self.before.has(&visit.path) {
                     return Ok(());
                 }
                 self.take(walk, visit)
@@ -192,25 +274,101 @@ impl Scanner<'_> {
         }
     }
 
-    /// Reads the rules of a directory that is entered. As in git, a link is none.
-    fn enter(&mut self, path: &[u8], directory: BorrowedFd<'_>) -> Result<(), Error> {
-        let place = || if path.is_empty() { IGNORE.to_vec() } else { [path, b"/", IGNORE].concat() };
-        let file = match openat(directory, IGNORE, FILE, Mode::empty()) {
-            Ok(file) => file,
-            // As in git, what cannot be read says nothing.
-            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS) => return Ok(()),
-            Err(errno) => return Err(Error::read(&place(), errno)),
-        };
-        let stat = fstat(&file).map_err(|errno| Error::read(&place(), errno))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    /// Whether something is in an ignored directory that is followed all the same, and then nothing else in it is.
+    fn follows(&mut self, visit: &Visit) -> bool {
+        let follows = self.before.has_below(&visit.path);
+        if follows {
+            self.tracked_only.get_or_insert(visit.depth());
+        }
+        follows
+    }
+
+    /// An entry of the upper directory.
+    fn visit_upper(&mut self, walk: &mut Walk, visit: &Visit) -> Result<(), Error> {
+        let Some(ignored) = self.is_ignored(visit)? else { return Ok(()) };
+        if visit.kind != FileType::Directory {
+            // What is neither file nor link says that what was there has gone, or is in its place.
+            self.hidden.push(visit.path.clone());
+            return self.see(walk, visit, ignored);
+        }
+        if ignored && !self.follows(visit) {
+            self.hidden.push(visit.path.clone());
             return Ok(());
         }
-        let mut rules = Vec::new();
+        if !self.is_over_its_own(&visit.path) || !ignored && self.has_other_rules(&visit.path)? {
+            return self.whole(&visit.path);
+        }
+        match walk.descend(visit) {
+            Ok(_) if self.options.gitignore && !ignored => self.enter_merged(&visit.path),
+            Ok(_) => Ok(()),
+            Err(error) if is_denied(&error) => {
+                self.hidden.push(visit.path.clone());
+                self.as_before(&visit.path, true)
+            }
+            Err(error) => gone_or_failed(&visit.path, error),
+        }
+    }
+
+    /// Everything that is shown below a path: it is another directory than the one that the lower one has there.
+    fn whole(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.hidden.push(path.to_vec());
+        let Some((layers, _)) = self.layers else { return Ok(()) };
+        let walk = openat(layers.merged, c".", ROOT, Mode::empty()).map_err(io::Error::from).and_then(|root| Walk::below(root, path));
+        let mut walk = match walk {
+            Ok(walk) => walk,
+            Err(error) if path.is_empty() => return Err(Error::read(path, error)),
+            Err(error) if is_denied(&error) => return self.as_before(path, true),
+            Err(error) => return gone_or_failed(path, error),
+        };
+        if self.options.gitignore && self.tracked_only.is_none() {
+            self.enter_merged(path)?;
+        }
+        self.walk(&mut walk, Self::visit)
+    }
+
+    /// Whether a directory that both have at a path is shown as that of both: overlayfs gives it the number of the lower one then, as it is on one
+    /// file system, or behind one of the layer. One that was made or moved there has another.
+    fn is_over_its_own(&self, path: &[u8]) -> bool {
+        const OF_INODES: u64 = (1 << 48) - 1;
+        let Some((layers, one_device)) = self.layers else { return false };
+        let number = |directory| {
+            let stat = open_beneath(directory, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).and_then(fstat);
+            stat.map(|stat| stat.st_ino)
+        };
+        let (Ok(merged), Ok(lower)) = (number(layers.merged), number(layers.lower)) else { return false };
+        if one_device { merged == lower } else { lower <= OF_INODES && merged > OF_INODES && merged & OF_INODES == lower }
+    }
+
+    /// Whether what is left out in a directory may be something else than in the lower one. That is so for good: what was found then is followed.
+    fn has_other_rules(&mut self, path: &[u8]) -> Result<bool, Error> {
+        let Some((layers, _)) = self.layers else { return Ok(false) };
+        let known = path.is_empty() && layers.whole || layers.change.is_some_and(|change| change.has_other_rules(path));
+        let other = known
+            || self.options.gitignore && {
+                let is_there = open_beneath(layers.upper, &ignore_path(path), OFlags::PATH | OFlags::NOFOLLOW).is_ok();
+                is_there && ignore_file(layers.merged, path)? != ignore_file(layers.lower, path)?
+            };
+        if other {
+            self.ruled.push(path.to_vec());
+        }
+        Ok(other)
+    }
+
+    fn enter_merged(&mut self, path: &[u8]) -> Result<(), Error> {
+        let Some((layers, _)) = self.layers else { return Ok(()) };
+        match open_beneath(layers.merged, path, ROOT) {
+            Ok(directory) => self.enter(path, directory.as_fd()),
+            Err(errno) => gone_or_failed(path, errno.into()),
+        }
+    }
+
+    /// Reads the rules of a directory that is entered. As in git, a link is none.
+    fn enter(&mut self, path: &[u8], directory: BorrowedFd<'_>) -> Result<(), Error> {
         // What does not hold here any more has gone with the directory that was left.
         let room = MAX_IGNORE.saturating_sub(self.rules.bytes() as u64);
-        File::from(file).take(room + 1).read_to_end(&mut rules).map_err(|error| Error::read(&place(), error))?;
+        let Some(rules) = rules_in(directory, path, room)? else { return Ok(()) };
         if rules.len() as u64 > room {
-            return Err(Error::IgnoreTooLarge { path: place(), limit: MAX_IGNORE });
+            return Err(Error::IgnoreTooLarge { path: ignore_path(path), limit: MAX_IGNORE });
         }
         self.rules.enter(path, &rules);
         Ok(())
@@ -248,11 +406,8 @@ impl Scanner<'_> {
     /// What may not be read, and with a directory all that is in it.
     fn as_before(&mut self, path: &[u8], directory: bool) -> Result<(), Error> {
         self.unreadable += 1;
-        let Some(before) = self.options.before else { return Ok(()) };
-        for place in before.tree().places(path, directory) {
-            self.found(before.tree().entries()[place].clone(), before.looks[place])?;
-        }
-        Ok(())
+        let before = self.before;
+        before.at(path, directory).try_for_each(|(entry, look)| self.found(entry.clone(), look))
     }
 
     /// Absent if it changed while it was looked at.
@@ -260,12 +415,8 @@ impl Scanner<'_> {
         if FileType::from_raw_mode(stat.st_mode) != visit.kind {
             return Err(Error::changed(&visit.path, Side::New));
         }
-        let known = |stat: &Stat| {
-            let before = self.options.before?;
-            before.unchanged(&visit.path, kind(stat), stat.st_size as u64, look(stat)).cloned()
-        };
-        if let Some(entry) = known(stat) {
-            return Ok(Some((entry, look(stat))));
+        if let Some(entry) = self.before.unchanged(&visit.path, kind(stat), stat.st_size as u64, look(stat)) {
+            return Ok(Some((entry.clone(), look(stat))));
         }
         self.read += 1;
         if visit.kind == FileType::Symlink {
@@ -318,6 +469,35 @@ impl Scanner<'_> {
         let Some(keep) = self.options.keep else { return Ok(()) };
         keep.begin(content.len() as u64).and_then(|()| keep.piece(content)).and_then(|()| keep.end(id)).map_err(Error::Keep)
     }
+}
+
+/// The rules in the directory at `path` below a root, empty where it has none.
+fn ignore_file(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<u8>, Error> {
+    // One that is not there or cannot be read says nothing.
+    let Ok(directory) = open_beneath(root, path, ROOT) else { return Ok(Vec::new()) };
+    Ok(rules_in(directory.as_fd(), path, MAX_IGNORE)?.unwrap_or_default())
+}
+
+/// Those of a directory, and a byte more than there is room for if they are longer.
+fn rules_in(directory: BorrowedFd<'_>, path: &[u8], room: u64) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |cause: io::Error| Error::read(&ignore_path(path), cause);
+    let file = match openat(directory, IGNORE, FILE, Mode::empty()) {
+        Ok(file) => file,
+        // As in git, what cannot be read says nothing.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS) => return Ok(None),
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    let stat = fstat(&file).map_err(|errno| failed(errno.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut rules = Vec::new();
+    File::from(file).take(room + 1).read_to_end(&mut rules).map_err(failed)?;
+    Ok(Some(rules))
+}
+
+fn ignore_path(directory: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { IGNORE.to_vec() } else { [directory, b"/", IGNORE].concat() }
 }
 
 fn is_denied(error: &io::Error) -> bool {

@@ -3,6 +3,7 @@
 mod edits;
 mod ignored;
 mod large;
+mod layered;
 mod real;
 mod scanned;
 mod tree;
