@@ -349,6 +349,45 @@ fn r6_2_sandboxes_and_images_are_each_tenants_own() {
 }
 
 #[test]
+fn a_large_tree_with_layers_is_there_as_it_is_seen() {
+    let server = Server::start();
+    import(&server, "small", &small);
+    let sandbox = sandbox(&server, "small");
+    // One is new, of the other a part is the image's.
+    let listed = |sandbox: &Sandbox<'_>| {
+        sandbox.shell(
+            "cd /; find t -type d | sort | xargs stat -c '%n %f %u %g'; find t beside ! -type d | sort | xargs stat -c '%n %f %u %g %h %s'",
+        )
+    };
+    let is_same = |one: &str, other: &str| {
+        let pairs = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+        assert!(one == other, "{pairs:?} and {} lines for {}", one.lines().count(), other.lines().count());
+    };
+    let _made = sandbox.shell("mkdir -p /t/d/e /t/gone; cd /t; for n in $(seq 60); do seq $((n * 100)) $((n * 100 + 99)); done | xargs touch; echo 1 > d/f; echo 2 > d/e/g; chown 7:8 d");
+    let checkpoint =
+        |path: &str| sandbox.request("POST", "/checkpoint").json(&json!({"path": path, "patch": true})).send().expect(200).json();
+    let first = checkpoint("/t");
+    assert_eq!(sandbox.shell("grep -c '^overlay /t ' /proc/self/mounts"), "1\n", "{first}");
+    let _made = sandbox.shell(
+        "cd /t; rm -r gone; seq 100 199 | xargs rm; mv d moved; echo 3 >> moved/f; echo 4 > 200; mkdir gone; echo 7 > new; ln new gone/linked; chmod 700 .; echo 5 > /beside",
+    );
+    assert_eq!(checkpoint("/t")["changed"].as_u64().unwrap(), 100 + 4 + 1 + 2);
+    let before = listed(&sandbox);
+    assert!(before.contains("t/moved/e/g ") && before.contains("t/gone/linked ") && !before.contains("t/150 "), "{before:.500}");
+    commit(&sandbox, "with-layers");
+    let made = self::sandbox(&server, "with-layers");
+    is_same(&listed(&made), &before);
+    assert_eq!(made.shell("cat /t/moved/f /t/200 /beside; stat -c %h /t/new"), "1\n3\n4\n5\n2\n");
+    // And once more, of a directory that the image has.
+    let _first = made.request("POST", "/checkpoint").json(&json!({"path": "/t"})).send().expect(200);
+    let _made = made.shell("rm -r /t/moved; echo 6 > /t/201");
+    let before = listed(&made);
+    commit(&made, "once-more");
+    is_same(&listed(&self::sandbox(&server, "once-more")), &before);
+    finish(server);
+}
+
+#[test]
 fn programs_stand_still_while_their_files_are_read_and_go_on() {
     let server = Server::start();
     import(&server, "base:1", &small);

@@ -297,6 +297,233 @@ fn any_edits_one_after_the_other() {
     server.finish();
 }
 
+/// As many files as a directory has to have so that it becomes a lower layer, some of them in directories.
+const MANY: &str = r"
+import os
+os.makedirs('t/many', exist_ok=True); os.chdir('t')
+for n in range(40):
+    os.makedirs(f'many/{n % 20}/{n}')
+    for m in range(130):
+        with open(f'many/{n % 20}/{n}/{m}', 'w') as f: f.write('' if m > 20 else f'{n} and {m}\n' * 5)
+";
+
+/// What is done to whole directories; `SEED` is put in front.
+const MOVES: &str = r"
+import os, random, shutil
+r = random.Random(SEED); os.chdir('t')
+for _ in range(r.randint(1, 4)):
+    dirs = sorted(os.path.join(at, d) for at, ds, _ in os.walk('.') for d in ds if not os.path.islink(os.path.join(at, d)))
+    one, to = r.choice(dirs), os.path.join(r.choice(dirs), r.choice(['x', 'y', '3', 'many']))
+    what = r.randint(0, 5)
+    try:
+        if what < 2: os.rename(one, to)
+        elif what == 2: shutil.rmtree(one); os.mkdir(one)
+        elif what == 3: shutil.copytree(one, to, symlinks=True)
+        elif what == 4:
+            for at, _, files in os.walk(one):
+                # Opened for writing, and left as they are.
+                for name in files[:3]: open(os.path.join(at, name), 'ab').close() if not os.path.islink(os.path.join(at, name)) else None
+        else:
+            files = [os.path.join(at, f) for at, _, fs in os.walk(one) for f in fs]
+            if files: os.link(r.choice(files), to, follow_symlinks=False)
+    except OSError: pass
+";
+
+/// Whether a directory has layers, as its sandbox sees it.
+#[track_caller]
+fn has_layers(sandbox: &Sandbox<'_>, path: &str) -> bool {
+    sandbox.shell(&format!("grep -c '^overlay {path} ' /proc/self/mounts; true")) == "1\n"
+}
+
+#[test]
+fn any_edits_of_a_large_tree_are_found_in_its_upper_layer() {
+    let given = std::env::var("CAISSON_TEST_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+    let seed: u64 = given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    println!("CAISSON_TEST_SEED={seed}");
+    let server = Server::start();
+    for storage in ["memory", "disk"] {
+        let sandbox = server.sandbox(&json!({"storage": storage}));
+        let run = |code: &str, round: u64| drop(sandbox.python(&format!("SEED = {}\n{code}", seed.wrapping_mul(1000) + round)));
+        run(MANY, 0);
+        run(EDITS, 0);
+        let (first, nothing) = checkpoint(&sandbox, "t");
+        assert!(nothing.is_empty() && first["files"] == first["changed"], "{first}");
+        assert!(has_layers(&sandbox, "/workspace/t"));
+        let copy = Copy::new(&sandbox, "t", storage);
+        for round in 1..=fewer(40) as u64 {
+            println!("{storage}, round {round}");
+            run(EDITS, round);
+            if round % 2 == 0 {
+                run(MOVES, round);
+            }
+            let looked = (round % 3 == 0).then(|| patch(&sandbox, "t"));
+            let (_, patched) = checkpoint(&sandbox, "t");
+            assert!(looked.is_none_or(|looked| looked == patched));
+            copy.apply(&patched);
+            copy.is_like(&sandbox, "t");
+        }
+        let (made, _) = checkpoint(&sandbox, "t");
+        assert_eq!((&made["changed"], made["files"].as_u64()), (&json!(0), Some(copy.nodes().len() as u64)), "{made}");
+    }
+    server.finish();
+}
+
+#[test]
+fn layers_are_made_where_nobody_can_write_past_them_and_nowhere_else() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let _made = sandbox.python(MANY);
+    let ask = |body: &Value| sandbox.request("POST", "/checkpoint").json(body).send().expect(200).json();
+    // Somebody is in the directory, who could go on writing there.
+    let id = sandbox.background(json!({"shell": "cd t; sleep 1000", "timeout_s": null}));
+    assert_eq!(ask(&json!({"path": "t"}))["unreadable"], 0);
+    assert!(!has_layers(&sandbox, "/workspace/t"));
+    let copy = Copy::new(&sandbox, "t", "copy");
+    server.request("POST", &format!("/v1/executions/{id}/kill")).send().expect(204);
+    let is_gone = || (sandbox.shell("ls /proc | grep -c '^[0-9]'").trim().parse::<u32>().unwrap() < 6).then_some(());
+    eventually("its end", Duration::from_secs(20), is_gone);
+    // From one that looked at everything to one that does not.
+    let _made = sandbox.shell("cd t; echo a > many/1/1/1; mv many/2 moved");
+    let (made, patched) = checkpoint(&sandbox, "t");
+    assert!(has_layers(&sandbox, "/workspace/t"), "{made}");
+    copy.apply(&patched);
+    copy.is_like(&sandbox, "t");
+    let _made = sandbox.shell("cd t; echo b > many/1/1/1; echo c > moved/2/5");
+    copy.apply(&checkpoint(&sandbox, "t").1);
+    copy.is_like(&sandbox, "t");
+    // Another name, through which it would be written to.
+    let other = server.sandbox(&json!({}));
+    let _made = other.python(MANY);
+    let _made = other.shell("ln t/many/1/1/1 outside");
+    let _first = checkpoint(&other, "t");
+    assert!(!has_layers(&other, "/workspace/t"));
+    let _made = other.shell("echo through the other name > outside");
+    assert!(text(&patch(&other, "t")).contains("+through the other name"));
+    // What a directory has few of, and one at the top.
+    let root = server.sandbox(&json!({"user": "root"}));
+    let _made = root.python(&format!("import os; os.chdir('/')\n{MANY}"));
+    let _made = root.shell("mkdir /few; touch /few/a");
+    for path in ["/t", "/few"] {
+        let _first = checkpoint(&root, path);
+    }
+    assert!(has_layers(&root, "/t") && !has_layers(&root, "/few"));
+    server.finish();
+}
+
+#[test]
+fn what_is_ignored_in_a_large_tree_follows_its_rules() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({}));
+    let plain = server.sandbox(&json!({}));
+    let both = [&sandbox, &plain];
+    for sandbox in both {
+        let _made = sandbox.python(MANY);
+        let _made = sandbox.shell(
+            "cd t; printf '*.log\n/build/\n' > .gitignore; mkdir build; touch build/o a.log many/b.log; echo '!b.log' > many/.gitignore",
+        );
+    }
+    // A name outside, so that it gets no layers.
+    let _made = plain.shell("ln t/build/o outside");
+    let answers = |path: &str| both.map(|sandbox| sandbox.request("GET", path).send().expect(200).body);
+    for (round, edit) in [
+        "true",
+        "echo 1 > t/build/p; echo 1 > t/c.log; echo 1 > t/many/b.log; echo 1 > t/many/1/d.log",
+        "printf '*.log\n' > t/.gitignore",
+        "printf '*.log\n/build/\n' > t/.gitignore; echo 2 > t/build/o; echo 2 > t/build/q",
+        "rm t/many/.gitignore; echo 3 > t/many/b.log; echo 3 > t/many/e.log",
+        "rm -r t/build; mkdir t/build; echo 4 > t/build/o; echo 4 > t/build/r",
+        "mv t/many/3 t/many/three; echo '7' > t/many/three/.gitignore",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for sandbox in both {
+            let _made = sandbox.shell(edit);
+        }
+        if round > 0 {
+            for query in ["", "&gitignore=false"] {
+                let [ours, theirs] = answers(&format!("/patch?path=t{query}"));
+                assert_eq!(text(&ours), text(&theirs), "{edit} {query}");
+            }
+        }
+        let [ours, theirs] = both.map(|sandbox| checkpoint(sandbox, "t").0);
+        assert_eq!(ours, theirs, "{edit}");
+    }
+    assert!(has_layers(&sandbox, "/workspace/t") && !has_layers(&plain, "/workspace/t"));
+    server.finish();
+}
+
+#[test]
+fn r1_3_layers_are_out_of_the_reach_of_root_inside() {
+    let server = Server::start();
+    let sandbox = server.sandbox(&json!({"user": "root"}));
+    let _made = sandbox.python(&format!("import os; os.chdir('/')\n{MANY}"));
+    let _first = checkpoint(&sandbox, "/t");
+    assert!(has_layers(&sandbox, "/t"));
+    let _made = sandbox.shell("echo mark-of-the-upper > /t/upper; rm /t/many/1/1/1");
+    // Each path is one that leads somewhere else in the sandbox than to the layers.
+    let attacks = r"
+import os, errno, subprocess
+def says(call, *arguments):
+    try: call(*arguments)
+    except OSError as error: return errno.errorcode[error.errno]
+    return 'done'
+print(says(os.rmdir, '/t'), says(os.rename, '/t', '/u'), says(os.rename, '/t/upper', '/upper'), says(os.link, '/t/upper', '/upper'))
+print(says(os.mknod, '/t/whiteout', 0o20666, 0), says(os.setxattr, '/t', 'trusted.overlay.opaque', b'y'), says(os.setxattr, '/t', 'user.overlay.opaque', b'y'))
+print(subprocess.run(['umount', '/t'], stderr=subprocess.DEVNULL).returncode != 0, subprocess.run(['umount', '/proc'], stderr=subprocess.DEVNULL).returncode != 0)
+mounts = open('/proc/self/mountinfo').read()
+print([line for line in mounts.splitlines() if ' /t ' in line and any(word in line for word in ('/tmp/', '/var/', '/home', 'data'))])
+found = []
+for at, dirs, files in os.walk('/', followlinks=False):
+    if at == '/': dirs[:] = [d for d in dirs if d not in ('usr', 'sys', 'proc')]
+    found += [os.path.join(at, name) for name in dirs + files if name in ('upper', 'layers')]
+print(found, os.listdir('/t/many/1/1').count('1'), len(os.listdir('/proc/1')) if os.path.isdir('/proc/1') else 'hidden')
+";
+    let said = sandbox.python(attacks);
+    assert!(said.starts_with("EBUSY EBUSY EXDEV EXDEV\n") && !said.contains("done"), "{said}");
+    assert!(said.contains("\nTrue True\n[]\n['/t/upper'] 0 "), "{said}");
+    // All that is in it can go, and come again.
+    let _made = sandbox.shell("rm -rf /t/* && ls -A /t && mkdir /t/many && echo new > /t/many/f");
+    assert_eq!(text(&patch(&sandbox, "/t")).matches("\n+new\n").count(), 1);
+    server.finish();
+}
+
+#[test]
+fn layers_are_there_again_whatever_stopped_the_sandbox() {
+    let mut server = Server::start();
+    for how in ["stop", "restart", "kill"] {
+        let sandbox = server.sandbox(&json!({"storage": "disk", "name": how}));
+        let _made = sandbox.python(MANY);
+        let _first = checkpoint(&sandbox, "t");
+        assert!(has_layers(&sandbox, "/workspace/t"));
+        let _made =
+            sandbox.shell("cd t; echo new > new; rm -r many/1; mv many/2 many/two; echo changed >> many/3/3/1; ln -s new link; sync");
+        let list = |sandbox: &Sandbox<'_>| sandbox.shell("cd t; find . | sort; cat many/3/3/1 new; stat -c '%n %a %u' . many/two");
+        let (id, before) = (sandbox.id.clone(), list(&sandbox));
+        match how {
+            "stop" => drop(sandbox.request("POST", "/stop").send().expect(200)),
+            "restart" => {
+                assert!(server.stop().success());
+                server.start_again();
+            }
+            _ => {
+                server.kill();
+                server.start_again();
+            }
+        }
+        let sandbox = Sandbox { server: &server, id };
+        assert_eq!(list(&sandbox), before, "{how}");
+        assert!(has_layers(&sandbox, "/workspace/t"), "{how}");
+        sandbox.request("GET", "/patch?path=t").send().refused(409, "no_checkpoint");
+        let _first = checkpoint(&sandbox, "t");
+        let copy = Copy::new(&sandbox, "t", how);
+        let _made = sandbox.shell("cd t; echo newer > new; mv many/two many/too; rm many/3/3/2");
+        copy.apply(&checkpoint(&sandbox, "t").1);
+        copy.is_like(&sandbox, "t");
+    }
+    server.finish();
+}
+
 #[test]
 fn what_is_written_meanwhile_is_in_the_next_patch() {
     let server = Server::start();

@@ -28,7 +28,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustix::io::Errno;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedRwLockReadGuard, mpsc, oneshot},
     time::sleep_until,
 };
 
@@ -50,10 +50,11 @@ const FRAMES: usize = 8;
 /// How long the last outputs of a program may take to be read once it has ended.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// Starts the task. Dropping the receiver kills the program.
-pub(crate) fn begin(agent: Arc<Agent>, body: Incoming) -> mpsc::Receiver<Bytes> {
+/// Starts the task, which keeps `going_on`. Dropping the receiver kills the program.
+pub(crate) fn begin(agent: Arc<Agent>, body: Incoming, going_on: OwnedRwLockReadGuard<()>) -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(FRAMES);
     tokio::spawn(async move {
+        let _going_on = going_on;
         let mut requests = Requests { body, decoder: Decoder::default() };
         let result = match requests.start().await {
             Ok(start) => run(&agent, start, requests, &sender).await,

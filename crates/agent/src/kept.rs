@@ -78,6 +78,20 @@ impl Contents {
         self.sweep();
     }
 
+    /// Makes the contents of this tree those that are kept, and no others.
+    pub(crate) fn keep_only(&mut self, tree: &Tree) {
+        for place in self.places.values_mut() {
+            place.uses = 0;
+        }
+        for entry in tree.entries() {
+            if let Some(place) = self.places.get_mut(&entry.id) {
+                place.uses = place.uses.saturating_add(1);
+            }
+        }
+        self.loose = self.places.keys().copied().collect();
+        self.sweep();
+    }
+
     /// Frees what no entry has.
     pub(crate) fn sweep(&mut self) {
         let mut freed = Vec::new();
@@ -323,7 +337,9 @@ mod tests {
         }
         let used: u64 = old.entries().iter().map(|entry| entry.size).sum();
         assert!(contents.end < used * 2, "{} for {used}", contents.end);
-        contents.settle(&old, &tree(&[]));
+        contents.keep_only(&tree(&[1, 3, 4]));
+        check(&contents, &[1, 3, 4].into_iter().filter(|number| have.contains(number)).collect::<Vec<_>>());
+        contents.keep_only(&tree(&[]));
         assert_eq!((contents.end, contents.places.len(), contents.free.len()), (0, 0, 0));
         assert_eq!(contents.file.metadata().unwrap().blocks(), 0);
     }

@@ -27,6 +27,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_FRAME: u32 = 64 << 10;
 /// What answers in frames, refusals included.
 const EXEC: &str = "/exec";
+/// What waits until nothing else is done.
+const LAYERS: &str = "/layers";
 /// JSON bodies are small.
 const MAX_JSON: usize = 64 << 10;
 
@@ -69,9 +71,13 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
     if let (Some(unfit), false) = (&agent.unfit, path == EXEC) {
         return refused(unfit);
     }
+    if (&method, path.as_str()) == (&Method::POST, LAYERS) {
+        return files::layer(&agent, request).await.unwrap_or_else(|refusal| refused(&refusal));
+    }
+    let going_on = Arc::clone(&agent.going_on).read_owned().await;
     let answer = match (method, path.as_str()) {
         (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
-        (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body()))),
+        (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body(), going_on))),
         (Method::GET, "/given") => Ok(json(&agent.given)),
         (Method::POST, "/bind") => bind(&agent, request).await,
         (Method::POST, "/which") => which(&agent, request).await,
@@ -94,6 +100,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
         (Method::POST, "/egress/accept") => egress::accept(&agent, request).await,
         (_, path) => Err(refuse(RefusalCode::NotFound, format!("the agent has no `{}`", path.escape_default()))),
     };
+    drop(going_on);
     answer.unwrap_or_else(|refusal| refused(&refusal))
 }
 

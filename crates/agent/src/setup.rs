@@ -13,6 +13,7 @@ use caisson_sys::{
 };
 use caisson_wire::{AGENT_UID, AgentConfig, Bind, CHECKED, GivenList, Refusal, STREAM_FD};
 use rustix::fs::Mode;
+use tokio::sync::RwLock;
 
 use crate::{
     confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, runtime, tunnel::Tunnels,
@@ -34,6 +35,8 @@ pub(crate) struct Agent {
     pub(crate) tunnels: Tunnels,
     pub(crate) outlet: Outlet,
     pub(crate) checkpoints: Checkpoints,
+    /// Held by every request that may touch files or start programs, for as long as it does.
+    pub(crate) going_on: Arc<RwLock<()>>,
     /// Where root inside is root: a user namespace of its own, in which the agent's id does not exist. Absent for other users.
     pub(crate) namespace: Option<OwnedFd>,
     /// What is wrong with the image of this sandbox, so that every request is answered with it.
@@ -120,6 +123,7 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
             tunnels: Tunnels::default(),
             outlet,
             checkpoints: Checkpoints::default(),
+            going_on: Arc::default(),
             namespace,
             unfit,
             given,

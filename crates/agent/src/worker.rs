@@ -52,6 +52,11 @@ impl Workers {
         receiver.await.unwrap_or_else(|_| Err(refuse(RefusalCode::Failed, "the file worker ended")))
     }
 
+    /// Whether nothing is done and nobody looks.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0 && self.lasting.load(Ordering::Relaxed) == 0
+    }
+
     /// Does `work` on one of the threads and does not wait for it.
     pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
         let threads = self.threads.load(Ordering::Relaxed);

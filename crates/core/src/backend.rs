@@ -1,6 +1,6 @@
 //! The port behind which sandboxes come into being.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,6 +50,18 @@ pub const SET_ASIDE_FOR: Duration = Duration::from_secs(24 * 3600);
 pub struct Observed {
     pub id: SandboxId,
 }
+
+/// A directory of a sandbox as its agent has found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowerDirectory {
+    /// From the root inside.
+    pub path: Vec<u8>,
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// Whether the agent has seen what it had to.
+pub type UpperSeen = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// What a sandbox has used so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -207,6 +219,13 @@ pub trait Backend: Send + Sync + 'static {
     async fn changes(&self, id: SandboxId, given: &[Given]) -> Result<Changes, BackendError> {
         let _ = given;
         Err(BackendError::Unsupported(format!("the backend `{}` cannot say what has changed in sandbox `{id}`", self.name())))
+    }
+
+    /// Makes a directory of a living sandbox, in which no program runs, the lower layer of what is seen in its place. When the upper one, with
+    /// nothing in it, is seen there, waits for `seen`, and goes on if that is true. After an error all is as it was.
+    async fn layer(&self, id: SandboxId, directory: &LowerDirectory, seen: UpperSeen) -> Result<(), BackendError> {
+        let _ = (directory, seen);
+        Err(BackendError::Unsupported(format!("the backend `{}` has no layers for sandbox `{id}`", self.name())))
     }
 
     /// Ground truth after a crash: everything this backend has something of.

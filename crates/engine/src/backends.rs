@@ -6,8 +6,8 @@ use std::{
 };
 
 use caisson_core::{
-    About, AgentStream, Backend, BackendError, Changes, Death, Error, Feature, Files, Given, Limits, Observed, Result, SandboxId,
-    SandboxSpec, Storage, Usage,
+    About, AgentStream, Backend, BackendError, Changes, Death, Error, Feature, Files, Given, Limits, LowerDirectory, Observed, Result,
+    SandboxId, SandboxSpec, Storage, UpperSeen, Usage,
 };
 
 use crate::{doctor::Proof, figures};
@@ -249,6 +249,11 @@ impl Backends {
             return Err(BackendError::Unsupported(self.lacks(holder.name(), Feature::Commit, "commit").to_string()));
         }
         holder.changes(id, given).await
+    }
+
+    pub(crate) async fn layer(&self, id: SandboxId, directory: &LowerDirectory, seen: UpperSeen) -> Result<(), BackendError> {
+        let holder = self.holder(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        holder.layer(id, directory, seen).await
     }
 
     pub(crate) async fn list_left(&self) -> Result<Vec<Observed>, BackendError> {

@@ -31,6 +31,7 @@ mod files;
 mod images;
 mod keys;
 mod languages;
+mod layers;
 mod metrics;
 mod oneshot;
 mod output_log;

@@ -8,6 +8,7 @@ use caisson_core::{Result, SandboxId};
 use crate::{
     Engine,
     agent_client::{Ask, Found},
+    layers,
 };
 
 /// The longest patch.
@@ -67,6 +68,9 @@ impl Engine {
 
     async fn look_at_tree(&self, id: SandboxId, path: Option<&str>, ask: Ask) -> Result<Found> {
         let (living, agent, path, _begun) = self.file(id, path.unwrap_or(".").as_bytes()).await?;
+        if ask.keep {
+            layers::prepare(&self.core, &living, &agent, &path).await?;
+        }
         match agent.checkpoint(&path, ask).await {
             Ok(found) => Ok(found),
             Err(error) => Err(living.failed_at(&path, error).await),

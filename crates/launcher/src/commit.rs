@@ -143,14 +143,14 @@ impl Commit {
 }
 
 /// The list of a sandbox's processes.
-fn members(slot: &Slot, setup: &Setup) -> Option<PathBuf> {
+pub(crate) fn members(slot: &Slot, setup: &Setup) -> Option<PathBuf> {
     Some(slot.cgroup.directory(setup.hierarchies.first()?).join("cgroup.procs"))
 }
 
 fn start(alone: SingleThreaded, slot: &Slot, setup: &Setup, order: CommitOrder, [tar, end]: [OwnedFd; 2]) -> Option<OwnedFd> {
     let views = slot.views.as_ref()?;
     match clone_process(alone, walker::NAMESPACES, None) {
-        Ok(Cloned::Child) => walker::read_out(views, order, tar, end, slot.cgroup.ids(setup)),
+        Ok(Cloned::Child) => walker::read_out(slot, views, order, tar, end, slot.cgroup.ids(setup)),
         Ok(Cloned::Parent { pidfd, .. }) => Some(pidfd),
         // Both pipes are closed, and that is the answer.
         Err(_) => None,

@@ -15,18 +15,21 @@ use std::{
 
 use caisson_launcher::{
     plan::{MOST_FILE_LOCKS, Setup},
-    protocol::{self, CommitOrder, Ended, Failure, Launched, Stage, Tag},
+    protocol::{self, CommitOrder, Ended, Failure, Launched, LayerOrder, Stage, Tag},
 };
-use caisson_sys::kernel::{SingleThreaded, unshare_user};
-use rustix::event::{
-    Timespec,
-    epoll::{self, CreateFlags, Event, EventData, EventFlags},
+use caisson_sys::kernel::{Cloned, SingleThreaded, clone_process, unshare_user};
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
 use crate::{
     cgroup::{Cgroup, Entering},
-    commit::{Commit, Stand},
-    locks,
+    commit::{self, Commit, Stand},
+    layer, locks,
     message::{has_something, receive, send},
     processors::Processors,
     slot::{Phase, Slot},
@@ -88,6 +91,22 @@ struct Waiting {
     fds: Vec<OwnedFd>,
 }
 
+/// A process that lays something over a directory of a sandbox.
+struct Laying {
+    /// The key of its slot.
+    sandbox: u64,
+    pidfd: OwnedFd,
+}
+
+impl Laying {
+    fn give_up(&self) {
+        // The only failure is that it has ended already.
+        if let Err(error) = pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            debug_assert_eq!(error, rustix::io::Errno::SRCH);
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Launcher {
     alone: SingleThreaded,
@@ -97,6 +116,7 @@ pub(crate) struct Launcher {
     agent: OwnedFd,
     slots: BTreeMap<u64, Slot>,
     commits: BTreeMap<u64, Commit>,
+    layers: BTreeMap<u64, Laying>,
     next_key: u64,
     waiting: VecDeque<Waiting>,
     processors: Processors,
@@ -129,6 +149,7 @@ impl Launcher {
             agent,
             slots: BTreeMap::new(),
             commits: BTreeMap::new(),
+            layers: BTreeMap::new(),
             next_key: 1,
             waiting: VecDeque::new(),
             processors: Processors::find()?,
@@ -150,7 +171,7 @@ impl Launcher {
         let mut open = true;
         let mut give_up_at = None;
         let mut events: Vec<Event> = Vec::with_capacity(64);
-        while open || !self.slots.is_empty() || !self.commits.is_empty() {
+        while open || !self.slots.is_empty() || !self.commits.is_empty() || !self.layers.is_empty() {
             if give_up_at.is_some_and(|at| at <= Instant::now()) {
                 return Err(io::Error::other(format!("{} sandboxes do not end; the kernel holds them", self.slots.len())));
             }
@@ -210,6 +231,7 @@ impl Launcher {
             slot.kill();
         }
         self.commits.retain(|_, commit| commit.give_up());
+        self.layers.values().for_each(Laying::give_up);
         Ok(())
     }
 
@@ -231,6 +253,13 @@ impl Launcher {
                 // Otherwise both pipes are closed, and that is the answer.
                 if let (Ok(pipes), Ok(order)) = (<[OwnedFd; 2]>::try_from(fds), protocol::decode(body)) {
                     self.commit(seq, order, pipes);
+                }
+                true
+            }
+            (Ok(Some(fds)), Ok((Tag::Layer, seq, body))) => {
+                // Otherwise the socket is closed, and that is the answer.
+                if let (Ok([socket]), Ok(order)) = (<[OwnedFd; 1]>::try_from(fds), protocol::decode(body)) {
+                    self.layer(seq, &order, socket);
                 }
                 true
             }
@@ -264,6 +293,36 @@ impl Launcher {
         self.next_key += 1;
         self.commits.insert(key, Commit::begin(sandbox, order, pipes));
         self.go_on_with(key);
+    }
+
+    /// Begins to lay something over a directory of a sandbox.
+    fn layer(&mut self, seq: u64, order: &LayerOrder, socket: OwnedFd) {
+        let Some(sandbox) = self.slots.iter().find(|(_, slot)| slot.phase.seq() == Some(seq)).map(|(key, _)| *key) else { return };
+        // As with a commit.
+        self.drain(sandbox);
+        let Some(slot) = self.slots.get(&sandbox).filter(|slot| matches!(slot.phase, Phase::Running { .. })) else { return };
+        let is_looked_at = self.commits.values().any(|commit| commit.sandbox == sandbox);
+        let is_laid = self.layers.values().any(|laying| laying.sandbox == sandbox);
+        let Some(members) = commit::members(slot, &self.setup).filter(|_| !is_looked_at && !is_laid) else { return };
+        // An ordinary user's launcher may not go into a namespace that it has given away.
+        if self.setup.subordinate_ids.is_some() {
+            return;
+        }
+        let pidfd = match clone_process(self.alone, 0, None) {
+            Ok(Cloned::Child) => layer::lay(slot, &members, slot.cgroup.ids(&self.setup), order, socket),
+            Ok(Cloned::Parent { pidfd, .. }) => pidfd,
+            Err(_) => return,
+        };
+        let key = self.next_key;
+        self.next_key += 1;
+        let laying = Laying { sandbox, pidfd };
+        if epoll::add(&self.epoll, &laying.pidfd, EventData::new_u64(key * 2 + 1), EventFlags::IN).is_err() {
+            // Without a watch it could never be reaped later.
+            laying.give_up();
+            waitid(WaitId::PidFd(laying.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+            return;
+        }
+        self.layers.insert(key, laying);
     }
 
     fn go_on_with(&mut self, key: u64) {
@@ -442,12 +501,21 @@ impl Launcher {
         if self.commits.contains_key(&key) {
             return self.read_out(key);
         }
+        if let Some(laying) = self.layers.remove(&key) {
+            if let Err(error) = epoll::delete(&self.epoll, &laying.pidfd) {
+                debug_assert_eq!(error, rustix::io::Errno::NOENT);
+            }
+            // How it ended was said through its socket.
+            waitid(WaitId::PidFd(laying.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+            return;
+        }
         // What it said before it died comes first.
         self.drain(key);
         let Some(mut slot) = self.slots.remove(&key) else { return };
         // What it wrote goes with it, before anybody hears of its end.
         slot.views = None;
         self.commits.retain(|_, commit| commit.sandbox != key || commit.give_up());
+        self.layers.values().filter(|laying| laying.sandbox == key).for_each(Laying::give_up);
         // A process that is just being made still holds copies of these descriptors, so closing ours would not end the watch.
         for fd in [slot.socket(), slot.pidfd()] {
             if let Err(error) = epoll::delete(&self.epoll, fd) {

@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod fault;
 mod ids;
+mod layer;
 mod locks;
 mod message;
 mod network;

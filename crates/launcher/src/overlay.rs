@@ -78,17 +78,18 @@ pub(crate) fn mount(site: &OwnedFd, layers: &Layers, root: &Root) -> io::Result<
     Ok(openat(site, "r", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The upper directory, and the root that is made of it without anything that is mounted there: both read-only, attached nowhere, and there for
-/// as long as anybody holds them.
-pub(crate) fn views(site: &OwnedFd) -> io::Result<[OwnedFd; 2]> {
+/// The upper directory, and the root that is made of it without anything that is mounted there, both read-only; and the storage. They are
+/// attached nowhere, and there for as long as anybody holds them.
+pub(crate) fn views(site: &OwnedFd) -> io::Result<[OwnedFd; 3]> {
+    let tree = |name: &str| open_tree(site, name, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
     let view = |name: &str| -> io::Result<OwnedFd> {
-        let tree = open_tree(site, name, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+        let tree = tree(name)?;
         let closed =
             MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true, private: true, ..MountAttributes::default() };
         kernel::mount_setattr(tree.as_fd(), closed)?;
         Ok(tree)
     };
-    Ok([view("s/u")?, view("r")?])
+    Ok([view("s/u")?, view("r")?, tree("s")?])
 }
 
 /// What kernels are built with differs, so everything is said:

@@ -6,6 +6,7 @@
 //!                     LaunchOnDisk(seq) plan +stream +image
 //!                     Destroy(seq)                idempotent
 //!                     Commit(seq) order +tar +end what its programs have changed; both pipes are closed when that is told, or cannot be
+//!                     Layer(seq) order +socket    a directory becomes a lower layer; how it goes is said through the socket, see `LayerOrder`
 //!                     IdsMapped                   the answer to MapIds
 //! launcher → server   MapIds                      an ordinary user's: in its user namespace, which has no ids yet
 //!                     Ready | Failed(0)           once, first: whether a process could be parked
@@ -13,13 +14,15 @@
 //!                     Failed(seq)                 nothing of it is left
 //!                     Ended(seq)                  nothing of it is left; also the answer to Destroy of an unknown one
 //! parked → launcher   Parked                      then waits for the plan and the stream
-//!                     Views +upper +root          of a root that is made of an image, for Commit
+//!                     Views +upper +root +storage of a root that is made of an image, for Commit and Layer
 //!                     Failed                      then exits; end of file without it means: executed
 //! ```
 //! A message is one tag byte, the sequence number as eight bytes, and a postcard body. The closing of a socket by the other side
 //! ends the launcher and every sandbox.
 
 use serde::{Deserialize, Serialize};
+
+use crate::plan::Kept;
 
 /// Longest message in either direction, in bytes.
 pub const MAX_MESSAGE: usize = 160 << 10;
@@ -34,6 +37,7 @@ pub enum Tag {
     LaunchOnDisk = 4,
     IdsMapped = 5,
     Commit = 6,
+    Layer = 7,
     Ready = 16,
     Launched = 17,
     Failed = 18,
@@ -45,8 +49,8 @@ pub enum Tag {
 
 impl Tag {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Tag::{Commit, Destroy, Ended, Failed, IdsMapped, Launch, LaunchOnDisk, Launched, MapIds, Parked, Ready, Setup, Views};
-        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked, MapIds, IdsMapped, Commit, Views]
+        use Tag::{Commit, Destroy, Ended, Failed, IdsMapped, Launch, LaunchOnDisk, Launched, Layer, MapIds, Parked, Ready, Setup, Views};
+        [Setup, Launch, LaunchOnDisk, Destroy, Ready, Launched, Failed, Ended, Parked, MapIds, IdsMapped, Commit, Layer, Views]
             .into_iter()
             .find(|tag| *tag as u8 == byte)
     }
@@ -55,8 +59,9 @@ impl Tag {
     #[must_use]
     pub fn descriptors(self) -> usize {
         match self {
-            Self::Setup | Self::Launch => 1,
-            Self::LaunchOnDisk | Self::Commit | Self::Views => 2,
+            Self::Setup | Self::Launch | Self::Layer => 1,
+            Self::LaunchOnDisk | Self::Commit => 2,
+            Self::Views => 3,
             _ => 0,
         }
     }
@@ -94,6 +99,23 @@ pub struct Given {
     /// Seconds and nanoseconds.
     pub changed: (i64, u64),
 }
+
+/// Which directory of a sandbox becomes the lower layer of what is seen in its place. Through the socket comes [`UPPER_IS_SEEN`]; whatever is
+/// answered, it goes on, and [`LAID`] comes, or why it was not done, and then all is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerOrder {
+    /// From the root inside, without links on the way.
+    pub path: Vec<u8>,
+    /// What is there.
+    pub device: u64,
+    pub inode: u64,
+    /// Where its storage is one.
+    pub disk: Option<Kept>,
+}
+
+/// See [`LayerOrder`].
+pub const UPPER_IS_SEEN: &[u8] = b"upper";
+pub const LAID: &[u8] = b"laid";
 
 /// What is said through the second pipe of a commit when the tar in the first one is whole. Anything else is the reason why it is not.
 pub const WHOLE: &[u8] = b"whole";

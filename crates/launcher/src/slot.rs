@@ -52,8 +52,8 @@ pub(crate) struct Slot {
     pub(crate) pid: Pid,
     /// How many file locks it had when it was ended for that.
     pub(crate) file_locks: Option<u64>,
-    /// Of a root that is made of an image: its upper directory, and the root without what is mounted there.
-    pub(crate) views: Option<[OwnedFd; 2]>,
+    /// Of a root that is made of an image: its upper directory, the root without what is mounted there, and the storage.
+    pub(crate) views: Option<[OwnedFd; 3]>,
     pidfd: OwnedFd,
     socket: OwnedFd,
 }

@@ -33,7 +33,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{cgroup::Cgroup, disk, fault, ids::Ids, message, network, overlay, places::Places};
+use crate::{cgroup::Cgroup, disk, fault, ids::Ids, layer, message, network, overlay, places::Places};
 
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
@@ -224,8 +224,9 @@ fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, names
     let Raised { root, site } = raise_root(plan, setup, disk, ids, namespace, "/proc")?;
     if let Some(site) = &site {
         // For the launcher, which has no other way to what is written here. Afterwards the site is gone.
-        let [upper, merged] = overlay::views(site).at(Stage::Step, "views")?;
-        let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &[upper.as_fd(), merged.as_fd()]);
+        let [upper, merged, storage] = overlay::views(site).at(Stage::Step, "views")?;
+        let views = [upper.as_fd(), merged.as_fd(), storage.as_fd()];
+        let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &views);
         told.at(Stage::Step, "views")?;
     }
     reach(setup, Stage::Pivot)?;
@@ -307,6 +308,10 @@ pub(crate) fn raise_root(
     for step in plan.steps.iter().filter(|step| setup.weakness != Some(Weakness::Sight) || !blind(step)) {
         builder.carry_out(step).map_err(|error| Trouble { stage: Stage::Step, subject: step.subject(), error })?;
     }
+    if let Root::Disk(kept @ Kept::Again) = plan.root {
+        let storage = site.as_ref().map_or((&root, ""), |site| (site, "s"));
+        layer::lay_again(&root, storage, kept, ids).at(Stage::Step, "layers")?;
+    }
     if matches!(plan.root, Root::Disk(_)) {
         make_files_as(0).at(Stage::Step, "owner")?;
     }
@@ -314,7 +319,7 @@ pub(crate) fn raise_root(
 }
 
 /// From now on what this process makes belongs to `id`, a user and a group of the host.
-fn make_files_as(id: u32) -> io::Result<()> {
+pub(crate) fn make_files_as(id: u32) -> io::Result<()> {
     process::make_files_as(process::Identity { uid: id, gid: id })?;
     // A change of credentials has cleared it.
     kernel::die_with_parent()

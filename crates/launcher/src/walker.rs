@@ -27,6 +27,8 @@ use rustix::{
 
 use crate::{
     ids::Ids,
+    layer,
+    slot::Slot,
     stages::{attach, tmpfs},
 };
 
@@ -46,21 +48,38 @@ const DESCRIPTORS: u64 = 256;
 const FIRST: i32 = 3;
 
 /// Ends when all is said, or with the reason why it is not.
-pub(crate) fn read_out(views: &[OwnedFd; 2], order: CommitOrder, tar: OwnedFd, end: OwnedFd, ids: Ids) -> ! {
-    let [upper, merged] = views;
-    let kept = keep_only([upper.as_fd(), merged.as_fd(), tar.as_fd(), end.as_fd()]);
+pub(crate) fn read_out(slot: &Slot, views: &[OwnedFd; 3], order: CommitOrder, tar: OwnedFd, end: OwnedFd, ids: Ids) -> ! {
+    let [upper, merged, _] = views;
+    let covering = layer::covering(slot.pid).map_err(|error| format!("what is laid over the files cannot be found: {error}"));
+    let cover = covering.as_ref().ok().and_then(Option::as_ref).map_or(upper.as_fd(), |(_, directory)| directory.as_fd());
+    let kept = keep_only([upper.as_fd(), merged.as_fd(), tar.as_fd(), end.as_fd(), cover]);
+    let covering = covering.map(|covering| {
+        covering.map(|(path, directory)| {
+            std::mem::forget(directory);
+            path
+        })
+    });
     // Their numbers belong to others now.
     std::mem::forget((tar, end));
-    let Ok([upper, merged, tar, end]) = kept else { kernel::exit_now(1) };
-    let said = confine(ids).and_then(|()| ids.host(0)).map_err(|error| format!("the reading cannot be confined: {error}"));
-    let said = said.and_then(|first_id| tell(upper, merged, first_id, order, &mut File::from(tar)).map_err(|error| shown(&error)));
+    let Ok([upper, merged, tar, end, cover]) = kept else { kernel::exit_now(1) };
+    let said = covering.and_then(|path| {
+        confine(ids)
+            .and_then(|()| ids.host(0))
+            .map(|first_id| (path, first_id))
+            .map_err(|error| format!("the reading cannot be confined: {error}"))
+    });
+    let said = said.and_then(|(path, first_id)| {
+        let covered = path.map(|path| (path, cover));
+        tell((upper, merged), covered, first_id, order, &mut File::from(tar)).map_err(|error| shown(&error))
+    });
     let reason = said.as_ref().map_or_else(|reason| reason.as_bytes(), |()| WHOLE);
     // Nobody there to hear it means that nobody wants it.
     let heard = File::from(end).write_all(&reason[..reason.len().min(MAX_REASON)]);
     kernel::exit_now(i32::from(said.is_err() || heard.is_err()))
 }
 
-fn keep_only(kept: [BorrowedFd<'_>; 4]) -> io::Result<[OwnedFd; 4]> {
+/// Closes everything that this copy of the launcher holds but these and standard streams that lead nowhere.
+pub(crate) fn keep_only<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<[OwnedFd; N]> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     // Out of the way first, so that none is overwritten by another.
     let mut aside = Vec::with_capacity(kept.len());
@@ -74,8 +93,10 @@ fn keep_only(kept: [BorrowedFd<'_>; 4]) -> io::Result<[OwnedFd; 4]> {
         kernel::donate_fd(fd.as_fd(), number)?;
     }
     std::mem::forget((null, aside));
-    kernel::close_from(FIRST + 4)?;
-    Ok([kernel::adopt_fd(FIRST)?, kernel::adopt_fd(FIRST + 1)?, kernel::adopt_fd(FIRST + 2)?, kernel::adopt_fd(FIRST + 3)?])
+    let end = FIRST + i32::try_from(N).map_err(io::Error::other)?;
+    kernel::close_from(end)?;
+    let fds: Vec<OwnedFd> = (FIRST..end).map(kernel::adopt_fd).collect::<io::Result<_>>()?;
+    fds.try_into().map_err(|_| io::Error::from(rustix::io::Errno::BADF))
 }
 
 /// Each line takes something away.
@@ -117,7 +138,13 @@ fn confine(ids: Ids) -> io::Result<()> {
     install_filter(CALLS)
 }
 
-fn tell(upper: OwnedFd, merged: OwnedFd, first_id: u32, order: CommitOrder, tar: &mut File) -> Result<(), Error> {
+fn tell(
+    (upper, merged): (OwnedFd, OwnedFd),
+    covered: Option<(Vec<u8>, OwnedFd)>,
+    first_id: u32,
+    order: CommitOrder,
+    tar: &mut File,
+) -> Result<(), Error> {
     let given = order.given.into_iter().map(|Given { path, mode, user, group, size, changed }| caisson_tree::Given {
         path: path.into_bytes(),
         mode,
@@ -127,6 +154,9 @@ fn tell(upper: OwnedFd, merged: OwnedFd, first_id: u32, order: CommitOrder, tar:
         changed,
     });
     let mut delta = Delta::new(upper, merged, first_id, given.collect())?;
+    if let Some((path, directory)) = covered {
+        delta = delta.with_covered(path, directory);
+    }
     while let Some(piece) = delta.next_piece()? {
         tar.write_all(&piece).map_err(Error::Stream)?;
     }

@@ -10,10 +10,13 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    About, AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, Observed, SandboxId, SandboxSpec, Storage,
-    Usage,
+    About, AgentStream, Backend, BackendError, Changes, Death, Files, Given, Image, Limits, LowerDirectory, Observed, SandboxId,
+    SandboxSpec, Storage, UpperSeen, Usage,
 };
-use caisson_launcher::plan::{Fault, Setup, WaysOut, Weakness};
+use caisson_launcher::{
+    plan::{Fault, Kept, Root, Setup, WaysOut, Weakness},
+    protocol::LayerOrder,
+};
 use caisson_wire::{self as wire, AgentConfig, InsteadOfCgroup};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
@@ -24,6 +27,7 @@ use crate::{
     disk::Disks,
     explain::explain,
     host_image::HostImage,
+    layers,
     link::{Link, Progress},
     machine::Machine,
     names::Names,
@@ -70,6 +74,7 @@ struct Entry {
     seq: u64,
     link: Arc<Link>,
     progress: watch::Receiver<Progress>,
+    disk: Option<Kept>,
 }
 
 /// Sandboxes from Linux primitives.
@@ -222,6 +227,10 @@ impl Backend for Native {
                 Files::Again => self.disks.take_up(id).await?,
             }),
         };
+        let kept = match plan.root {
+            Root::Memory { .. } => None,
+            Root::Disk(kept) => Some(kept),
+        };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|error| BackendError::Exhausted(format!("cannot make a socket: {error}")))?;
         let link = self.link()?;
@@ -231,7 +240,7 @@ impl Backend for Native {
         let (seq, progress) = link
             .launch(&plan, again, theirs.as_fd(), disk.as_ref().map(AsFd::as_fd))
             .map_err(|error| BackendError::Failed(format!("cannot talk to the launcher: {error}")))?;
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress });
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Entry { seq, link, progress, disk: kept });
         // Waits for the agent only where it is longer than the socket holds. Whoever cannot take it has ended, which the stream tells next.
         if let Err(error) = stream.write_all(&configuration).await {
             tracing::debug!(sandbox.id = %id, %error, "The agent of sandbox {id} ended before it knew how it is set up");
@@ -300,6 +309,12 @@ impl Backend for Native {
     async fn changes(&self, id: SandboxId, given: &[Given]) -> Result<Changes, BackendError> {
         let entry = self.entry(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
         changes::ask(&entry.link, entry.seq, given)
+    }
+
+    async fn layer(&self, id: SandboxId, directory: &LowerDirectory, seen: UpperSeen) -> Result<(), BackendError> {
+        let entry = self.entry(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        let LowerDirectory { path, device, inode } = directory.clone();
+        layers::lay(&entry.link, entry.seq, &LayerOrder { path, device, inode, disk: entry.disk }, seen).await
     }
 
     async fn list(&self) -> Result<Vec<Observed>, BackendError> {

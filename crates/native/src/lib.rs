@@ -9,6 +9,7 @@ mod changes;
 mod disk;
 mod explain;
 mod host_image;
+mod layers;
 mod link;
 mod machine;
 mod names;

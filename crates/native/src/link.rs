@@ -14,7 +14,7 @@ use std::{
 use caisson_core::{BackendError, Death};
 use caisson_launcher::{
     plan::{MOST_FILE_LOCKS, Plan, Setup},
-    protocol::{self, CommitOrder, Ended, Failure, Launched, MAX_MESSAGE, Tag},
+    protocol::{self, CommitOrder, Ended, Failure, Launched, LayerOrder, MAX_MESSAGE, Tag},
 };
 use caisson_sys::{kernel::sealed_program, message::send};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
@@ -128,6 +128,11 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "what the sandbox was given is too much to be told"));
         }
         send(self.socket.as_fd(), &message, &pipes)
+    }
+
+    /// Asks for layers of a directory: how it goes is said through the socket, which is closed behind it.
+    pub(crate) fn layer(&self, seq: u64, order: &LayerOrder, socket: BorrowedFd<'_>) -> io::Result<()> {
+        send(self.socket.as_fd(), &protocol::encode(Tag::Layer, seq, order), &[socket])
     }
 
     /// Asks for the end of a sandbox; [`Progress::Ended`] or [`Progress::Failed`] follows.

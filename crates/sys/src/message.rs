@@ -11,9 +11,9 @@ use rustix::net::{
     sendmsg,
 };
 
-const MAX_FDS: usize = 2;
+const MAX_FDS: usize = 3;
 
-/// Sends one message with at most two descriptors. Messages are never split; a full socket blocks or fails with `WouldBlock`, as the socket
+/// Sends one message with at most three descriptors. Messages are never split; a full socket blocks or fails with `WouldBlock`, as the socket
 /// is set.
 pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

@@ -2,6 +2,40 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The body of `POST /layers`: one step in making a directory the lower layer of what is seen in its place. The steps are told to the agent one
+/// after the other, in each case when what it says is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layering {
+    /// A directory. Percent-encoded.
+    pub path: String,
+    pub step: LayeringStep,
+    /// Whether the layers are to be found again at the same path when the sandbox is started again.
+    pub again: bool,
+}
+
+/// See [`Layering`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayeringStep {
+    /// Nothing has been done yet. From a ready answer to the last step on, nothing is touched.
+    Begin,
+    /// The empty upper directory is seen at the path.
+    Upper,
+    /// It is done, or will not be.
+    End,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layered {
+    /// Whether it goes on; at the end, whether there are layers now.
+    pub ready: bool,
+    /// The directory, without links on the way, and its device and inode. Percent-encoded.
+    pub path: String,
+    pub device: u64,
+    pub inode: u64,
+}
+
 /// The body of `POST /checkpoint`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {

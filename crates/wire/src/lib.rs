@@ -23,6 +23,7 @@
 //! | `GET /glob?path=&pattern=&limit=&after=` | → [`Listing`] |
 //! | `POST /grep` | [`Grep`] → [`Grepped`] |
 //! | `POST /checkpoint` | [`Checkpoint`] → the patch, [`Checkpointed`] as JSON in the header [`CHECKPOINT_HEADER`] |
+//! | `POST /layers` | [`Layering`] → [`Layered`] |
 //! | `GET /watch?path=&recursive=` | → [`WatchEvent`] as lines of JSON |
 //! | `POST /connect?port=` | frames ([`tunnel`]), both directions at once; closing the request stream early closes the connection |
 //! | `POST /egress` | frames ([`egress`]), both directions at once; once, where the sandbox has ways out |
@@ -43,7 +44,7 @@ pub mod tunnel;
 mod watch;
 
 pub use archive::{Copied, LeftOut, Unpacked};
-pub use checkpoint::{Checkpoint, Checkpointed};
+pub use checkpoint::{Checkpoint, Checkpointed, Layered, Layering, LayeringStep};
 pub use hold::{FIXED_FILE, GATE_FILE, Gate, Go, HOLD_DIR, Hold, HoldVariable, MAX_FACTS, TAKEN_FILE};
 pub use search::{Grep, GrepLimit, GrepLine, GrepMatch, Grepped};
 pub use watch::{MAX_WATCH_LINE, Watch, WatchEvent};
@@ -53,7 +54,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever an old agent could misunderstand a new server, or the reverse.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The answer header that carries a file's [`FileStat`] beside its bytes.
 pub const STAT_HEADER: &str = "x-caisson-stat";

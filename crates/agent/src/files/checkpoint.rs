@@ -5,6 +5,8 @@
 //! ```
 //! Both sides of a patch are what is kept, never the files: what is written meanwhile is in the next one. Until the last step the checkpoint is
 //! the old one, and whatever fails leaves it so.
+//!
+//! Where a directory has [`Layers`], a checkpoint is an index of the lower one, whose files need not be kept, and what is different from that.
 
 use std::{
     collections::BTreeMap,
@@ -14,16 +16,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_patch::{Entry, Error, Index, Limits, Options, Scan, Scanned, Source, Texts, Tree, scan, write_patch};
+use caisson_patch::{
+    Change, Directory, Entry, Error, Index, Keep, Limits, Options, Scan, ScannedLayers, Source, Texts, Tree, differences, scan,
+    scan_layers, write_patch,
+};
 use caisson_tree::on_proc;
 use caisson_wire::{CHECKPOINT_HEADER, Checkpoint, Checkpointed, Refusal, RefusalCode, path};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use rustix::{fs::OFlags, io::Errno};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{OFlags, fstat},
+    io::Errno,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
 use super::{
-    CHUNKS, bytes, join, place,
+    CHUNKS, bytes, join,
+    layers::{AllLayers, Layers},
+    place,
     read::{not_a_file, send_file},
 };
 use crate::{
@@ -36,7 +47,7 @@ use crate::{
 };
 
 /// Directories that have a checkpoint.
-const MAX_CHECKPOINTS: usize = 8;
+pub(super) const MAX_CHECKPOINTS: usize = 8;
 /// Files and links in all of them, and the bytes of their paths: the agent has them in memory.
 const MAX_ENTRIES: usize = 300_000;
 const MAX_PATHS: usize = 32 << 20;
@@ -49,15 +60,46 @@ const TRIES: usize = 5;
 
 /// By the paths of their directories. One request is at them at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Checkpoints(Arc<Mutex<BTreeMap<Vec<u8>, Kept>>>);
+pub(crate) struct Checkpoints {
+    all: Arc<Mutex<BTreeMap<Vec<u8>, Kept>>>,
+    pub(crate) layers: Arc<AllLayers>,
+}
 
 type All = OwnedMutexGuard<BTreeMap<Vec<u8>, Kept>>;
 
-/// A state of a directory, with all contents.
+/// A state of a directory, with all contents that are not elsewhere.
 #[derive(Debug)]
 struct Kept {
     index: Index,
     contents: Contents,
+    /// Where the index is that of a lower directory.
+    over: Option<Over>,
+}
+
+/// What the state is beyond its index.
+#[derive(Debug)]
+struct Over {
+    layers: Arc<Layers>,
+    /// Whether ignored files are left out of the index.
+    gitignore: bool,
+    change: Change,
+}
+
+/// The new state.
+enum Next {
+    Whole(Index),
+    /// Of the same index.
+    Changed(Change),
+    Layered(Index, Over),
+}
+
+/// What the new state is beside itself.
+struct Found {
+    next: Next,
+    /// What is different, as it was and as it is; absent when that is all of both states.
+    different: Option<(Tree, Tree)>,
+    files: u64,
+    unreadable: u64,
 }
 
 /// What a request has.
@@ -66,6 +108,7 @@ struct Work {
     root: Vec<u8>,
     until: Instant,
     all: All,
+    layers: Arc<AllLayers>,
     /// Where a new checkpoint has its contents, and where the patch goes.
     fresh: Option<File>,
     patch: Option<File>,
@@ -75,7 +118,7 @@ pub(crate) async fn checkpoint(agent: &Agent, request: Request<Incoming>) -> Res
     let asked: Checkpoint = read_json(request).await?;
     let root = plain(bytes(absolute(&asked.path, &agent.config.work_dir)?));
     let until = Instant::now() + Duration::from_millis(asked.max_ms);
-    let all = tokio::time::timeout_at(until.into(), Arc::clone(&agent.checkpoints.0).lock_owned());
+    let all = tokio::time::timeout_at(until.into(), Arc::clone(&agent.checkpoints.all).lock_owned());
     let all = all.await.map_err(|_| refuse(RefusalCode::TooSlow, "another checkpoint takes too long; try again"))?;
     let is_new = !all.contains_key(&root);
     if is_new && !asked.keep {
@@ -93,7 +136,8 @@ pub(crate) async fn checkpoint(agent: &Agent, request: Request<Incoming>) -> Res
     let (fresh, patch) = (file(is_new)?, file(!is_new && asked.patch)?);
     let (tell, told) = oneshot::channel();
     let (chunks, receiver) = mpsc::channel(CHUNKS);
-    let mut work = Work { asked, root, until, all, fresh, patch };
+    let layers = Arc::clone(&agent.checkpoints.layers);
+    let mut work = Work { asked, root, until, all, layers, fresh, patch };
     agent.workers.spawn_deep(move || {
         let done = work.carry_out();
         let patch = work.patch.take().filter(|_| done.is_ok());
@@ -117,33 +161,33 @@ impl Work {
     fn carry_out(&mut self) -> Result<Checkpointed, Refusal> {
         let (mut kept, is_new) = match (self.all.remove(&self.root), self.fresh.take()) {
             (Some(kept), _) => (kept, false),
-            (None, Some(file)) => (Kept { index: Index::default(), contents: Contents::new(file) }, true),
+            (None, Some(file)) => (Kept { index: Index::default(), contents: Contents::new(file), over: None }, true),
             (None, None) => return Err(refuse(RefusalCode::Failed, "there is nothing to keep contents in")),
         };
         let done = self.look(&mut kept, is_new);
-        match &done {
-            Ok((_, Some(index))) => {
-                kept.contents.settle(kept.index.tree(), index.tree());
-            }
-            _ => kept.contents.sweep(),
-        }
-        let (done, index) = match done {
-            Ok((done, index)) => (Ok(done), index),
+        let (done, next) = match done {
+            Ok((done, next)) => (Ok(done), next),
             Err(refusal) => (Err(refusal), None),
         };
-        if let Some(index) = index {
-            kept.index = index;
-            self.all.insert(self.root.clone(), kept);
-        } else if !is_new {
+        let is_kept = !is_new || next.is_some();
+        match next {
+            Some(next) => kept.become_next(next),
+            None => kept.contents.sweep(),
+        }
+        if is_kept {
             self.all.insert(self.root.clone(), kept);
         }
         done
     }
 
-    /// Reads the directory and writes the patch. The index is that of the new checkpoint, if there is to be one.
-    fn look(&mut self, kept: &mut Kept, is_new: bool) -> Result<(Checkpointed, Option<Index>), Refusal> {
-        let found = self.scan(kept)?;
-        let (old, new) = (kept.index.tree(), found.index.tree());
+    /// Reads the directory and writes the patch. The state is that of the new checkpoint, if there is to be one.
+    fn look(&mut self, kept: &mut Kept, is_new: bool) -> Result<(Checkpointed, Option<Next>), Refusal> {
+        let Found { next, different, files, unreadable } = self.find(kept)?;
+        let (old, new) = match (&different, &next) {
+            (Some((old, new)), _) => (old, new),
+            (None, Next::Whole(index) | Next::Layered(index, _)) => (kept.index.tree(), index.tree()),
+            (None, Next::Changed(_)) => (kept.index.tree(), kept.index.tree()),
+        };
         let patch = match &mut self.patch {
             Some(file) if !is_new => {
                 let options = Options {
@@ -152,7 +196,13 @@ impl Work {
                     texts: if self.asked.utf8 { Texts::Utf8 } else { Texts::Any },
                     ..Options::default()
                 };
-                let contents = InTime(&kept.contents, self.until);
+                let lower = match (&next, &kept.over) {
+                    (Next::Layered(_, over), _) | (Next::Changed(_), Some(over)) => Some(Arc::clone(&over.layers)),
+                    _ => None,
+                };
+                let lower = lower.map(|layers| layers.lower.try_clone().map(Directory::new)).transpose();
+                let lower = lower.map_err(|cause| of_patch(&self.root, Error::Read { path: Vec::new(), cause }))?;
+                let contents = InTime(KeptOrLower { kept: &kept.contents, lower: lower.as_ref() }, self.until);
                 let written = write_patch(old, new, &contents, &contents, &options, &mut InTime(&mut *file, self.until));
                 let summary = written.map_err(|error| of_patch(&self.root, error))?;
                 file.rewind().map_err(|error| of_patch(&self.root, Error::Write(error)))?;
@@ -160,38 +210,147 @@ impl Work {
             }
             _ => None,
         };
-        let changed = old.differences(new).count() as u64;
-        let done = Checkpointed { files: count(new), changed, unreadable: found.unreadable as u64, patch };
-        Ok((done, self.asked.keep.then_some(found.index)))
+        let changed = if is_new { files } else { old.differences(new).count() as u64 };
+        let done = Checkpointed { files, changed, unreadable, patch };
+        Ok((done, self.asked.keep.then_some(next)))
     }
 
-    fn scan(&self, kept: &mut Kept) -> Result<Scanned, Refusal> {
+    /// What is in the directory now, tried again while it changes.
+    fn find(&self, kept: &mut Kept) -> Result<Found, Refusal> {
         let refusal = |error| of_errno(error, &self.root);
-        let others = || self.all.values().map(|kept| kept.index.tree().entries());
-        let entries = MAX_ENTRIES.saturating_sub(others().map(<[_]>::len).sum());
-        let paths = MAX_PATHS.saturating_sub(others().flatten().map(|entry| entry.path.len()).sum());
         let mut tries = 0;
         loop {
             let directory = place::open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(refusal)?;
             if on_proc(&directory).map_err(refusal)? {
                 return Err(not_a_file(&self.root));
             }
-            let keeping = Keeping::new(&mut kept.contents, self.until);
-            let found = scan(
-                directory,
-                &Scan {
-                    gitignore: self.asked.gitignore,
-                    before: Some(&kept.index),
-                    keep: Some(&keeping),
-                    limits: Limits { entries, paths, file: MAX_FILE },
-                    until: Some(self.until),
-                    ..Scan::default()
-                },
-            );
+            let layers = self.layers.of(&fstat(&directory).map_err(refusal)?);
             tries += 1;
-            match found {
+            match self.find_once(kept, &directory, layers) {
                 Err(Error::Changed { .. }) if tries < TRIES => {}
                 found => return found.map_err(|error| of_patch(&self.root, error)),
+            }
+        }
+    }
+
+    fn find_once(&self, kept: &mut Kept, directory: &OwnedFd, layers: Option<Arc<Layers>>) -> Result<Found, Error> {
+        match (&kept.over, layers) {
+            (Some(over), Some(layers)) if Arc::ptr_eq(&over.layers, &layers) => self.find_over(kept, directory),
+            (None, Some(layers)) if self.asked.keep => match self.find_layers(kept, directory, layers)? {
+                Some(found) => Ok(found),
+                None => self.find_all(kept, directory),
+            },
+            _ => self.find_all(kept, directory),
+        }
+    }
+
+    /// By a look at everything.
+    fn find_all(&self, kept: &mut Kept, directory: &OwnedFd) -> Result<Found, Error> {
+        // Of what is in a lower directory, nothing is kept: all is read.
+        let unread = kept.over.as_ref().map(|over| over.change.unread(&kept.index)).transpose()?;
+        let keeping = Keeping::new(&mut kept.contents, self.until);
+        let found = scan(directory, &self.scan(unread.as_ref().unwrap_or(&kept.index), Some(&keeping)))?;
+        let different = unread.map(|unread| (unread.tree().clone(), found.index.tree().clone()));
+        Ok(Found { different, files: count(found.index.tree()), unreadable: found.unreadable as u64, next: Next::Whole(found.index) })
+    }
+
+    /// By what is in the upper directory. The state of the lower one is known.
+    fn find_over(&self, kept: &mut Kept, directory: &OwnedFd) -> Result<Found, Error> {
+        let Kept { index, contents, over: Some(Over { layers, gitignore, change }) } = kept else { return self.find_all(kept, directory) };
+        let found = self.scan_layers((directory, layers), contents, index, Some(&*change), *gitignore != self.asked.gitignore)?;
+        let files = self.size(index, &found.change)?;
+        let different = Some(differences(index, change, &found.change)?);
+        Ok(Found { different, files, unreadable: found.unreadable as u64, next: Next::Changed(found.change) })
+    }
+
+    /// The same, and the lower directory is looked at for the first time. Absent where not all of it can be read: what is in it could be seen later,
+    /// with nothing changed.
+    fn find_layers(&self, kept: &mut Kept, directory: &OwnedFd, layers: Arc<Layers>) -> Result<Option<Found>, Error> {
+        let lower = scan(&layers.lower, &self.scan(&kept.index, None))?;
+        if lower.unreadable > 0 {
+            return Ok(None);
+        }
+        let found = self.scan_layers((directory, &layers), &mut kept.contents, &kept.index, None, false)?;
+        let files = self.size(&lower.index, &found.change)?;
+        let different = Some((kept.index.tree().clone(), found.change.unread(&lower.index)?.tree().clone()));
+        let over = Over { layers, gitignore: self.asked.gitignore, change: found.change };
+        Ok(Some(Found { different, files, unreadable: found.unreadable as u64, next: Next::Layered(lower.index, over) }))
+    }
+
+    fn scan_layers(
+        &self,
+        (directory, layers): (&OwnedFd, &Layers),
+        contents: &mut Contents,
+        before: &Index,
+        change: Option<&Change>,
+        whole: bool,
+    ) -> Result<ScannedLayers, Error> {
+        let keeping = Keeping::new(contents, self.until);
+        let layers =
+            caisson_patch::Layers { merged: directory.as_fd(), upper: layers.upper.as_fd(), lower: layers.lower.as_fd(), change, whole };
+        scan_layers(&layers, &self.scan(before, Some(&keeping)))
+    }
+
+    fn scan<'a>(&self, before: &'a Index, keep: Option<&'a dyn Keep>) -> Scan<'a> {
+        Scan {
+            gitignore: self.asked.gitignore,
+            before: Some(before),
+            keep,
+            limits: self.limits(),
+            until: Some(self.until),
+            ..Scan::default()
+        }
+    }
+
+    /// What other checkpoints leave.
+    fn limits(&self) -> Limits {
+        let others = || self.all.values().flat_map(Kept::trees).map(Tree::entries);
+        let entries = MAX_ENTRIES.saturating_sub(others().map(<[_]>::len).sum());
+        let paths = MAX_PATHS.saturating_sub(others().flatten().map(|entry| entry.path.len()).sum());
+        Limits { entries, paths, file: MAX_FILE }
+    }
+
+    /// How many files a state has, if the agent has room for it.
+    fn size(&self, index: &Index, change: &Change) -> Result<u64, Error> {
+        let Limits { entries, paths, .. } = self.limits();
+        let (found, more) = change.size(index);
+        let held = index.tree().entries().len() + change.found().tree().entries().len();
+        if held > entries {
+            return Err(Error::TooManyEntries { limit: entries });
+        }
+        let bytes: usize = index.tree().entries().iter().map(|entry| entry.path.len()).sum();
+        if i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(more) > i64::try_from(paths).unwrap_or(i64::MAX) {
+            return Err(Error::PathsTooLong { limit: paths });
+        }
+        Ok(found as u64)
+    }
+}
+
+impl Kept {
+    /// Everything that it holds entries in.
+    fn trees(&self) -> impl Iterator<Item = &Tree> {
+        [self.index.tree()].into_iter().chain(self.over.iter().map(|over| over.change.found().tree()))
+    }
+
+    fn become_next(&mut self, next: Next) {
+        match next {
+            Next::Whole(index) => {
+                if self.over.take().is_some() {
+                    self.contents.keep_only(index.tree());
+                } else {
+                    self.contents.settle(self.index.tree(), index.tree());
+                }
+                self.index = index;
+            }
+            Next::Changed(change) => {
+                self.contents.keep_only(change.found().tree());
+                if let Some(over) = &mut self.over {
+                    over.change = change;
+                }
+            }
+            Next::Layered(index, over) => {
+                self.contents.keep_only(over.change.found().tree());
+                (self.index, self.over) = (index, Some(over));
             }
         }
     }
@@ -214,9 +373,21 @@ fn plain(path: Vec<u8>) -> Vec<u8> {
 /// What is read or written until it is too late.
 struct InTime<T>(T, Instant);
 
-impl Source for InTime<&Contents> {
+/// Contents that are kept, and those of a directory that nobody writes to.
+struct KeptOrLower<'a> {
+    kept: &'a Contents,
+    lower: Option<&'a Directory>,
+}
+
+impl Source for InTime<KeptOrLower<'_>> {
     fn open(&self, entry: &Entry) -> io::Result<Box<dyn Read + '_>> {
-        if Instant::now() >= self.1 { Err(Errno::TIMEDOUT.into()) } else { self.0.open(entry) }
+        if Instant::now() >= self.1 {
+            return Err(Errno::TIMEDOUT.into());
+        }
+        match (self.0.kept.open(entry), self.0.lower) {
+            (Err(error), Some(lower)) if error.kind() == io::ErrorKind::NotFound => lower.open(entry),
+            (kept, _) => kept,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod change;
 mod checkpoint;
 mod glob;
 mod grep;
+mod layers;
 mod list;
 mod place;
 mod read;
@@ -16,6 +17,7 @@ pub(crate) use self::{
     change::{copy, delete, make_directory, move_entry},
     checkpoint::{Checkpoints, checkpoint},
     grep::grep,
+    layers::layer,
     list::{glob, list},
     read::read,
     watch::watch,

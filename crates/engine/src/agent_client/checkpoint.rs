@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use caisson_wire::{self as wire, CHECKPOINT_HEADER, path::encode};
+use caisson_core::LowerDirectory;
+use caisson_wire::{
+    self as wire, CHECKPOINT_HEADER, LayeringStep,
+    path::{decode, encode},
+};
 use http::Method;
 
-use super::{AgentClient, AgentError, collect, full, in_time, json};
+use super::{AgentClient, AgentError, SMALL_ANSWER, collect, full, in_time, json};
 use crate::patch::{MAX_PATCH, MAX_TIME};
 
 /// What an agent may take beyond the time that it is told: to begin, and to send the patch.
@@ -32,6 +36,15 @@ pub(crate) struct Found {
 }
 
 impl AgentClient {
+    /// A step in making a directory a lower layer. `None`: it is not ready for the next one, or, at the end, has none.
+    pub(crate) async fn layer(&self, path: &[u8], step: LayeringStep, again: bool) -> Result<Option<LowerDirectory>, AgentError> {
+        let body = serde_json::to_vec(&wire::Layering { path: encode(path), step, again }).expect("wire types are plain data");
+        let layered: wire::Layered =
+            self.ask_json(MAX_TIME + GRACE, Method::POST, "/layers".to_owned(), full(body.into()), SMALL_ANSWER).await?;
+        let path = decode(&layered.path).ok_or_else(|| AgentError::Nonsense("a path that is not encoded".to_owned()))?;
+        Ok(layered.ready.then_some(LowerDirectory { path, device: layered.device, inode: layered.inode }))
+    }
+
     pub(crate) async fn checkpoint(&self, path: &[u8], ask: Ask) -> Result<Found, AgentError> {
         let Ask { gitignore, utf8, patch, keep } = ask;
         let max_ms = u64::try_from(MAX_TIME.as_millis()).unwrap_or(u64::MAX);
