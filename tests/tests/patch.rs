@@ -350,7 +350,7 @@ fn any_edits_of_a_large_tree_are_found_in_its_upper_layer() {
         assert!(nothing.is_empty() && first["files"] == first["changed"], "{first}");
         assert!(has_layers(&sandbox, "/workspace/t"));
         let copy = Copy::new(&sandbox, "t", storage);
-        for round in 1..=fewer(40) as u64 {
+        for round in 1..=fewer(24) as u64 {
             println!("{storage}, round {round}");
             run(EDITS, round);
             if round % 2 == 0 {

@@ -29,6 +29,10 @@ pub(crate) fn of_path(error: &io::Error, name: &[u8]) -> Refusal {
         Some(Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN) => {
             (RefusalCode::Exhausted, "needs more than the sandbox's limits allow")
         }
+        Some(Errno::BUSY) => (
+            RefusalCode::Failed,
+            "is in use: something is mounted there, and only what is in it can be moved or removed; or it is being changed just now",
+        ),
         Some(Errno::NAMETOOLONG | Errno::INVAL | Errno::LOOP) => (RefusalCode::Invalid, "is not a usable path"),
         _ => return refuse(RefusalCode::Failed, format!("`{shown}`: {error}")),
     };

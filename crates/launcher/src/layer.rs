@@ -23,7 +23,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use caisson_launcher::{
@@ -84,6 +84,11 @@ fn lay_over(agent: Pid, members: &Path, storage: Option<OwnedFd>, ids: Ids, orde
         return Err(io::Error::other("programs run in the sandbox"));
     }
     let path = Path::new(OsStr::from_bytes(&order.path));
+    // The agent says it, and is not believed.
+    let mut components = path.components();
+    if components.next() != Some(Component::RootDir) || !components.all(|component| matches!(component, Component::Normal(_))) {
+        return Err(io::Error::other("its path is not a plain one"));
+    }
     if mounts(agent)?.iter().any(|mount| mount.at.starts_with(path)) {
         return Err(io::Error::other("something is mounted there"));
     }
@@ -98,13 +103,17 @@ fn lay_over(agent: Pid, members: &Path, storage: Option<OwnedFd>, ids: Ids, orde
     }
     let lower = find(path)?;
     let is_it = |stat: Stat| (stat.st_dev, stat.st_ino) == (order.device, order.inode);
-    if !is_it(fstat(&lower)?) {
+    let stat = fstat(&lower)?;
+    if !is_it(stat) {
         return Err(io::Error::other("another directory is there"));
+    }
+    // What overlayfs does below it, it does as root: of what is lent, or tells of the kernel, nothing is to be seen through it.
+    if stat.st_dev != fstat(open("/", HANDLE, Mode::empty())?)?.st_dev {
+        return Err(io::Error::other("it is not on the sandbox's own storage"));
     }
     let (storage, place) = match storage {
         Some(storage) => {
             // What commits an image takes it from the upper directory of the root, where it has to be therefore.
-            let stat = fstat(&lower)?;
             futimens(openat(&lower, c".", READ, Mode::empty())?, &times(&stat))?;
             (storage, BESIDE)
         }
