@@ -34,6 +34,8 @@ use crate::{
     stages::{self, At, Done},
 };
 
+/// Files can be changed by nobody else. What runtimes make on the way is for everybody to read.
+const USUAL: Mode = Mode::from_raw_mode(0o022);
 /// Where runtimes find programs that they need.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the runtime itself is below a sandbox's control group of cgroup v2, which may have no process itself then.
@@ -61,18 +63,21 @@ fn become_runtime(order: &Path) -> Done {
         return Err(io::Error::from(Errno::SRCH)).at(Stage::Surroundings, "server");
     }
     let stream = io::stdin().as_fd().try_clone_to_owned().at(Stage::Surroundings, "stream")?;
-    rustix::process::umask(Mode::empty());
-
+    // What is written beside the root is nobody else's to change: the runtime does what it says.
+    rustix::process::umask(USUAL);
     let cgroup = enter_cgroup(&order)?;
     stages::limit(&order.plan, &order.setup, &cgroup)?;
     let ids = cgroup.ids(&order.setup);
     kernel::unshare_mounts().at(Stage::Propagation, "namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Propagation, "/")?;
     let namespace = stages::user_namespace(ids)?;
+    // In the root, modes are those of the plan.
+    rustix::process::umask(Mode::empty());
     let place = format!("{}/{ROOT}", order.directory);
     let _raised = stages::raise_root(&order.plan, &order.setup, None, ids, namespace.as_fd(), &place)?;
 
     lay_out(&order, ids).at(Stage::Step, FIGURES)?;
+    rustix::process::umask(USUAL);
 
     let first = ids.host(0).at(Stage::UserNamespace, "ids")?.to_string();
     let config = order.config.replace(FIRST_ID, &first).replace(CGROUP, &cgroup.name());

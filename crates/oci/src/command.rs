@@ -25,16 +25,15 @@ pub(crate) async fn output(program: &Path, arguments: &[&OsStr], within: Duratio
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let talk = async {
         let (out, err, status) = tokio::join!(read(stdout), read(stderr), child.wait());
         (out, err, status)
     };
     let ended = tokio::time::timeout(within, talk).await;
-    // Whatever it has started goes with it. It is not reaped yet where it hangs, so the number is its own.
     let Ok((out, err, status)) = ended else {
-        if let Some(group) = group {
+        // Whatever it has started goes with it. It is not reaped yet, so the number is its own.
+        if let Some(group) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             // It has ended in this moment.
             kill_process_group(group, Signal::KILL).ok();
         }

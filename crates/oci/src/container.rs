@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -76,14 +76,25 @@ impl Container {
     /// Makes the directory and what the launcher and the runtime find in it.
     pub(crate) fn make(&self, order: &[u8], program: &Path) -> io::Result<()> {
         // Root of the container's user namespace goes through it.
-        fs::DirBuilder::new().mode(0o711).create(&self.directory)?;
+        make_passable(&self.directory, 0o711)?;
         for name in [ROOT, FIGURES] {
             fs::DirBuilder::new().mode(0o755).create(self.directory.join(name))?;
         }
         fs::DirBuilder::new().mode(0o700).create(self.state())?;
-        fs::write(self.directory.join(RUNTIME_FILE), program.as_os_str().as_encoded_bytes())?;
-        fs::write(self.order(), order)
+        write_new(&self.directory.join(RUNTIME_FILE), 0o600, program.as_os_str().as_encoded_bytes())?;
+        write_new(&self.order(), 0o600, order)
     }
+}
+
+/// A directory with this mode, whatever the umask is.
+pub(crate) fn make_passable(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// A file that is not there yet, and that nobody else may change, whatever the umask is: root does what it says.
+pub(crate) fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    io::Write::write_all(&mut fs::File::options().write(true).create_new(true).mode(mode).open(path)?, content)
 }
 
 /// The name of its control group, and the inode that it has in the first hierarchy.

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -39,7 +39,12 @@ impl Places {
     /// Takes a new one, with the agent in it, and finds those that are left.
     pub(crate) fn take(agent: &[u8]) -> io::Result<(Self, Vec<Left>)> {
         // Who may not read it cannot lock it either.
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(ALL)?;
+        for directory in Path::new(ALL).ancestors().take(2).collect::<Vec<_>>().into_iter().rev() {
+            match container::make_passable(directory, 0o711) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+        }
         // One that is made is locked before anybody else looks.
         let all = open(ALL, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::retry_on_intr(|| flock(&all, FlockOperation::LockExclusive))?;
@@ -47,11 +52,12 @@ impl Places {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let directory = Path::new(ALL).join(format!("{:016x}", u64::from_ne_bytes(random)));
-        fs::DirBuilder::new().mode(0o711).create(&directory)?;
+        container::make_passable(&directory, 0o711)?;
         let lock = lock(&directory)?;
         let program = directory.join(AGENT);
-        fs::write(&program, agent)?;
-        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o555))?;
+        container::write_new(&program, 0o555, agent)?;
+        // Whatever the umask is.
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o555))?;
         Ok((Self { directory, _lock: lock }, left))
     }
 
