@@ -74,9 +74,11 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Answer
     if (&method, path.as_str()) == (&Method::POST, LAYERS) {
         return files::layer(&agent, request).await.unwrap_or_else(|refusal| refused(&refusal));
     }
+    if (&method, path.as_str()) == (&Method::GET, "/health") {
+        return json(&Health { version: VERSION });
+    }
     let going_on = Arc::clone(&agent.going_on).read_owned().await;
     let answer = match (method, path.as_str()) {
-        (Method::GET, "/health") => Ok(json(&Health { version: VERSION })),
         (Method::POST, EXEC) => return Response::new(Answer::Channel(exec::begin(agent, request.into_body(), going_on))),
         (Method::GET, "/given") => Ok(json(&agent.given)),
         (Method::POST, "/bind") => bind(&agent, request).await,

@@ -14,6 +14,10 @@ use crate::{
 
 /// Does it, where it can be done: where it cannot, checkpoints look at everything. An error is that of a sandbox that has failed.
 pub(crate) async fn prepare(core: &Arc<Core>, living: &Arc<Living>, agent: &AgentClient, path: &[u8]) -> Result<(), Error> {
+    // One that was started again has those that it had.
+    if living.files == Files::Again {
+        return Ok(());
+    }
     // What is read for an image must not change its place meanwhile.
     let Ok(alone) = Arc::clone(&living.committing).try_lock_owned() else { return Ok(()) };
     let (task, living, agent, path) = (Arc::clone(core), Arc::clone(living), agent.clone(), path.to_vec());
@@ -31,7 +35,15 @@ pub(crate) async fn prepare(core: &Arc<Core>, living: &Arc<Living>, agent: &Agen
 
 async fn lay(core: &Core, living: &Living, agent: &AgentClient, path: &[u8]) -> Result<(), AgentError> {
     let again = living.files != Files::Passing;
-    let Some(found) = agent.layer(path, LayeringStep::Begin, again).await? else { return Ok(()) };
+    let found = match agent.layer(path, LayeringStep::Begin, again).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            // Perhaps its answer alone was lost, and all wait for the end.
+            agent.layer(path, LayeringStep::End, again).await.ok();
+            return Err(error);
+        }
+    };
     let seen = {
         let (agent, path) = (agent.clone(), path.to_vec());
         Box::pin(async move { agent.layer(&path, LayeringStep::Upper, again).await.is_ok_and(|seen| seen.is_some()) })
@@ -41,5 +53,9 @@ async fn lay(core: &Core, living: &Living, agent: &AgentClient, path: &[u8]) -> 
     {
         tracing::debug!(sandbox.id = %living.id, why, "A directory of sandbox {} gets no layers: {why}", living.id);
     }
-    agent.layer(path, LayeringStep::End, again).await.map(drop)
+    match agent.layer(path, LayeringStep::End, again).await {
+        // Whoever went on would take what is seen for what there is.
+        Err(AgentError::Refused(refusal)) => Err(AgentError::Nonsense(refusal.message)),
+        ended => ended.map(drop),
+    }
 }

@@ -165,7 +165,8 @@ pub(crate) fn lay_again(root: &OwnedFd, storage: (&OwnedFd, &str), disk: Kept, i
     for number in 0..MOST {
         let tree = copy(storage.0, storage.1)?;
         let path = match readlinkat(&tree, format!("{place}/{number}/to"), Vec::new()) {
-            Err(Errno::NOENT) => return Ok(()),
+            // None, or one that was being made, or taken back, when that broke off: nobody has seen it.
+            Err(Errno::NOENT) => continue,
             path => path?.into_bytes(),
         };
         let lower = beneath(root, Path::new(OsStr::from_bytes(&path)))?;

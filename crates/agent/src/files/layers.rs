@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     fs,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use caisson_sys::process::Identity;
@@ -37,6 +37,8 @@ use crate::{
 
 /// In a directory of fewer entries there is nothing to be gained.
 const LEAST: usize = 5_000;
+/// How long may be looked whether a directory is fit: everybody waits meanwhile.
+const LOOKED_WITHIN: Duration = Duration::from_secs(3);
 /// How often those that have ended are looked for again, which are there until they are reaped.
 const LOOKS: usize = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
@@ -101,7 +103,7 @@ async fn begin(agent: &Agent, asked: &Layering) -> Result<Option<Layered>, Refus
     let path = bytes(absolute(&asked.path, &agent.config.work_dir)?);
     let Ok(alone) = Arc::clone(&agent.going_on).try_write_owned() else { return Ok(None) };
     let (lower, path, stat) = agent.workers.run(move || open(&path)).await?;
-    let is_known = is_mounted(&lower, &stat) || lock(&all.unfit).contains(&path);
+    let is_known = is_mounted(&lower, &stat) || is_in_a_work_tree(&path) || lock(&all.unfit).contains(&path);
     if is_known || !is_a_place(&path, agent.config.uid, asked.again) || !nobody_is_left(&agent.workers).await {
         return Ok(None);
     }
@@ -137,8 +139,11 @@ async fn end(agent: &Agent) -> Result<Layered, Refusal> {
     let Making { path, lower, upper, _alone } = lock(&agent.checkpoints.layers.making).take().ok_or_else(nothing)?;
     let (_, path, stat) = agent.workers.run(move || open(&path)).await?;
     let is = |directory: &OwnedFd| fstat(directory).is_ok_and(|other| identity(&other) == identity(&stat));
+    if upper.as_ref().is_some_and(is) {
+        return Err(refuse(RefusalCode::Failed, "the upper directory is seen in the place of what it is of"));
+    }
     let mut layered = Layered { ready: false, ..told(&path, &stat) };
-    let Some(upper) = upper.filter(|upper| !is(&lower) && !is(upper)) else {
+    let Some(upper) = upper.filter(|_| !is(&lower)) else {
         agent.checkpoints.layers.is_unfit(path);
         return Ok(layered);
     };
@@ -166,19 +171,28 @@ enum Fitness {
 }
 
 /// It may if it has many entries, all of which can be read, and none of which has another name: through that it would be written to, or be another
-/// file from its first change on.
+/// file from its first change on. There has to be room for all of it once more, as whatever is written to is copied first.
 fn fitness(directory: OwnedFd, user: Identity) -> Fitness {
-    let mut entries = 0;
+    let begun = Instant::now();
+    let free = rustix::fs::fstatvfs(&directory).map_or(0, |room| room.f_bavail.saturating_mul(room.f_frsize));
+    let (mut entries, mut taken) = (0, 0);
     let mut unfit = false;
     let Ok(mut walk) = Walk::new(directory) else { return Fitness::Small };
     loop {
         match walk.next_entry() {
             Ok(Some(visit)) if visit.kind == FileType::Directory => unfit |= walk.descend(&visit).is_err(),
-            Ok(Some(visit)) => unfit |= !walk.stat(&visit).is_ok_and(|stat| stat.st_nlink == 1 && is_readable(&stat, user)),
+            Ok(Some(visit)) => match walk.stat(&visit) {
+                Ok(stat) => {
+                    taken += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+                    unfit |= stat.st_nlink != 1 || !is_readable(&stat, user);
+                }
+                Err(_) => unfit = true,
+            },
             Ok(None) => return if entries < LEAST { Fitness::Small } else { Fitness::Fit },
             Err(_) => unfit = true,
         }
         entries += 1;
+        unfit |= taken > free || begun.elapsed() > LOOKED_WITHIN;
         if unfit && entries >= LEAST {
             return Fitness::Unfit;
         }
@@ -189,6 +203,14 @@ fn fitness(directory: OwnedFd, user: Identity) -> Fitness {
 fn is_mounted(directory: &OwnedFd, stat: &Stat) -> bool {
     let above = openat(directory, c"..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(fstat);
     above.map_or(true, |above| above.st_dev != stat.st_dev)
+}
+
+/// Whether git would look for its repository above: it does not look beyond a mount (`GIT_DISCOVERY_ACROSS_FILESYSTEM`).
+fn is_in_a_work_tree(path: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let mut directories = std::path::Path::new(std::ffi::OsStr::from_bytes(path)).ancestors();
+    let has = |directory: &std::path::Path| directory.join(".git").symlink_metadata().is_ok();
+    !directories.next().is_some_and(has) && directories.any(has)
 }
 
 fn is_readable(stat: &Stat, user: Identity) -> bool {
