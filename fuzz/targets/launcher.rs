@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use caisson_launcher::{
     plan::{Plan, Setup},
-    protocol::{CommitOrder, Ended, Failure, Launched, Tag, decode, encode, processors, split},
+    protocol::{CommitOrder, Ended, Failure, Launched, LayerOrder, Tag, decode, encode, processors, split},
 };
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +25,7 @@ fuzz_target!(|message: &[u8]| -> Corpus {
             }
         }
         Tag::Commit => drop(survives::<CommitOrder>(tag, seq, body)),
+        Tag::Layer => drop(survives::<LayerOrder>(tag, seq, body)),
         Tag::Launched => drop(survives::<Launched>(tag, seq, body)),
         Tag::Failed => drop(survives::<Failure>(tag, seq, body)),
         Tag::Ended => drop(survives::<Ended>(tag, seq, body)),
