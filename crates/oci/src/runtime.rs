@@ -84,7 +84,7 @@ impl Kind {
     pub(crate) fn wall(self) -> &'static str {
         match self {
             Self::Runsc => {
-                "gVisor's kernel, which runs in a process of the host without privileges; only what that asks for reaches the host's kernel"
+                "gVisor's kernel, which runs in a process of the host in namespaces of its own under a filter; only what that asks for reaches the host's kernel"
             }
             Self::Runc | Self::Crun | Self::Youki => {
                 "the host's kernel, behind the runtime's namespaces and a user namespace of the sandbox's own, dropped privileges, seccomp and Landlock"
@@ -143,15 +143,9 @@ impl Runtime {
         match self.kind {
             Kind::Runsc => {
                 // No network but the loopback interface, writes into the mounts as they are, which have limits, a control group that is
-                // ours, and one of its own kernel's. Files are opened by its file server: what runs programs has no privilege of its own then.
-                let flags = [
-                    "--network=none",
-                    "--directfs=false",
-                    "--overlay2=none",
-                    "--file-access-mounts=exclusive",
-                    "--ignore-cgroups",
-                    "--in-sandbox-cgroup=v2",
-                ];
+                // ours, and one of its own kernel's.
+                let flags =
+                    ["--network=none", "--overlay2=none", "--file-access-mounts=exclusive", "--ignore-cgroups", "--in-sandbox-cgroup=v2"];
                 argv.extend(flags.map(str::to_owned));
                 argv.extend(self.platform.map(|platform| format!("--platform={platform}")));
                 let stream = format!("{STREAM_FD}:{}", caisson_wire::STREAM_FD);
