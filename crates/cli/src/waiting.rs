@@ -2,10 +2,8 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use futures::future::LocalBoxFuture;
+use futures::{FutureExt, future::LocalBoxFuture};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::client::boxed;
 
 /// Nothing is shown before this long.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -13,7 +11,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Waits for `work`. At a terminal a spinner with `message` shows as soon as that takes long, and goes before this returns.
 pub(crate) async fn spinner<T>(message: &'static str, work: impl Future<Output = T>) -> T {
-    if std::io::stderr().is_terminal() { turning(message, boxed(work)).await } else { work.await }
+    if std::io::stderr().is_terminal() { turning(message, work.boxed_local()).await } else { work.await }
 }
 
 async fn turning<T>(message: &'static str, mut work: LocalBoxFuture<'_, T>) -> T {

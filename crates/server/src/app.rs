@@ -9,7 +9,7 @@ use axum::{
 };
 use caisson_core::Tenant;
 use caisson_engine::Engine;
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use http::HeaderValue;
 use tokio::{sync::Semaphore, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -84,17 +84,18 @@ impl App {
         }
     }
 
-    /// Runs work that must not stop half-way when the client hangs up.
+    /// Runs work that must not stop half-way when the client hangs up. Boxed, here and below: what runs tasks is made anew for each kind of future,
+    /// and most of a build went into that.
     pub(crate) async fn owned<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
         let gone = CancellationToken::new();
         // Whoever hangs up while the work waits for room has left the line.
         let _here = gone.clone().drop_guard();
-        done(self.tasks.spawn(caisson_engine::asked_for(gone, boxed(work)).in_current_span()).await)
+        done(self.tasks.spawn(caisson_engine::asked_for(gone, work.boxed()).in_current_span()).await)
     }
 
     /// The same for work that is waited for, within [`crate::server::PATIENCE`], before sandboxes end because the server stops.
     pub(crate) async fn patiently<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> ApiResult<T> {
-        done(self.last_to_end.spawn(boxed(work).in_current_span()).await)
+        done(self.last_to_end.spawn(work.boxed().in_current_span()).await)
     }
 
     /// An answer of events, which `tell` puts in for as long as anybody reads. Whoever hangs up has seen enough; what they were told of goes on.
@@ -103,15 +104,10 @@ impl App {
         T: Future<Output = Result<(), HungUp>> + Send + 'static,
     {
         let (events, answer) = sse::channel();
-        let telling = boxed(tell(events));
+        let telling = tell(events).boxed();
         self.tasks.spawn(async move { drop(telling.await) }.in_current_span());
         answer
     }
-}
-
-/// Work by its result alone: what runs tasks is made anew for each kind of future, and most of a build went into that.
-fn boxed<T>(work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
-    Box::pin(work)
 }
 
 /// What a request's task has come to.

@@ -13,7 +13,7 @@ use std::{future::Future, io, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use caisson_server::ErrorBody;
-use futures::future::LocalBoxFuture;
+use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -55,15 +55,11 @@ pub(crate) fn talk<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
 /// The same with a server that is known.
 pub(crate) fn talk_to<T, F: Future<Output = Result<T>>>(target: Target, work: impl FnOnce(Client) -> F) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(boxed(async { work(Client::new(target)).await }));
+    // Boxed: what runs a future is made anew for each kind, and most of a build went into that.
+    let result = runtime.block_on(async { work(Client::new(target)).await }.boxed_local());
     // A write to a pipe that nobody empties may go on for ever.
     runtime.shutdown_background();
     result
-}
-
-/// A future by its result alone, for code that is made anew for each kind of future it runs: most of a build went into that.
-pub(crate) fn boxed<'work, T>(work: impl Future<Output = T> + 'work) -> LocalBoxFuture<'work, T> {
-    Box::pin(work)
 }
 
 /// An answer of the server that is no success.

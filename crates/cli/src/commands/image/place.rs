@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use caisson_image::ImageStore;
 use caisson_server::native::types::{ImageBody, PageBody};
+use futures::FutureExt;
 use http::Method;
 
 use crate::{
@@ -40,7 +41,7 @@ pub(super) fn with<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
     }
     let here = Here::find()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(client::boxed(async { work(Place::Here(images::open(here).await?)).await }));
+    let result = runtime.block_on(async { work(Place::Here(images::open(here).await?)).await }.boxed_local());
     // A read or write that waits for somebody may go on for ever.
     runtime.shutdown_background();
     result

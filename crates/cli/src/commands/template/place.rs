@@ -5,6 +5,7 @@ use caisson_server::{
     native::types::TemplateBody,
     templates::{TemplateFolder, TemplateName},
 };
+use futures::FutureExt;
 use http::Method;
 
 use crate::{
@@ -27,7 +28,7 @@ pub(super) fn with<T, F: Future<Output = Result<T>>>(args: &ServerArgs, work: im
     }
     let folder = Here::find()?.templates();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(client::boxed(work(Place::Here(folder))))
+    runtime.block_on(work(Place::Here(folder)).boxed_local())
 }
 
 /// Where a server has this template. A name has nothing in it that would have to be encoded.
