@@ -116,10 +116,11 @@ fn text() -> String {
     text
 }
 
+static DOCUMENT: LazyLock<String> = LazyLock::new(text);
+
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, description = "This document", content_type = "application/json")))]
 pub(crate) async fn document() -> Response {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(text);
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
@@ -129,7 +130,7 @@ const AS_IT_IS: HeaderValue = HeaderValue::from_static("default-src 'none'; styl
 /// This document as a page for people.
 #[utoipa::path(get, path = "/docs", tag = "server", responses((status = 200, description = "This document as a page", content_type = "text/html")))]
 pub(crate) async fn page() -> Response {
-    static PAGE: LazyLock<String> = LazyLock::new(|| page::page(&serde_json::from_str(&text()).expect("the document is JSON")));
+    static PAGE: LazyLock<String> = LazyLock::new(|| page::page(&serde_json::from_str(&DOCUMENT).expect("the document is JSON")));
     (
         [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")), (header::CONTENT_SECURITY_POLICY, AS_IT_IS)],
         PAGE.as_str(),
