@@ -593,7 +593,7 @@ impl Engine {
         core.backend.shutdown().await;
         // What is not recorded as ended by now is ended by the others, once the lease is over.
         if is_drained
-            && let Some(servers) = core.store.ledger().and_then(|ledger| ledger.servers())
+            && let Some(servers) = core.servers()
             && let Err(error) = servers.leave().await
         {
             tracing::warn!(error = %error, "The other servers wait until the lease of this one is over");

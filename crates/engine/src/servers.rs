@@ -188,7 +188,7 @@ impl Fleet {
 /// Keeps the lease and looks what the others do, until the engine closes.
 pub(crate) async fn keep_in_touch(core: Arc<Core>) {
     let Some(fleet) = &core.fleet else { return };
-    let Some(servers) = core.store.ledger().and_then(|ledger| ledger.servers()) else { return };
+    let Some(servers) = core.servers() else { return };
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -276,6 +276,11 @@ async fn lost(core: &Core, fleet: &Fleet, servers: &dyn Servers) -> Result<()> {
 }
 
 impl Core {
+    /// Those that share the database, where it is shared.
+    pub(crate) fn servers(&self) -> Option<&dyn Servers> {
+        self.store.ledger()?.servers()
+    }
+
     /// Something of keys or quotas may have been changed here.
     pub(crate) fn keys_changed(&self) {
         if let Some(fleet) = &self.fleet {
@@ -300,7 +305,7 @@ impl Core {
         if self.registry.has(what) {
             return Ok(Host::Here);
         }
-        let Some(servers) = self.store.ledger().and_then(|ledger| ledger.servers()) else { return Ok(Host::Here) };
+        let Some(servers) = self.servers() else { return Ok(Host::Here) };
         let host = match fleet.remembered(what) {
             Some(host) => host,
             None => {
@@ -320,10 +325,15 @@ impl Core {
 
     /// Ends one that is stopped on a server that is not there. Its files stay there.
     pub(crate) async fn abandon(&self, tenant: &Tenant, id: SandboxId) -> Result<Option<Sandbox>> {
-        if !matches!(self.host(Hosted::Sandbox(id)).await?, Host::Away(_)) || !self.is_stopped(tenant, id).await? {
+        if !matches!(self.host(Hosted::Sandbox(id)).await?, Host::Away(_)) {
             return Ok(None);
         }
-        let Some(servers) = self.store.ledger().and_then(|ledger| ledger.servers()) else { return Ok(None) };
+        // Whose it is, no other look tells.
+        let found = self.store.sandbox(tenant, id).await.map_err(store_error)?;
+        if found.is_none_or(|sandbox| sandbox.state != Life::Stopped) {
+            return Ok(None);
+        }
+        let Some(servers) = self.servers() else { return Ok(None) };
         let message = "deleted on request; its server was not there".to_owned();
         let tombstone = Tombstone { reason: TombstoneReason::Deleted, message, at: now() };
         servers.end_abandoned(Abandoned::One(id), &tombstone).await.map_err(store_error)?;
@@ -331,14 +341,9 @@ impl Core {
         Ok(ended.filter(|sandbox| sandbox.tombstone.is_some()))
     }
 
-    async fn is_stopped(&self, tenant: &Tenant, id: SandboxId) -> Result<bool> {
-        let found = self.store.sandbox(tenant, id).await.map_err(store_error)?;
-        Ok(found.is_some_and(|sandbox| sandbox.state == Life::Stopped))
-    }
-
     /// Ends those that have been stopped for longer than `grace` on servers that are not there, if that is this server's to do.
     pub(crate) async fn end_abandoned(&self, grace: Duration) {
-        let Some(servers) = self.store.ledger().and_then(|ledger| ledger.servers()) else { return };
+        let Some(servers) = self.servers() else { return };
         if !self.fleet.as_ref().is_some_and(|fleet| *fleet.leads.borrow() && fleet.is_steady()) {
             return;
         }

@@ -73,21 +73,33 @@ pub(super) async fn bury_the_dead(db: &mut PgConnection, owner: &Owner, tombston
     Ok(buried)
 }
 
+/// Those that are stopped on servers that are not there: `$1`, or all that were stopped before `$2`.
+macro_rules! abandoned {
+    () => {
+        "state = 'stopped' and (id = $1 or stopped_at < $2) and not exists (select 1 from servers where servers.id = sandboxes.server)"
+    };
+}
+
 pub(super) async fn end_abandoned(db: &mut PgConnection, which: Abandoned, tombstone: &Tombstone) -> Result<u64, Failure> {
     let (one, before) = match which {
         Abandoned::One(id) => (Some(id.to_string()), None),
         Abandoned::Before(at) => (None, Some(at.as_microsecond())),
     };
+    // Nearly always there is none, and the lock below holds up whoever renews a lease.
+    let is_any = sqlx::query(concat!("select 1 from sandboxes where ", abandoned!(), " limit 1")).bind(&one).bind(before);
+    if is_any.fetch_optional(&mut *db).await?.is_none() {
+        return Ok(0);
+    }
     let mut all = db.begin().await?;
     // A server that comes back just now has its row before, and is there, or reads its sandboxes behind this.
     sqlx::query("lock table servers in share mode").execute(&mut *all).await?;
-    let ended = sqlx::query(
-        "update sandboxes set state = 'ended', stop_reason = null, stopped_at = null, tombstone_reason = $1, tombstone_message = $2, \
-         tombstone_at = $3 where state = 'stopped' and (id = $4 or stopped_at < $5) \
-         and not exists (select 1 from servers where servers.id = sandboxes.server)",
-    );
-    let ended = ended.bind(tombstone.reason.as_str()).bind(&*storable(&tombstone.message)).bind(tombstone.at.as_microsecond());
-    let ended = ended.bind(one).bind(before).execute(&mut *all).await?.rows_affected();
+    let ended = sqlx::query(concat!(
+        "update sandboxes set state = 'ended', stop_reason = null, stopped_at = null, tombstone_reason = $3, tombstone_message = $4, \
+         tombstone_at = $5 where ",
+        abandoned!()
+    ));
+    let ended = ended.bind(&one).bind(before).bind(tombstone.reason.as_str()).bind(&*storable(&tombstone.message));
+    let ended = ended.bind(tombstone.at.as_microsecond()).execute(&mut *all).await?.rows_affected();
     all.commit().await?;
     Ok(ended)
 }
