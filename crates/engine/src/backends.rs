@@ -109,8 +109,8 @@ impl Backends {
 
     /// The one of this name.
     pub(crate) fn named(&self, name: &str) -> Result<&dyn Backend> {
-        if let Some(backend) = self.usable.iter().find(|backend| backend.name() == name) {
-            return Ok(&**backend);
+        if let Some(index) = self.position(name) {
+            return Ok(&*self.usable[index]);
         }
         let there = self.names(|_| true);
         if let Some(Unusable { name, why }) = self.unusable.iter().find(|unusable| unusable.name == name) {
@@ -124,7 +124,11 @@ impl Backends {
     }
 
     pub(crate) fn is_usable(&self, name: &str) -> bool {
-        self.usable.iter().any(|backend| backend.name() == name)
+        self.position(name).is_some()
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.usable.iter().position(|backend| backend.name() == name)
     }
 
     /// Settles which backend makes what is asked for. One that could not is refused, and one that could is named.
@@ -172,8 +176,7 @@ impl Backends {
     }
 
     pub(crate) async fn launch(&self, id: SandboxId, spec: &SandboxSpec, files: Files) -> Result<AgentStream, BackendError> {
-        let found = self.usable.iter().position(|backend| backend.name() == spec.backend);
-        let index = found.ok_or_else(|| {
+        let index = self.position(&spec.backend).ok_or_else(|| {
             let name = figures::tamed(&spec.backend, 60);
             BackendError::Unsupported(format!("the sandbox was made by backend `{name}`, which this server does not have any more"))
         })?;
@@ -189,6 +192,10 @@ impl Backends {
             [only] => Some(only),
             several => self.placed.lock().unwrap_or_else(PoisonError::into_inner).get(&id).and_then(|index| several.get(*index)),
         }
+    }
+
+    fn known_holder(&self, id: SandboxId) -> Result<&Arc<dyn Backend>, BackendError> {
+        self.holder(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))
     }
 
     pub(crate) async fn destroy(&self, id: SandboxId) -> Result<(), BackendError> {
@@ -239,12 +246,12 @@ impl Backends {
     }
 
     pub(crate) async fn adjust(&self, id: SandboxId, limits: &Limits) -> Result<(), BackendError> {
-        let holder = self.holder(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        let holder = self.known_holder(id)?;
         holder.adjust(id, limits).await
     }
 
     pub(crate) async fn changes(&self, id: SandboxId, given: &[Given]) -> Result<Changes, BackendError> {
-        let holder = self.holder(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        let holder = self.known_holder(id)?;
         if !holder.features().contains(&Feature::Commit) {
             return Err(BackendError::Unsupported(self.lacks(holder.name(), Feature::Commit, "commit").to_string()));
         }
@@ -252,7 +259,7 @@ impl Backends {
     }
 
     pub(crate) async fn layer(&self, id: SandboxId, directory: &LowerDirectory, seen: UpperSeen) -> Result<(), BackendError> {
-        let holder = self.holder(id).ok_or_else(|| BackendError::Failed(format!("nothing is known of sandbox `{id}` any more")))?;
+        let holder = self.known_holder(id)?;
         holder.layer(id, directory, seen).await
     }
 
