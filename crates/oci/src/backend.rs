@@ -65,6 +65,11 @@ const OWN_KERNEL_BYTES: u64 = 128 << 20;
 const OWN_KERNEL_THREADS: u32 = 512;
 const THREADS_FOR_EACH: u32 = 4;
 
+/// Threads of the host that a kernel of its own has for so many processes.
+fn threads(pids: u32) -> u32 {
+    pids.saturating_mul(THREADS_FOR_EACH).saturating_add(OWN_KERNEL_THREADS)
+}
+
 /// What a backend has to know of its surroundings.
 #[derive(Debug, Clone)]
 pub struct OciConfig {
@@ -233,9 +238,8 @@ impl Shared {
             steps.extend(self.parts.figures(&spec.limits).1);
         }
         let limits = has_own_kernel.then(|| {
-            let Limits { memory_bytes, pids, .. } = spec.limits;
-            let pids = pids.saturating_mul(THREADS_FOR_EACH).saturating_add(OWN_KERNEL_THREADS);
-            self.parts.limit(&Limits { memory_bytes: memory_bytes.saturating_add(OWN_KERNEL_BYTES), pids, ..spec.limits })
+            let memory_bytes = spec.limits.memory_bytes.saturating_add(OWN_KERNEL_BYTES);
+            self.parts.limit(&Limits { memory_bytes, pids: threads(spec.limits.pids), ..spec.limits })
         });
         let text = |path: &std::path::Path| path.display().to_string();
         Ok(Order {
@@ -439,10 +443,9 @@ struct Minder {
 impl Minder {
     async fn mind(self, order: Order, configuration: Vec<u8>, told: oneshot::Sender<Result<AgentStream, BackendError>>) {
         let death = match self.begin(&order).await {
-            Ok((started, ours)) => {
+            Ok(Started { ours, mut child, pidfd, words }) => {
                 let was_heard = Arc::new(AtomicBool::new(false));
                 let mut stream = Heard { stream: ours, was_heard: Arc::clone(&was_heard) };
-                let Running { mut child, pidfd, words } = started;
                 let tell = async move {
                     // Waits for the agent only where it is longer than the socket holds. Whoever cannot take it has ended, which the stream
                     // tells next.
@@ -473,14 +476,14 @@ impl Minder {
         self.end.send_replace(Some(death));
     }
 
-    async fn begin(&self, order: &Order) -> Result<(Running, UnixStream), BackendError> {
-        let Started { ours, child, pidfd, words } = self.shared.spawn(&self.runtime, &self.container, order).await?;
-        let copies = ours.as_fd().try_clone_to_owned().and_then(|stream| Ok((stream, pidfd.try_clone()?)));
+    async fn begin(&self, order: &Order) -> Result<Started, BackendError> {
+        let started = self.shared.spawn(&self.runtime, &self.container, order).await?;
+        let copies = started.ours.as_fd().try_clone_to_owned().and_then(|stream| Ok((stream, started.pidfd.try_clone()?)));
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         match copies {
             Ok((stream, runtime)) => (handle.stream, handle.runtime) = (Some(stream), Some(runtime)),
             Err(error) => {
-                pidfd_send_signal(&pidfd, Signal::KILL).ok();
+                pidfd_send_signal(&started.pidfd, Signal::KILL).ok();
                 return Err(BackendError::Exhausted(format!("cannot copy a descriptor: {error}")));
             }
         }
@@ -488,15 +491,8 @@ impl Minder {
             handle.kill();
         }
         drop(handle);
-        Ok((Running { child, pidfd, words }, ours))
+        Ok(started)
     }
-}
-
-/// A runtime.
-struct Running {
-    child: Child,
-    pidfd: OwnedFd,
-    words: JoinHandle<Vec<u8>>,
 }
 
 #[async_trait]
@@ -579,8 +575,7 @@ impl Backend for Oci {
         if limits.pids != entry.limits.pids {
             return unsupported("the limit on processes, which its own kernel keeps");
         }
-        let pids = limits.pids.saturating_mul(THREADS_FOR_EACH).saturating_add(OWN_KERNEL_THREADS);
-        self.shared.parts.adjust(&cgroup, &Limits { pids, ..*limits })
+        self.shared.parts.adjust(&cgroup, &Limits { pids: threads(limits.pids), ..*limits })
     }
 
     async fn list(&self) -> Result<Vec<Observed>, BackendError> {

@@ -94,7 +94,9 @@ pub(crate) fn make_passable(path: &Path, mode: u32) -> io::Result<()> {
 
 /// A file that is not there yet, and that nobody else may change, whatever the umask is: root does what it says.
 pub(crate) fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
-    io::Write::write_all(&mut fs::File::options().write(true).create_new(true).mode(mode).open(path)?, content)
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, content)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// The name of its control group, and the inode that it has in the first hierarchy.

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -54,10 +54,7 @@ impl Places {
         let directory = Path::new(ALL).join(format!("{:016x}", u64::from_ne_bytes(random)));
         container::make_passable(&directory, 0o711)?;
         let lock = lock(&directory)?;
-        let program = directory.join(AGENT);
-        container::write_new(&program, 0o555, agent)?;
-        // Whatever the umask is.
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o555))?;
+        container::write_new(&directory.join(AGENT), 0o555, agent)?;
         Ok((Self { directory, _lock: lock }, left))
     }
 
