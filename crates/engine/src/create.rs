@@ -62,8 +62,7 @@ pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateReq
                 return Ok(created);
             }
         }
-        let name = request.name.unwrap_or_default();
-        Err(unavailable(format!("the sandbox named `{name}` is just ending; try again")))
+        Err(just_ending(&request))
     }));
     made.await.unwrap_or_else(|_| Err(task_ended()))
 }
@@ -75,28 +74,46 @@ pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequ
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
     let begun = core.tasks.spawn(room::asked_for(room::asker(), async move {
-        let CreateRequest { name, mut spec, time_limits, metadata } = request;
-        let lease = images::resolve(&task, &tenant, &mut spec).await?;
-        let record = record(&task, &tenant, name, spec, time_limits, metadata);
-        let living = Living::bring_up(&task, record, lease, Purpose::Kept).await?;
-        let coming_up = living.activity.begin();
-        if let Err(error) = living.recorded().await {
-            return Err(match &*error {
-                StoreError::NameTaken(holder) => store_error(StoreError::NameTaken(*holder)),
-                _ => not_recorded(error),
-            });
-        }
-        let begun = living.now();
-        task.tasks.spawn(async move {
-            // Whoever looks at the record hears of a failure there.
-            if prove(&living).await.is_ok() {
-                living.answered().await;
+        for _ in 0..ATTEMPTS {
+            let mut spec = request.spec.clone();
+            let lease = images::resolve(&task, &tenant, &mut spec).await?;
+            let record = record(&task, &tenant, request.name.clone(), spec, request.time_limits, request.metadata.clone());
+            let living = Living::bring_up(&task, record, lease, Purpose::Kept).await?;
+            let coming_up = living.activity.begin();
+            match living.recorded().await {
+                Ok(()) => {}
+                Err(error) => match &*error {
+                    StoreError::NameTaken(holder) if is_gone(&task, &tenant, *holder).await => continue,
+                    StoreError::NameTaken(holder) => return Err(store_error(StoreError::NameTaken(*holder))),
+                    _ => return Err(not_recorded(error)),
+                },
             }
-            drop(coming_up);
-        });
-        Ok(begun)
+            let begun = living.now();
+            task.tasks.spawn(async move {
+                // Whoever looks at the record hears of a failure there.
+                if prove(&living).await.is_ok() {
+                    living.answered().await;
+                }
+                drop(coming_up);
+            });
+            return Ok(begun);
+        }
+        Err(just_ending(&request))
     }));
     begun.await.unwrap_or_else(|_| Err(task_ended()))
+}
+
+fn just_ending(request: &CreateRequest) -> Error {
+    unavailable(format!("the sandbox named `{}` is just ending; try again", request.name.as_deref().unwrap_or_default()))
+}
+
+/// Whether the holder of a name has given it back by now. One that is ending is waited for: whoever asked heard of its end before it was recorded.
+async fn is_gone(core: &Core, tenant: &Tenant, holder: SandboxId) -> bool {
+    if let Some(living) = core.registry.sandbox(tenant, holder) {
+        return matches!(living.state(), State::Stopping | State::Ended) && living.over().await.state == State::Ended;
+    }
+    // Without an answer the name is taken for taken.
+    matches!(core.store.sandbox(tenant, holder).await, Ok(Some(Sandbox { state: State::Ended, .. }) | None))
 }
 
 /// `None`: the name was taken by a sandbox that is gone by now.
