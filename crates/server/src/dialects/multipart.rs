@@ -2,10 +2,11 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use caisson_engine::ByteStream;
 use futures::StreamExt;
 use http::{HeaderMap, header};
+use memchr::memmem;
 
 /// The longest boundary (RFC 2046 §5.1.1), and the longest head of a part.
 const MAX_BOUNDARY: usize = 70;
@@ -15,7 +16,7 @@ const MAX_HEAD: usize = 16 << 10;
 pub(super) struct Multipart {
     content: ByteStream,
     /// What has come and was not taken.
-    buffer: BytesMut,
+    buffer: Bytes,
     /// With the line break and the dashes in front of it.
     delimiter: Vec<u8>,
     /// Whether the delimiter of the present part is still to come.
@@ -36,7 +37,7 @@ impl Multipart {
         let boundary = boundary(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)?;
         let delimiter = format!("\r\n--{boundary}").into_bytes();
         // The first delimiter stands at the begin of the body or of a line of what may come before it, which is a part for nobody.
-        Some(Self { content, buffer: BytesMut::from(&b"\r\n"[..]), delimiter, inside: true })
+        Some(Self { content, buffer: Bytes::from_static(b"\r\n"), delimiter, inside: true })
     }
 
     /// The next part, `None` behind the last. What is left of the one before is passed over.
@@ -46,14 +47,14 @@ impl Multipart {
             if self.buffer.starts_with(b"--") {
                 return Ok(None);
             }
-            if let Some(end) = find(&self.buffer, b"\r\n") {
+            if let Some(end) = memmem::find(&self.buffer, b"\r\n") {
                 // Blanks may stand behind a delimiter, and nothing else.
                 if !self.buffer[..end].iter().all(|byte| matches!(byte, b' ' | b'\t')) {
                     return Err(malformed("something stands behind a boundary"));
                 }
                 // Its line break is that of a head without lines, too.
                 let head = &self.buffer[end..];
-                if let Some(length) = find(head, b"\r\n\r\n") {
+                if let Some(length) = memmem::find(head, b"\r\n\r\n") {
                     let head = head_of(&head[..length])?;
                     let _passed = self.buffer.split_to(end + length + 4);
                     self.inside = true;
@@ -70,16 +71,15 @@ impl Multipart {
     /// The next piece of the present part, `None` at its end.
     pub(super) async fn data(&mut self) -> io::Result<Option<Bytes>> {
         while self.inside {
-            if let Some(at) = find(&self.buffer, &self.delimiter) {
-                let rest = self.buffer.split_to(at).freeze();
+            if let Some(at) = memmem::find(&self.buffer, &self.delimiter) {
+                let rest = self.buffer.split_to(at);
                 let _delimiter = self.buffer.split_to(self.delimiter.len());
                 self.inside = false;
                 return Ok(Some(rest).filter(|rest| !rest.is_empty()));
             }
-            // The begin of a delimiter may stand at the end of what has come.
-            let safe = self.buffer.len().saturating_sub(self.delimiter.len() - 1);
+            let safe = self.buffer.len() - self.begun();
             if safe > 0 {
-                return Ok(Some(self.buffer.split_to(safe).freeze()));
+                return Ok(Some(self.buffer.split_to(safe)));
             }
             self.more().await?;
         }
@@ -95,10 +95,18 @@ impl Multipart {
         Ok(())
     }
 
+    /// How much of a delimiter stands at the end of what has come.
+    fn begun(&self) -> usize {
+        let longest = self.buffer.len().min(self.delimiter.len() - 1);
+        let tail = &self.buffer[self.buffer.len() - longest..];
+        memchr::memchr_iter(b'\r', tail).map(|at| &tail[at..]).find(|end| self.delimiter.starts_with(end)).map_or(0, <[u8]>::len)
+    }
+
     async fn more(&mut self) -> io::Result<()> {
         match self.content.next().await {
             Some(piece) => {
-                self.buffer.extend_from_slice(&piece?);
+                let piece = piece?;
+                self.buffer = if self.buffer.is_empty() { piece } else { [&self.buffer[..], &piece].concat().into() };
                 Ok(())
             }
             None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the body ended within a part")),
@@ -108,18 +116,6 @@ impl Multipart {
 
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
-
-/// The first place of something that begins with a carriage return.
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = text.get(from..)?.iter().position(|byte| *byte == b'\r') {
-        if text[from + at..].starts_with(what) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 fn boundary(kind: &str) -> Option<String> {

@@ -83,6 +83,9 @@ pub(super) async fn failed(engine: &Engine, id: SandboxId, error: Error) -> ApiE
 
 /// Whether it has ended or is about to.
 pub(super) async fn has_ended(engine: &Engine, id: SandboxId) -> bool {
-    let is_over = |sandbox: Sandbox| sandbox.stop.is_none() && matches!(sandbox.state, State::Stopping | State::Ended);
-    engine.sandbox(id).await.map_or(true, is_over)
+    engine.sandbox(id).await.map_or(true, |sandbox| is_over(&sandbox))
+}
+
+pub(super) fn is_over(sandbox: &Sandbox) -> bool {
+    sandbox.stop.is_none() && matches!(sandbox.state, State::Stopping | State::Ended)
 }

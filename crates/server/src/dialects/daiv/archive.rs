@@ -1,16 +1,15 @@
-//! Archives as they are taken: checked whole, and then written anew with nothing in them but what is wanted.
+//! Archives as they are taken: written anew as they come, with nothing in them but what is wanted.
 //!
-//! Read twice, because one bad member refuses them all, and nobody can tell before the end. What is to be kept is decided by the members in
-//! front of it alone, so that both readings come to the same.
+//! One bad member refuses them all, and nobody can tell before the end: what is made is for nobody until then. What is to be kept is decided by
+//! the members in front of it alone.
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Write},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use caisson_core::Limits;
 use caisson_tree::{
     MAX_PATH,
@@ -19,18 +18,20 @@ use caisson_tree::{
 
 use super::python::repr;
 
-/// Bytes that are read, or written, in one go.
-const PIECE: usize = 128 << 10;
+/// Bytes that are read in one go.
+pub(super) const PIECE: usize = 128 << 10;
 /// What names may come to in all: they are kept while an archive is read.
 const MOST_NAMES: usize = 64 << 20;
 /// Folders that an entry may be in, one in the other, and steps of a link.
 const DEEPEST: usize = 256;
-/// What reading one may take.
-const MOST_TIME: Duration = Duration::from_secs(600);
+/// What one may take to come and to be read.
+pub(super) const MOST_TIME: Duration = Duration::from_secs(900);
 /// What a stream may make us keep to be decompressed.
 const MOST_MEMORY: u64 = 128 << 20;
 /// The same for Zstandard, as a power of two; it is what RFC 8878 asks of everybody.
 const WINDOW: u32 = 23;
+/// What tells how a stream is compressed is in its first bytes.
+const MAGIC: usize = 6;
 
 /// Why an archive is refused, in upstream's words.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +39,20 @@ pub(super) struct Refused(pub(super) String);
 
 fn unreadable(why: impl std::fmt::Display) -> Refused {
     Refused(format!("Invalid or truncated archive: {why}"))
+}
+
+/// Why nothing is made of one.
+#[derive(Debug)]
+pub(super) enum NotTidied {
+    Refused(Refused),
+    /// It cannot be written.
+    Written(io::Error),
+}
+
+impl From<Refused> for NotTidied {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
 }
 
 /// How much may come out of an archive.
@@ -53,109 +68,89 @@ impl From<&Limits> for Most {
     }
 }
 
-/// Whether an archive can be taken.
-pub(super) fn check(file: &mut File, most: Most) -> Result<(), Refused> {
-    read(file, most, |_, _| Ok(()))
-}
-
-/// The archive that is made of one that was checked, piece by piece. Ends early when nobody takes them.
-pub(super) fn tidied(file: &mut File, most: Most, mut put: impl FnMut(Bytes) -> bool) -> io::Result<()> {
-    let mut out = Out { buffer: Vec::with_capacity(PIECE + 4096), put: &mut put };
-    let all = read(file, most, |kept, content| {
-        let (kind, link) = match kept.kind {
-            Kind::Symlink => (Kind::Symlink, &kept.link[..]),
-            kind => (kind, &b""[..]),
-        };
-        let about = About { mode: kept.mode, user: 0, group: 0, size: kept.size, modified: 0 };
-        header_of(&mut out.buffer, kind, &kept.path, link, about);
-        while let Some(piece) = content()? {
-            out.add(&piece)?;
-        }
-        out.add(&[0; 512][..padding(kept.size)])
-    });
-    all.map_err(|Refused(why)| io::Error::other(why))?;
-    out.buffer.extend_from_slice(&END);
-    out.flush()
-}
-
-/// Pieces of some size.
-struct Out<'a, P> {
-    buffer: Vec<u8>,
-    put: &'a mut P,
-}
-
-impl<P: FnMut(Bytes) -> bool> Out<'_, P> {
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE + 4096));
-        if (self.put)(piece.into()) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-    }
-}
-
-/// The content of a member, piece by piece.
-type Content<'a> = &'a mut dyn FnMut() -> io::Result<Option<Bytes>>;
-
-/// Tells every member that is kept.
-fn read(file: &mut File, most: Most, mut keep: impl FnMut(&Kept, Content<'_>) -> io::Result<()>) -> Result<(), Refused> {
-    file.rewind().map_err(unreadable)?;
-    let until = Instant::now() + MOST_TIME;
-    let mut members = Members::new(Pieces { reader: opened(file).map_err(unreadable)?, until });
+/// Writes the archive that is made of one, which comes piece by piece.
+pub(super) fn tidied(pieces: impl Iterator<Item = Bytes>, most: Most, out: &mut impl Write) -> Result<(), NotTidied> {
+    let mut members = Members::new(opened(pieces).map_err(unreadable)?);
     let mut seen = Seen::default();
     let (mut bytes, mut entries) = (0u64, 0u64);
+    let mut head = Vec::new();
     while let Some(member) = members.next_member().map_err(unreadable)? {
         bytes = bytes.saturating_add(member.size);
         entries += 1;
         if bytes > most.bytes || entries > most.entries {
             let Most { bytes, entries } = most;
-            return Err(unreadable(format!("it holds more than the session has room for, which is {bytes} bytes and {entries} entries")));
+            let why = format!("it holds more than the session has room for, which is {bytes} bytes and {entries} entries");
+            return Err(unreadable(why).into());
         }
         let Some(kept) = seen.kept(&member)? else { continue };
-        let mut content = || members.content().map_err(io::Error::other);
-        keep(&kept, &mut content).map_err(unreadable)?;
+        head.clear();
+        let about = About { mode: kept.mode, user: 0, group: 0, size: kept.size, modified: 0 };
+        header_of(&mut head, kept.kind, &kept.path, &kept.link, about);
+        out.write_all(&head).map_err(NotTidied::Written)?;
+        while let Some(piece) = members.content().map_err(unreadable)? {
+            out.write_all(&piece).map_err(NotTidied::Written)?;
+        }
+        out.write_all(&[0; 512][..padding(kept.size)]).map_err(NotTidied::Written)?;
     }
-    Ok(())
+    out.write_all(&END).and_then(|()| out.flush()).map_err(NotTidied::Written)
 }
 
-/// The tar stream in a file, whatever it is compressed by.
-fn opened(file: &File) -> io::Result<Box<dyn Read + '_>> {
-    let mut begin = [0; 6];
-    let mut have = 0;
-    let mut reader = file;
-    while have < begin.len() {
-        match reader.read(&mut begin[have..])? {
-            0 => break,
-            count => have += count,
-        }
+type Stream<'a> = Box<dyn Iterator<Item = io::Result<Bytes>> + 'a>;
+
+/// The tar stream, whatever it is compressed by.
+fn opened<'a>(mut pieces: impl Iterator<Item = Bytes> + 'a) -> io::Result<Stream<'a>> {
+    let until = Instant::now() + MOST_TIME;
+    let mut begin = Vec::new();
+    while begin.len() < MAGIC
+        && let Some(piece) = pieces.next()
+    {
+        begin.extend_from_slice(&piece);
     }
-    reader.seek(SeekFrom::Start(0))?;
-    let buffered = BufReader::with_capacity(PIECE, reader);
-    Ok(match begin[..have] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered)),
+    let magic: Vec<u8> = begin.iter().copied().take(MAGIC).collect();
+    let pieces = [Bytes::from(begin)].into_iter().chain(pieces);
+    let compressed = |pieces| BufReader::with_capacity(PIECE, Pieces { pieces, piece: Bytes::new() });
+    let reader: Box<dyn Read + 'a> = match magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(compressed(pieces))),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(compressed(pieces))),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
             let stream = liblzma::stream::Stream::new_stream_decoder(MOST_MEMORY, liblzma::stream::CONCATENATED)?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered, stream))
+            Box::new(liblzma::bufread::XzDecoder::new_stream(compressed(pieces), stream))
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(compressed(pieces))?;
             decoder.window_log_max(WINDOW)?;
             Box::new(decoder)
         }
-        _ => Box::new(buffered),
-    })
+        _ => return Ok(Box::new(pieces.map(Ok))),
+    };
+    Ok(Box::new(Decompressed { reader, until }))
+}
+
+/// Pieces as they are read.
+struct Pieces<I> {
+    pieces: I,
+    piece: Bytes,
+}
+
+impl<I: Iterator<Item = Bytes>> Read for Pieces<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let Some(piece) = self.pieces.next() else { return Ok(0) };
+            self.piece = piece;
+        }
+        let count = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// What a reader has, in pieces, for as long as there is time.
-struct Pieces<R> {
+struct Decompressed<R> {
     reader: R,
     until: Instant,
 }
 
-impl<R: Read> Iterator for Pieces<R> {
+impl<R: Read> Iterator for Decompressed<R> {
     type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<io::Result<Bytes>> {
@@ -338,8 +333,6 @@ pub(super) fn tidy(mode: u32, is_directory: bool) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     const MOST: Most = Most { bytes: 1 << 20, entries: 100 };
@@ -360,26 +353,26 @@ mod tests {
         out
     }
 
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
+    /// What is made of an archive that comes in pieces of so many bytes.
+    fn tidy_archive(bytes: &[u8], size: usize) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        let pieces = bytes.chunks(size).map(Bytes::copy_from_slice);
+        match tidied(pieces, MOST, &mut out) {
+            Ok(()) => Ok(out),
+            Err(NotTidied::Refused(Refused(why))) => Err(why),
+            Err(NotTidied::Written(error)) => panic!("{error}"),
+        }
     }
 
     fn checked(bytes: &[u8]) -> Result<(), String> {
-        check(&mut file(bytes), MOST).map_err(|Refused(why)| why)
+        tidy_archive(bytes, 1000).map(drop)
     }
 
     /// Name, kind, link, mode and content of what is made of it.
     fn made(bytes: &[u8]) -> Vec<(String, Kind, String, u32, String)> {
-        let mut file = file(bytes);
-        check(&mut file, MOST).unwrap();
-        let mut pieces = Vec::new();
-        tidied(&mut file, MOST, |piece| {
-            pieces.push(Ok(piece));
-            true
-        })
-        .unwrap();
+        let made = tidy_archive(bytes, PIECE).unwrap();
+        assert_eq!(tidy_archive(bytes, 1).unwrap(), made, "however it comes");
+        let pieces = [Ok(Bytes::from(made))];
         let mut members = Members::new(pieces.into_iter());
         let mut made = Vec::new();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

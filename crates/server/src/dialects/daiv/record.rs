@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::{busy, failed, has_ended, no_session, refusal},
+    answer::{busy, failed, has_ended, is_over, no_session, refusal},
+    archive::Most,
     layout::Layout,
 };
 use crate::{
@@ -99,12 +100,10 @@ pub(super) struct Session {
 }
 
 impl Named {
-    /// Whether there is such a session just now, whoever works with it.
-    pub(super) async fn is_there(&self, engine: &Engine) -> bool {
-        match self.0 {
-            Some(id) => !has_ended(engine, id).await,
-            None => false,
-        }
+    /// What there is room for in such a session, if there is one just now, whoever works with it.
+    pub(super) async fn room(&self, engine: &Engine) -> Option<Most> {
+        let sandbox = engine.sandbox(self.0?).await.ok()?;
+        (!is_over(&sandbox)).then(|| Most::from(&sandbox.spec.limits))
     }
 
     /// The session, as soon as nobody else works with it. One that is stopped is started.

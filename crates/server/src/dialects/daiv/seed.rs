@@ -1,11 +1,15 @@
 //! What a session begins with, once.
 
-use std::{fs::File, io, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Read},
+    sync::Arc,
+};
 
 use axum::{extract::Request, response::Response};
+use bytes::Bytes;
 use caisson_core::{Error, Tenant};
 use caisson_engine::ByteStream;
-use futures::TryStreamExt;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
@@ -14,7 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     answer::{bad_request, done, faulty, no_session, refusal, unprocessable},
-    archive::{self, Most, Refused},
+    archive::{MOST_TIME, Most, PIECE, Refused},
     files::no_link,
     record::{Named, Record, Session},
     settings::DaivSettings,
@@ -29,12 +33,10 @@ use crate::{
 
 /// Parts of the form, in the order in which they are unpacked.
 const PARTS: [&str; 2] = ["repo_archive", "skills_archive"];
-/// Text in the place of a file is told back, and that much of it.
-const LONGEST_TEXT: usize = 64 << 10;
-/// What a form may take to come.
-const MOST_TIME: Duration = Duration::from_secs(900);
 /// Pieces on their way to the sandbox.
 const PIECES: usize = 4;
+/// Text in the place of a file is told back, and that much of it.
+const LONGEST_TEXT: usize = 64 << 10;
 
 /// The form of a seed. One of both is needed.
 #[derive(Debug, ToSchema)]
@@ -58,10 +60,10 @@ pub(crate) struct DaivSeed {
 pub(crate) async fn seed(Caller(app): Caller, named: Named, headers: HeaderMap, request: Request) -> ApiResult<Response> {
     let settings = &app.config.daiv;
     // Nothing is kept for a session that is not there. What is wrong with the form is told first all the same.
-    let is_there = named.is_there(&app.engine).await;
+    let room = named.room(&app.engine).await;
     let body = content(request.into_body(), app.config.body_stall);
     let archives = match Multipart::new(&headers, body) {
-        Some(form) => match timeout(MOST_TIME, parts(form, settings, is_there.then(|| app.engine.tenant()))).await {
+        Some(form) => match timeout(MOST_TIME, parts(form, settings, room.map(|most| (app.engine.tenant(), most)))).await {
             Ok(archives) => archives?,
             Err(_) => {
                 let message = format!("the form did not come within {} s; send smaller archives", MOST_TIME.as_secs());
@@ -74,7 +76,7 @@ pub(crate) async fn seed(Caller(app): Caller, named: Named, headers: HeaderMap, 
         return Err(unprocessable("At least one of repo_archive or skills_archive must be provided"));
     }
     let session = named.open(&app).await?;
-    if !is_there {
+    if room.is_none() {
         return Err(no_session());
     }
     if session.record.seeded {
@@ -86,22 +88,17 @@ pub(crate) async fn seed(Caller(app): Caller, named: Named, headers: HeaderMap, 
 
 async fn take(session: &Arc<Session>, archives: [Option<Spooled>; 2]) -> ApiResult<()> {
     let layout = session.layout();
-    let sandbox = match session.engine.sandbox(session.id).await {
-        Ok(sandbox) => sandbox,
-        Err(error) => return Err(session.failed(error).await),
-    };
-    let most = Most::from(&sandbox.spec.limits);
     for ((name, target), archive) in PARTS.into_iter().zip([layout.repo(), layout.skills()]).zip(archives) {
         let (file, _room) = match archive {
             None => continue,
             Some(Spooled::Whole(file, room)) => (file, room),
-            Some(Spooled::TooLarge) => {
-                let why = format!("it has more bytes than the session has room for, which is {}", most.bytes);
+            Some(Spooled::Refused(Refused(why))) => return Err(invalid(name, &why)),
+            Some(Spooled::TooLarge(most)) => {
+                let why = format!("it has more bytes than the session has room for, which is {most}");
                 return Err(invalid(name, &format!("Invalid or truncated archive: {why}")));
             }
         };
-        let file = checked(name, file, most).await?;
-        unpack(session, name, target, file, most).await?;
+        unpack(session, name, target, file).await?;
     }
     let mut record = session.record.clone();
     if record.wants_patches() {
@@ -124,19 +121,7 @@ fn invalid(name: &str, why: &str) -> ApiError {
     unprocessable(format!("{name} is invalid: {why}"))
 }
 
-async fn checked(name: &str, mut file: File, most: Most) -> ApiResult<File> {
-    let checking = tokio::task::spawn_blocking(move || archive::check(&mut file, most).map(|()| file));
-    match checking.await {
-        Ok(Ok(file)) => Ok(file),
-        Ok(Err(Refused(why))) => Err(invalid(name, &why)),
-        Err(error) => {
-            tracing::error!("Checking an archive failed: {error}");
-            Err(ApiError::internal())
-        }
-    }
-}
-
-async fn unpack(session: &Session, name: &str, target: &str, mut file: File, most: Most) -> ApiResult<()> {
+async fn unpack(session: &Session, name: &str, target: &str, file: File) -> ApiResult<()> {
     if let Err(error) = no_link(&session.engine, session.id, target).await {
         return Err(match error {
             Error::Conflict { code: "not_a_directory", .. } => invalid(name, &error.to_string()),
@@ -144,16 +129,9 @@ async fn unpack(session: &Session, name: &str, target: &str, mut file: File, mos
         });
     }
     let (pieces, receiver) = mpsc::channel(PIECES);
-    let archive: ByteStream = Box::pin(ReceiverStream::new(receiver).map_err(|error: io::Error| error));
-    let tidying = tokio::task::spawn_blocking(move || {
-        let end = archive::tidied(&mut file, most, |piece| pieces.blocking_send(Ok(piece)).is_ok());
-        if let Err(error) = end {
-            // Whoever does not listen any more has said why.
-            pieces.blocking_send(Err(error)).ok();
-        }
-    });
+    let archive: ByteStream = Box::pin(ReceiverStream::new(receiver));
+    tokio::task::spawn_blocking(move || send(file, &pieces));
     let unpacked = session.engine.unpack_files(session.id, target.as_bytes(), false, archive).await;
-    tidying.await.map_err(|_| ApiError::internal())?;
     match unpacked {
         Ok(_) => Ok(()),
         // What is there already, or how much room there is.
@@ -167,8 +145,20 @@ async fn unpack(session: &Session, name: &str, target: &str, mut file: File, mos
     }
 }
 
+fn send(mut file: File, pieces: &mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let is_last = !matches!(read, Ok(1..));
+        if !matches!(read, Ok(0)) && pieces.blocking_send(read.map(|_| piece.into())).is_err() || is_last {
+            // Whoever does not listen any more has said why.
+            return;
+        }
+    }
+}
+
 /// Takes the form apart; archives are on the disk then, if it is known whose they are. Of those that come twice, the last counts.
-async fn parts(mut form: Multipart, settings: &DaivSettings, tenant: Option<&Tenant>) -> ApiResult<[Option<Spooled>; 2]> {
+async fn parts(mut form: Multipart, settings: &DaivSettings, room: Option<(&Tenant, Most)>) -> ApiResult<[Option<Spooled>; 2]> {
     let mut archives = [None, None];
     let mut texts: [Option<String>; 2] = [None, None];
     while let Some(head) = form.next().await.map_err(cut)? {
@@ -176,9 +166,9 @@ async fn parts(mut form: Multipart, settings: &DaivSettings, tenant: Option<&Ten
         if head.file_name.is_some() {
             // The one before it goes first.
             archives[index] = None;
-            let spooled = match tenant {
-                Some(tenant) => spool::part(&mut form, settings.spool.clone(), tenant, settings.limits.disk_bytes).await,
-                None => spool::pass_over(&mut form).await.map(|()| Spooled::TooLarge).map_err(NotSpooled::Cut),
+            let spooled = match room {
+                Some((tenant, most)) => spool::part(&mut form, settings.spool.clone(), tenant, settings.limits.disk_bytes, most).await,
+                None => spool::pass_over(&mut form).await.map(|()| Spooled::TooLarge(0)).map_err(NotSpooled::Cut),
             };
             archives[index] = Some(spooled.map_err(|error| match error {
                 NotSpooled::Cut(error) => cut(error),

@@ -1,9 +1,9 @@
-//! Archives on the server's disk, in files without a name: they are read twice, and never whole in memory.
+//! Archives on the server's disk, in files without a name: written anew as they come, never whole in memory, and for nobody before their end.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, BufWriter, Seek, Write},
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use caisson_core::Tenant;
 use tokio::sync::mpsc;
 
+use super::archive::{self, Most, NotTidied, PIECE, Refused};
 use crate::dialects::multipart::Multipart;
 
 /// Pieces on their way to the disk.
@@ -27,8 +28,9 @@ static TAKEN: Taken = Taken::new();
 #[derive(Debug)]
 pub(super) enum Spooled {
     Whole(File, Room),
-    /// There was more than is taken, and nothing of it is kept.
-    TooLarge,
+    Refused(Refused),
+    /// There was more than is taken, which is so many bytes, and nothing of it is kept.
+    TooLarge(u64),
 }
 
 /// Why nothing has come of it.
@@ -91,40 +93,67 @@ impl Drop for Room {
     }
 }
 
-/// The present part, of at most so many bytes. What is too much is passed over.
-pub(super) async fn part(form: &mut Multipart, directory: PathBuf, tenant: &Tenant, most: u64) -> Result<Spooled, NotSpooled> {
+/// An archive as it is made.
+struct Draft {
+    file: File,
+    room: Room,
+    /// What one may have.
+    most: u64,
+    is_full: bool,
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.is_full |= !self.room.grow(count as u64, self.most);
+        if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(count) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn draw_up(pieces: impl Iterator<Item = Bytes>, draft: Draft, most: Most) -> Result<Spooled, NotSpooled> {
+    let mut out = BufWriter::with_capacity(PIECE, draft);
+    let tidied = archive::tidied(pieces, most, &mut out);
+    // What is left of one that failed is not wanted.
+    let (Draft { mut file, room, is_full, .. }, _) = out.into_parts();
+    match tidied {
+        Ok(()) => file.rewind().map(|()| Spooled::Whole(file, room)).map_err(NotSpooled::Disk),
+        Err(NotTidied::Refused(refused)) => Ok(Spooled::Refused(refused)),
+        Err(NotTidied::Written(_)) if is_full => Err(NotSpooled::Full),
+        Err(NotTidied::Written(error)) => Err(NotSpooled::Disk(error)),
+    }
+}
+
+/// The archive that is made of the present part, which has at most so many bytes. What is too much is passed over.
+pub(super) async fn part(form: &mut Multipart, directory: PathBuf, tenant: &Tenant, size: u64, most: Most) -> Result<Spooled, NotSpooled> {
     let (pieces, mut receiver) = mpsc::channel::<Bytes>(PIECES);
-    let writing = tokio::task::spawn_blocking(move || -> io::Result<File> {
-        let mut file = tempfile::tempfile_in(directory)?;
-        while let Some(piece) = receiver.blocking_recv() {
-            file.write_all(&piece)?;
-        }
-        file.rewind()?;
-        Ok(file)
+    let room = Room::new(&TAKEN, tenant);
+    let writing = tokio::task::spawn_blocking(move || {
+        let file = tempfile::tempfile_in(directory).map_err(NotSpooled::Disk)?;
+        let pieces = std::iter::from_fn(|| receiver.blocking_recv());
+        draw_up(pieces, Draft { file, room, most: size, is_full: false }, most)
     });
-    let mut room = Room::new(&TAKEN, tenant);
-    let mut size = 0;
+    let mut left = size;
     while let Some(piece) = form.data().await.map_err(NotSpooled::Cut)? {
-        size += piece.len() as u64;
-        if size > most {
+        let Some(rest) = left.checked_sub(piece.len() as u64) else {
             drop(pieces);
             // What is there of it goes at once, not with the rest of the part.
             drop(writing.await);
-            drop(room);
             pass_over(form).await.map_err(NotSpooled::Cut)?;
-            return Ok(Spooled::TooLarge);
-        }
-        if !room.grow(piece.len() as u64, most) {
-            return Err(NotSpooled::Full);
-        }
-        // Whoever writes has failed then, and says why.
+            return Ok(Spooled::TooLarge(most.bytes));
+        };
+        left = rest;
+        // Nothing more is wanted where the archive has ended, or was refused.
         if pieces.send(piece).await.is_err() {
+            pass_over(form).await.map_err(NotSpooled::Cut)?;
             break;
         }
     }
     drop(pieces);
-    let file = writing.await.map_err(|error| NotSpooled::Disk(io::Error::other(error)))?.map_err(NotSpooled::Disk)?;
-    Ok(Spooled::Whole(file, room))
+    writing.await.map_err(|error| NotSpooled::Disk(io::Error::other(error)))?
 }
 
 /// The rest of the present part, of which nothing is kept.
