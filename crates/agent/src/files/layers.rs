@@ -35,8 +35,10 @@ use crate::{
     worker::Workers,
 };
 
-/// In a directory of fewer entries there is nothing to be gained.
+/// In a directory of fewer entries and bytes there is nothing to be gained: entries are looked at again by each checkpoint, and bytes are kept
+/// once more by the first.
 const LEAST: usize = 5_000;
+const LEAST_BYTES: u64 = 32 << 20;
 /// How long may be looked whether a directory is fit: everybody waits meanwhile.
 const LOOKED_WITHIN: Duration = Duration::from_secs(3);
 /// How often those that have ended are looked for again, which are there until they are reaped.
@@ -170,7 +172,7 @@ enum Fitness {
     Unfit,
 }
 
-/// It may if it has many entries, all of which can be read, and none of which has another name: through that it would be written to, or be another
+/// It may if it has many entries or bytes, all of which can be read, and none of which has another name: through that it would be written to, or be another
 /// file from its first change on. There has to be room for all of it once more, as whatever is written to is copied first.
 fn fitness(directory: OwnedFd, user: Identity) -> Fitness {
     let begun = Instant::now();
@@ -178,6 +180,7 @@ fn fitness(directory: OwnedFd, user: Identity) -> Fitness {
     let (mut entries, mut taken) = (0, 0);
     let mut unfit = false;
     let Ok(mut walk) = Walk::new(directory) else { return Fitness::Small };
+    let small = |entries: usize, taken: u64| entries < LEAST && taken < LEAST_BYTES;
     loop {
         match walk.next_entry() {
             Ok(Some(visit)) if visit.kind == FileType::Directory => unfit |= walk.descend(&visit).is_err(),
@@ -188,12 +191,13 @@ fn fitness(directory: OwnedFd, user: Identity) -> Fitness {
                 }
                 Err(_) => unfit = true,
             },
-            Ok(None) => return if entries < LEAST { Fitness::Small } else { Fitness::Fit },
+            Ok(None) if small(entries, taken) => return Fitness::Small,
+            Ok(None) => return if unfit { Fitness::Unfit } else { Fitness::Fit },
             Err(_) => unfit = true,
         }
         entries += 1;
         unfit |= taken > free || begun.elapsed() > LOOKED_WITHIN;
-        if unfit && entries >= LEAST {
+        if unfit && !small(entries, taken) {
             return Fitness::Unfit;
         }
     }
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_directory_has_many_files_of_one_name_that_can_be_read() {
+    fn a_fit_directory_has_much_in_files_of_one_name_that_can_be_read() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -315,5 +319,12 @@ mod tests {
         assert_eq!(found(), Fitness::Fit);
         fs::set_permissions(at("1"), fs::Permissions::from_mode(0o200)).unwrap();
         assert_eq!(found(), Fitness::Unfit);
+        fs::remove_file(at("1")).unwrap();
+        fs::remove_file(at("2")).unwrap();
+        assert_eq!(found(), Fitness::Small);
+        fs::write(at("large"), vec![1; usize::try_from(LEAST_BYTES).unwrap() / 2]).unwrap();
+        assert_eq!(found(), Fitness::Small);
+        fs::write(at("large"), vec![1; usize::try_from(LEAST_BYTES).unwrap()]).unwrap();
+        assert_eq!(found(), Fitness::Fit, "few and large");
     }
 }
