@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, time::Duration};
 
-use caisson_tests::{Process, Sandbox, Server, eventually, json, on_host, probe_in};
+use caisson_tests::{Process, Sandbox, Server, Setup, eventually, json, needs, on_host, probe_in};
 
 /// The ordinary user and root inside.
 const USERS: [Option<&str>; 2] = [None, Some("root")];
@@ -36,8 +36,13 @@ print(json.dumps({
 
 #[test]
 fn r4_6_what_is_counted_for_each_user_runs_out_in_one_sandbox_alone() {
-    let server = Server::start();
-    let greedy: Vec<_> = (0..8).map(|n| server.sandbox(&json!({"user": USERS[n % 2], "limits": {"open_files": 4096}}))).collect();
+    needs("runc", "runc");
+    let server = Setup::default().env("CAISSON_BACKENDS", "native,oci:runc").start();
+    let make = |n: usize| {
+        let backend = if n < 6 { "native" } else { "oci:runc" };
+        server.sandbox(&json!({"user": USERS[n % 2], "limits": {"open_files": 4096}, "backend": backend}))
+    };
+    let greedy: Vec<_> = (0..8).map(make).collect();
     for sandbox in &greedy {
         let id = sandbox.background(json!({"code": TAKES_ALL, "language": "python", "timeout_s": null}));
         let said = eventually("it to have taken all", Duration::from_secs(30), || {
@@ -50,9 +55,16 @@ fn r4_6_what_is_counted_for_each_user_runs_out_in_one_sandbox_alone() {
             assert!((100..=most).contains(&taken), "{taken} {what}");
         }
     }
-    let modest = server.sandbox(&json!({}));
-    for (who, one) in [("the host's root", on_host(TAKES_ONE)), ("another sandbox", probe_in(&modest, TAKES_ONE, &[]))] {
+    let [modest, container] = ["native", "oci:runc"].map(|backend| server.sandbox(&json!({"backend": backend})));
+    for (who, one) in [
+        ("the host's root", on_host(TAKES_ONE)),
+        ("another sandbox", probe_in(&modest, TAKES_ONE, &[])),
+        ("another container", probe_in(&container, TAKES_ONE, &[])),
+    ] {
         assert_eq!(one, json!({"inotify instances": true, "queued signals": true, "timers": true}), "{who}");
+    }
+    for sandbox in greedy.iter().chain([&modest, &container]) {
+        sandbox.delete().expect(200);
     }
     server.finish();
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use caisson_core::Backend;
 use caisson_engine::Backends;
 use caisson_native::Native;
-use caisson_oci::{Kind, Oci, OciConfig};
+use caisson_oci::{Kind, Oci, OciConfig, sweep};
 
 use crate::config::{Choice, NATIVE};
 
@@ -15,6 +15,14 @@ use crate::config::{Choice, NATIVE};
 pub(crate) async fn start(choice: &Choice, native: Option<Native>, layers_dir: &Path) -> Result<Backends> {
     let mut native = native;
     let mut backends: Option<Backends> = None;
+    // One that starts looks by itself.
+    let looks = choice.names.iter().any(|name| Kind::of_backend(name).is_some());
+    if !looks && rustix::process::geteuid().is_root() {
+        // What was left by a server that had others is in nobody's way.
+        if let Err(error) = sweep().await {
+            tracing::warn!("Containers may be left of an earlier run: {error}");
+        }
+    }
     for name in &choice.names {
         let started: Result<Arc<dyn Backend>, String> = match Kind::of_backend(name) {
             None => native.take().map(|native| Arc::new(native) as _).ok_or_else(|| "it was not started".to_owned()),

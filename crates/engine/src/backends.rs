@@ -113,8 +113,12 @@ impl Backends {
             return Ok(&*self.usable[index]);
         }
         let there = self.names(|_| true);
-        if let Some(Unusable { name, why }) = self.unusable.iter().find(|unusable| unusable.name == name) {
-            return Err(Error::unsupported(format!("backend `{name}` cannot be used on this server: {why}; there is {there}")));
+        if self.unusable.iter().any(|unusable| unusable.name == name) {
+            // The reason has paths of the host in it.
+            let message = format!(
+                "backend `{name}` cannot be used on this server; `caisson backend ls` tells an administrator why; there is {there}"
+            );
+            return Err(Error::unsupported(message));
         }
         let name = figures::tamed(name, 60);
         Err(Error::invalid(

@@ -20,7 +20,9 @@ pub const CGROUP_FILE: &str = "cgroup";
 pub const ROOT: &str = "root";
 /// Where [`Order::figures`] are, likewise.
 pub const FIGURES: &str = "proc";
-/// Below it, the root of an image.
+/// The user namespace, if the container is to join one.
+pub const NAMESPACE: &str = "user";
+/// Below the root, that of an image.
 pub const ROOT_OF_IMAGE: &str = "root/r";
 
 /// The descriptor on which the runtime finds the agent's stream.
@@ -35,6 +37,10 @@ pub struct Order {
     pub plan: Plan,
     /// Whether the runtime makes a control group of its own below the sandbox's, with limits of its own.
     pub has_own_cgroup: bool,
+    /// Whether the runtime joins the user namespace that is made for the sandbox, instead of making one that belongs to the host's root.
+    pub joins: bool,
+    /// The agent's program on the host.
+    pub agent: String,
     /// The bundle: a directory of the host.
     pub directory: String,
     /// Files that say something else than those of `/proc`, by their names, and what.

@@ -10,7 +10,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{fs::MetadataExt, process::CommandExt},
     },
     path::Path,
@@ -18,14 +18,14 @@ use std::{
 };
 
 use caisson_launcher::{
-    bundle::{CGROUP, CGROUP_FILE, CONFIG_FILE, FIGURES, FIRST_ID, Order, ROOT, STREAM_FD},
+    bundle::{CGROUP, CGROUP_FILE, CONFIG_FILE, FIGURES, FIRST_ID, NAMESPACE, Order, ROOT, STREAM_FD},
     protocol::{self, Stage, Tag},
 };
 use caisson_sys::kernel;
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
-    mount::{MountPropagationFlags, mount_change},
+    mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount},
 };
 
 use crate::{
@@ -77,6 +77,13 @@ fn become_runtime(order: &Path) -> Done {
     let _raised = stages::raise_root(&order.plan, &order.setup, None, ids, namespace.as_fd(), &place)?;
 
     lay_out(&order, ids).at(Stage::Step, FIGURES)?;
+    lend_agent(&order.agent).at(Stage::Step, "agent")?;
+    if order.joins {
+        let place = format!("{}/{NAMESPACE}", order.directory);
+        mount_bind(format!("/proc/self/fd/{}", namespace.as_raw_fd()), place).at(Stage::UserNamespace, NAMESPACE)?;
+        // For a process of a namespace of somebody else's, not every root may set them.
+        stages::limit_processes().at(Stage::UserNamespace, "limits")?;
+    }
     rustix::process::umask(USUAL);
 
     let first = ids.host(0).at(Stage::UserNamespace, "ids")?.to_string();
@@ -120,6 +127,13 @@ fn lay_out(order: &Order, ids: Ids) -> io::Result<()> {
         io::Write::write_all(&mut fs::File::from(file), content.as_bytes())?;
     }
     Ok(())
+}
+
+/// Over itself, as a mount of which nothing but reading is allowed and running: where it is on the host, nothing may be run perhaps, and what is
+/// forbidden in a mount of the host, a container cannot allow.
+fn lend_agent(agent: &str) -> io::Result<()> {
+    mount_bind(agent, agent)?;
+    Ok(mount_remount(agent, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, "")?)
 }
 
 /// Returns only failures.

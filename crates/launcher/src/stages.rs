@@ -603,14 +603,19 @@ fn set_limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
 }
 
+/// What every process of a sandbox has beside what its user namespace got.
+pub(crate) fn limit_processes() -> rustix::io::Result<()> {
+    for resource in [Resource::Core, Resource::Nice, Resource::Rtprio] {
+        set_limit(resource, 0)?;
+    }
+    Ok(())
+}
+
 /// From root of the host to a plain id with a few capabilities in a namespace of its own. Each line takes something away.
 fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     let at =
         |subject: &'static str| move |error: Errno| Trouble { stage: Stage::Credentials, subject: subject.to_owned(), error: error.into() };
-    set_limit(Resource::Core, 0).map_err(at("core limit"))?;
-    set_limit(Resource::Nice, 0).map_err(at("nice limit"))?;
-    set_limit(Resource::Rtprio, 0).map_err(at("real-time limit"))?;
-
+    limit_processes().map_err(at("limits"))?;
     move_into_link_name_space(ids, Some(LinkNameSpaceType::User)).map_err(at("user namespace"))?;
     // All capabilities are now those of the sandbox's own user namespace.
     rustix::thread::set_keep_capabilities(true).map_err(at("keep capabilities"))?;

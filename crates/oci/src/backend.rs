@@ -29,6 +29,7 @@ use caisson_launcher::{
 };
 use caisson_native::parts::{self, Parts};
 use caisson_wire::{AGENT_UID, AgentConfig, CHECK, CHECKED, OfRuntime};
+use futures::{StreamExt, stream};
 use rustix::{
     net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair},
     pipe::{PipeFlags, pipe_with},
@@ -46,14 +47,16 @@ use crate::{
     command,
     config::{self, config},
     container::{self, Container},
-    places::Places,
+    places::{AT_ONCE, Left, Places},
     runtime::{Kind, Runtime},
     spawner::{Job, Spawner},
 };
 
 /// A runtime whose agent is told to end has this long to end in order, and then this long to be made to.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 const ENDS_AT_LAST_WITHIN: Duration = Duration::from_secs(5);
+/// How long an agent may take to take what it is told, where that is more than its socket holds.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a first container may take on one platform.
 const CHECKED_WITHIN: Duration = Duration::from_secs(10);
 /// How long after the end of a stream a runtime may take to say how its container ended.
@@ -85,8 +88,16 @@ pub struct OciConfig {
 struct Entry {
     container: Arc<Container>,
     limits: Limits,
-    end: watch::Receiver<Option<Death>>,
+    fate: watch::Receiver<Fate>,
     handle: Arc<Mutex<Handle>>,
+}
+
+/// What has become of a container.
+#[derive(Debug, Default)]
+struct Fate {
+    death: Option<Death>,
+    /// Whether nothing of it is left.
+    is_gone: bool,
 }
 
 /// What ends a container.
@@ -157,12 +168,7 @@ impl Oci {
         let (places, left) = Places::take(parts::AGENT).map_err(failed("make a directory below /run/caisson"))?;
         let launcher = parts::launcher().map_err(failed("copy the launcher into memory"))?;
         let spawner = Spawner::start(launcher).map_err(failed("start a thread"))?;
-        for left in left {
-            let count = left.remove(&hierarchies).await;
-            if count > 0 {
-                tracing::warn!("Removed {count} containers that an earlier run has left");
-            }
-        }
+        remove_left(left, &hierarchies).await;
         let shared = Arc::new(Shared { parts, hierarchies, places, spawner });
         let platforms: Vec<Option<&str>> = match kind.platforms() {
             [] => vec![None],
@@ -193,6 +199,24 @@ impl Oci {
             return Err(BackendError::Unsupported(format!("backend `{name}` has no network but `none`; use backend `native`")));
         }
         Ok(())
+    }
+}
+
+/// Takes away what earlier servers have left of containers, for a server that has none itself.
+pub async fn sweep() -> Result<(), BackendError> {
+    let left = Places::left().map_err(|error| BackendError::Failed(format!("cannot look for containers that are left: {error}")))?;
+    if !left.is_empty() {
+        remove_left(left, &Parts::find(PathBuf::new())?.setup().hierarchies).await;
+    }
+    Ok(())
+}
+
+async fn remove_left(left: Vec<Left>, hierarchies: &[String]) {
+    for left in left {
+        let count = left.remove(hierarchies).await;
+        if count > 0 {
+            tracing::warn!("Removed {count} containers that an earlier run has left");
+        }
     }
 }
 
@@ -257,6 +281,8 @@ impl Shared {
             },
             figures: container.figures.clone(),
             has_own_cgroup: !has_own_kernel,
+            joins: !has_own_kernel,
+            agent: text(&container.agent),
             directory: text(&container.directory),
             config: config(container, spec, arguments),
             argv: runtime.run(&container.id, &container.directory, &container.state())?,
@@ -328,7 +354,10 @@ async fn try_out(Started { mut ours, mut child, pidfd, words }: Started, agent: 
     };
     if !in_order {
         pidfd_send_signal(&pidfd, Signal::KILL).ok();
-        ended(&pidfd, &mut child).await;
+        if timeout(ENDS_AT_LAST_WITHIN, ended(&pidfd, &mut child)).await.is_err() {
+            // The kernel holds it: it is reaped whenever it ends.
+            tokio::spawn(async move { ended(&pidfd, &mut child).await });
+        }
     }
     match is_fine {
         Ok(Ok(true)) => Ok(()),
@@ -367,11 +396,12 @@ async fn last_words(words: JoinHandle<Vec<u8>>) -> Result<String, Failure> {
 }
 
 /// How a container ended whose agent was heard, or was not.
-async fn death(kind: Kind, status: Option<ExitStatus>, words: JoinHandle<Vec<u8>>, was_heard: bool, oom_kills: u64) -> Death {
+async fn death(container: &Container, status: Option<ExitStatus>, words: JoinHandle<Vec<u8>>, was_heard: bool, oom_kills: u64) -> Death {
     let died = |error: BackendError| Death { oom_kills, how: error.to_string(), of_all: false, launch_error: Some(error) };
-    let name = kind.program();
+    let name = container.kind.program();
     let text = match last_words(words).await {
-        Ok(text) => text,
+        // Where things are on the host is nobody's business who has a sandbox.
+        Ok(text) => text.replace(&*container.directory.to_string_lossy(), "…"),
         Err(failure) if !was_heard => return died(caisson_native::explain(&failure)),
         // The launcher has nothing to say after its runtime has begun: it is the agent that says so.
         Err(_) => String::new(),
@@ -437,7 +467,7 @@ struct Minder {
     runtime: Runtime,
     container: Arc<Container>,
     handle: Arc<Mutex<Handle>>,
-    end: watch::Sender<Option<Death>>,
+    fate: watch::Sender<Fate>,
 }
 
 impl Minder {
@@ -446,10 +476,13 @@ impl Minder {
             Ok(Started { ours, mut child, pidfd, words }) => {
                 let was_heard = Arc::new(AtomicBool::new(false));
                 let mut stream = Heard { stream: ours, was_heard: Arc::clone(&was_heard) };
+                let handle = &self.handle;
                 let tell = async move {
                     // Waits for the agent only where it is longer than the socket holds. Whoever cannot take it has ended, which the stream
                     // tells next.
-                    stream.write_all(&configuration).await.ok();
+                    if timeout(TAKEN_WITHIN, stream.write_all(&configuration)).await.is_err() {
+                        handle.lock().unwrap_or_else(PoisonError::into_inner).kill();
+                    }
                     // Whoever has gone leaves it to `destroy`.
                     told.send(Ok(Box::new(stream))).ok();
                 };
@@ -459,7 +492,7 @@ impl Minder {
                     .cgroup()
                     .and_then(|cgroup| self.shared.parts.usage(cgroup.split('/').next()?))
                     .map_or(0, |usage| usage.oom_kills);
-                death(self.container.kind, status, words, was_heard.load(Ordering::Acquire), oom_kills).await
+                death(&self.container, status, words, was_heard.load(Ordering::Acquire), oom_kills).await
             }
             Err(error) => {
                 // Whoever has gone need not know.
@@ -467,13 +500,14 @@ impl Minder {
                 Death { oom_kills: 0, how: error.to_string(), of_all: false, launch_error: Some(error) }
             }
         };
+        self.fate.send_modify(|fate| fate.death = Some(death));
         let mut rest = Duration::from_millis(20);
         while let Err(error) = container::remove(&self.container.directory, &self.shared.hierarchies).await {
             tracing::error!("Something of a container is left: {error}");
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(Duration::from_secs(30));
         }
-        self.end.send_replace(Some(death));
+        self.fate.send_modify(|fate| fate.is_gone = true);
     }
 
     async fn begin(&self, order: &Order) -> Result<Started, BackendError> {
@@ -524,11 +558,11 @@ impl Backend for Oci {
         let configuration = agent_config(container.kind, spec)
             .encode()
             .map_err(|error| BackendError::Failed(format!("cannot write the agent's configuration: {error}")))?;
-        let (end, receiver) = watch::channel(None);
+        let (fate, receiver) = watch::channel(Fate::default());
         let handle = Arc::new(Mutex::new(Handle::default()));
-        let entry = Entry { container: Arc::clone(&container), limits: spec.limits, end: receiver, handle: Arc::clone(&handle) };
+        let entry = Entry { container: Arc::clone(&container), limits: spec.limits, fate: receiver, handle: Arc::clone(&handle) };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
-        let minder = Minder { shared: Arc::clone(&self.shared), runtime: self.runtime.clone(), container, handle, end };
+        let minder = Minder { shared: Arc::clone(&self.shared), runtime: self.runtime.clone(), container, handle, fate };
         let (told, hears) = oneshot::channel();
         // It goes on when the caller goes away; `destroy` knows of it.
         tokio::spawn(minder.mind(order, configuration, told));
@@ -539,14 +573,11 @@ impl Backend for Oci {
         let Some(mut entry) = self.entry(id) else { return Ok(()) };
         let handle = || entry.handle.lock().unwrap_or_else(PoisonError::into_inner);
         handle().hang_up();
-        let mut is_over = timeout(ENDS_WITHIN, entry.end.wait_for(Option::is_some)).await.is_ok();
+        let mut is_over = timeout(ENDS_WITHIN, entry.fate.wait_for(|fate| fate.is_gone)).await.is_ok();
         if !is_over {
             tracing::warn!(sandbox.id = %id, "The runtime of sandbox {id} does not end by itself, and is killed");
-            if let Err(error) = container::delete(&entry.container.directory).await {
-                tracing::debug!(sandbox.id = %id, %error, "The runtime could not end the container either");
-            }
             entry.handle.lock().unwrap_or_else(PoisonError::into_inner).kill();
-            is_over = timeout(ENDS_AT_LAST_WITHIN, entry.end.wait_for(Option::is_some)).await.is_ok();
+            is_over = timeout(ENDS_AT_LAST_WITHIN, entry.fate.wait_for(|fate| fate.is_gone)).await.is_ok();
         }
         if !is_over {
             return Err(BackendError::Failed(format!("the container of sandbox `{id}` does not end")));
@@ -556,8 +587,9 @@ impl Backend for Oci {
     }
 
     async fn death(&self, id: SandboxId) -> Option<Death> {
-        let mut end = self.entry(id)?.end;
-        timeout(DEATH_IS_TOLD_WITHIN, end.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
+        let mut fate = self.entry(id)?.fate;
+        let told = timeout(DEATH_IS_TOLD_WITHIN, fate.wait_for(|fate| fate.death.is_some())).await;
+        told.ok()?.ok()?.death.clone()
     }
 
     async fn usage(&self, id: SandboxId) -> Option<Usage> {
@@ -585,10 +617,11 @@ impl Backend for Oci {
 
     async fn shutdown(&self) {
         let ids: Vec<SandboxId> = self.entries.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        for id in ids {
+        let end = async |id| {
             if let Err(error) = self.destroy(id).await {
                 tracing::error!(sandbox.id = %id, %error, "Sandbox {id} is left to the next start");
             }
-        }
+        };
+        stream::iter(ids).for_each_concurrent(AT_ONCE, end).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use caisson_core::SandboxSpec;
 use caisson_launcher::{
-    bundle::{CGROUP, FIRST_ID, ROOT, ROOT_OF_IMAGE},
+    bundle::{CGROUP, FIRST_ID, NAMESPACE, ROOT, ROOT_OF_IMAGE},
     plan::ID_COUNT,
 };
 use caisson_native::parts;
@@ -51,13 +51,6 @@ pub(crate) fn config(container: &Container, spec: &SandboxSpec, arguments: &[&st
             "env": [],
             "cwd": "/",
             "capabilities": capabilities,
-            "rlimits": [
-                limit("RLIMIT_CORE", 0),
-                limit("RLIMIT_NICE", 0),
-                limit("RLIMIT_RTPRIO", 0),
-                limit("RLIMIT_MEMLOCK", 64 << 10),
-                limit("RLIMIT_SIGPENDING", 16_384),
-            ],
             "noNewPrivileges": true,
             // Before the rest of the host, and after user code.
             "oomScoreAdj": 900,
@@ -66,21 +59,40 @@ pub(crate) fn config(container: &Container, spec: &SandboxSpec, arguments: &[&st
         "hostname": spec.hostname,
         "mounts": mounts(container, spec),
         "linux": {
-            "namespaces": (["pid", "network", "ipc", "uts", "mount", "user"].map(|name| json!({"type": name}))),
+            "namespaces": namespaces(container),
             "uidMappings": ids.clone(),
             "gidMappings": ids,
             "resources": resources(container, spec),
         },
     });
-    if !container.kind.has_own_kernel() {
+    if container.kind.has_own_kernel() {
+        config["process"]["rlimits"] = json!([
+            limit("RLIMIT_CORE", 0),
+            limit("RLIMIT_NICE", 0),
+            limit("RLIMIT_RTPRIO", 0),
+            limit("RLIMIT_MEMLOCK", 64 << 10),
+            limit("RLIMIT_SIGPENDING", 16_384),
+        ]);
+    } else {
+        // The limits of processes are the launcher's, which the runtime inherits.
         let linux = &mut config["linux"];
-        linux["namespaces"].as_array_mut().into_iter().for_each(|namespaces| namespaces.push(json!({"type": "cgroup"})));
         linux["cgroupsPath"] = json!(container.cgroup_path());
         linux["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "0"});
         linux["maskedPaths"] = parts::masked().chain(["/proc/sys/kernel/random/boot_id".to_owned()]).collect();
         linux["readonlyPaths"] = parts::sealed().collect();
     }
     config.to_string()
+}
+
+fn namespaces(container: &Container) -> Vec<Value> {
+    let mut namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount"].map(|name| json!({"type": name})).into();
+    if container.kind.has_own_kernel() {
+        namespaces.push(json!({"type": "user"}));
+    } else {
+        // Made by the launcher: what the kernel counts for its owner is then not counted for root, and so for all sandboxes together.
+        namespaces.extend([json!({"type": "user", "path": container.directory.join(NAMESPACE)}), json!({"type": "cgroup"})]);
+    }
+    namespaces
 }
 
 /// What stands for the first id, without the quotes that it has in the text.

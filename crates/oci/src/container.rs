@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caisson_launcher::bundle::{CGROUP_FILE, FIGURES, ROOT, ROOT_OF_IMAGE};
-use rustix::process::{Pid, Signal, kill_process};
+use caisson_launcher::bundle::{CGROUP_FILE, FIGURES, NAMESPACE, ROOT, ROOT_OF_IMAGE};
+use rustix::{
+    fd::OwnedFd,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 
 use crate::{command, config::cgroup_path, runtime::Kind};
 
 /// How long a runtime may take to forget a container.
-const DELETED_WITHIN: Duration = Duration::from_secs(10);
+const DELETED_WITHIN: Duration = Duration::from_secs(2);
 /// How long killed processes may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// Which program drives it, for whoever finds it.
@@ -81,6 +84,7 @@ impl Container {
             fs::DirBuilder::new().mode(0o755).create(self.directory.join(name))?;
         }
         fs::DirBuilder::new().mode(0o700).create(self.state())?;
+        write_new(&self.directory.join(NAMESPACE), 0o600, b"")?;
         write_new(&self.directory.join(RUNTIME_FILE), 0o600, program.as_os_str().as_encoded_bytes())?;
         write_new(&self.order(), 0o600, order)
     }
@@ -106,8 +110,8 @@ fn cgroup(directory: &Path) -> Option<(String, u64)> {
     Some((name.parse::<u32>().ok()?.to_string(), inode.parse().ok()?))
 }
 
-/// Has the runtime end and forget a container that it may still know.
-pub(crate) async fn delete(directory: &Path) -> Result<(), String> {
+/// Has the runtime forget a container that it may still know.
+async fn delete(directory: &Path) -> Result<(), String> {
     use std::os::unix::ffi::OsStringExt;
     let state = directory.join(STATE);
     let Some(id) = directory.file_name() else { return Ok(()) };
@@ -124,9 +128,6 @@ pub(crate) async fn delete(directory: &Path) -> Result<(), String> {
 
 /// Takes away all that there is of a container whose runtime has ended or does not answer: its processes, control groups and files.
 pub(crate) async fn remove(directory: &Path, hierarchies: &[String]) -> Result<(), String> {
-    if let Err(error) = delete(directory).await {
-        tracing::debug!(%error, "A runtime did not forget the container in {}", directory.display());
-    }
     if let Some((name, inode)) = cgroup(directory)
         && let Some(first) = hierarchies.first()
     {
@@ -140,6 +141,10 @@ pub(crate) async fn remove(directory: &Path, hierarchies: &[String]) -> Result<(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+    // In hierarchies that are none of ours, the runtime alone knows of what it made.
+    if let Err(error) = delete(directory).await {
+        tracing::warn!(%error, "A runtime did not forget the container in {}", directory.display());
+    }
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("cannot remove {}: {error}", directory.display())),
         _ => Ok(()),
@@ -151,10 +156,30 @@ pub(crate) fn remove_cgroup(directory: &Path) -> bool {
     let Ok(entries) = fs::read_dir(directory) else { return true };
     let are_gone =
         entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).all(|entry| remove_cgroup(&entry.path()));
-    let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    for pid in processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
-        // It has ended in this moment.
-        kill_process(pid, Signal::KILL).ok();
-    }
+    kill_all(directory);
     are_gone && fs::remove_dir(directory).is_ok()
+}
+
+/// Kills every process of a control group, and none that has got the number of one that is gone.
+fn kill_all(directory: &Path) {
+    // There is such a file with cgroup v2.
+    if fs::File::options()
+        .write(true)
+        .open(directory.join("cgroup.kill"))
+        .and_then(|mut file| io::Write::write_all(&mut file, b"1"))
+        .is_ok()
+    {
+        return;
+    }
+    let members = || -> Vec<Pid> {
+        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+    };
+    let handles: Vec<(Pid, OwnedFd)> =
+        members().into_iter().filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
+    let still = members();
+    for (_, handle) in handles.iter().filter(|(pid, _)| still.contains(pid)) {
+        // It has ended in this moment.
+        pidfd_send_signal(handle, Signal::KILL).ok();
+    }
 }

@@ -15,5 +15,5 @@ mod places;
 mod runtime;
 mod spawner;
 
-pub use backend::{Oci, OciConfig};
+pub use backend::{Oci, OciConfig, sweep};
 pub use runtime::Kind;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::{StreamExt, stream};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, open},
     io::Errno,
@@ -20,6 +21,9 @@ const ALL: &str = "/run/caisson/oci";
 const LOCK: &str = "lock";
 /// The agent, which is lent to every container.
 const AGENT: &str = "agent";
+
+/// So many containers are taken away at once.
+pub(crate) const AT_ONCE: usize = 16;
 
 /// The directory of this server.
 #[derive(Debug)]
@@ -36,6 +40,15 @@ pub(crate) struct Left {
 }
 
 impl Places {
+    /// Those that are left, where nobody takes a new one.
+    pub(crate) fn left() -> io::Result<Vec<Left>> {
+        match open_all() {
+            Ok((_lock, left)) => Ok(left),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes a new one, with the agent in it, and finds those that are left.
     pub(crate) fn take(agent: &[u8]) -> io::Result<(Self, Vec<Left>)> {
         // Who may not read it cannot lock it either.
@@ -45,10 +58,7 @@ impl Places {
                 made => made?,
             }
         }
-        // One that is made is locked before anybody else looks.
-        let all = open(ALL, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::retry_on_intr(|| flock(&all, FlockOperation::LockExclusive))?;
-        let left = fs::read_dir(ALL)?.flatten().filter_map(|entry| left(entry.path())).collect();
+        let (_lock, left) = open_all()?;
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let directory = Path::new(ALL).join(format!("{:016x}", u64::from_ne_bytes(random)));
@@ -78,6 +88,14 @@ impl Drop for Places {
     }
 }
 
+/// Locks the directory of all, so that one that is made is locked before anybody else looks, and finds those that are left.
+fn open_all() -> io::Result<(OwnedFd, Vec<Left>)> {
+    let all = open(ALL, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::retry_on_intr(|| flock(&all, FlockOperation::LockExclusive))?;
+    let left = fs::read_dir(ALL)?.flatten().filter_map(|entry| left(entry.path())).collect();
+    Ok((all, left))
+}
+
 /// Those whose lock can be had are nobody's.
 fn left(directory: PathBuf) -> Option<Left> {
     let lock = lock(&directory).ok()?;
@@ -96,20 +114,20 @@ fn lock(directory: &Path) -> io::Result<OwnedFd> {
 impl Left {
     /// Takes away its containers and the directory. Says how many there were.
     pub(crate) async fn remove(self, hierarchies: &[String]) -> usize {
-        let mut count = 0;
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            count += 1;
-            if let Err(error) = container::remove(&entry.path(), hierarchies).await {
-                tracing::error!("Something of a container is left: {error}");
-                return count;
-            }
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let containers: Vec<PathBuf> =
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+        let removed = stream::iter(&containers).map(|container| container::remove(container, hierarchies)).buffer_unordered(AT_ONCE);
+        let failed: Vec<String> = removed.filter_map(async |removed| removed.err()).collect().await;
+        for error in &failed {
+            tracing::error!("Something of a container is left: {error}");
         }
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
+        // The next start tries again what is left.
+        if failed.is_empty()
+            && let Err(error) = fs::remove_dir_all(&self.directory)
+        {
             tracing::warn!("Cannot remove {}: {error}", self.directory.display());
         }
-        count
+        containers.len()
     }
 }

@@ -1,6 +1,7 @@
 //! What sandboxes can be made by.
 
 use axum::Json as Reply;
+use caisson_core::Scope;
 
 use crate::{
     caller::Caller,
@@ -14,5 +15,10 @@ use crate::{
     responses((status = 200, description = "All that requests may name", body = BackendList)))]
 pub(crate) async fn list(Caller(app): Caller, params: Params) -> ApiResult<Reply<BackendList>> {
     params.finish()?;
-    Ok(Reply(BackendList { backends: app.engine.backends().into_iter().map(BackendBody::from).collect() }))
+    let body = |backend| {
+        let body = BackendBody::from(backend);
+        // It has paths of the host in it.
+        if app.scope == Scope::Admin { body } else { BackendBody { reason: None, ..body } }
+    };
+    Ok(Reply(BackendList { backends: app.engine.backends().into_iter().map(body).collect() }))
 }

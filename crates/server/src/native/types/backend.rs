@@ -23,7 +23,7 @@ pub struct BackendBody {
     pub default: bool,
     /// `usable` or `unusable`.
     pub state: String,
-    /// Why it is not usable.
+    /// Why it is not usable; for keys of administrators alone
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Of the runtime behind it.
