@@ -52,6 +52,6 @@ chmod 755 initramfs/init
 echo "Making the Debian root"
 . /etc/os-release
 mmdebstrap --quiet --variant=minbase \
-    --include=python3,python3-pip,python3-setuptools,python3-wheel,busybox-static,bash,perl,procps,iproute2,util-linux,ca-certificates,uidmap,e2fsprogs,nodejs,git,gcc,libc6-dev,golang-go,curl,vim-tiny,tmux \
+    --include=python3,python3-pip,python3-setuptools,python3-wheel,busybox-static,bash,perl,procps,iproute2,util-linux,ca-certificates,uidmap,e2fsprogs,nodejs,git,gcc,libc6-dev,golang-go,curl,vim-tiny,tmux,runc,crun \
     "$VERSION_CODENAME" root.tar
 echo "$stamp" > stamp

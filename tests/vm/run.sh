@@ -9,7 +9,7 @@ limit_s=3600
 boot_within_s=120
 # What another kernel and other control groups can change. The rest is about the API, the command line and load, on the same sandboxes.
 # Each line is a machine of its own: without KVM, one keeps about one processor busy.
-machines=("faults isolation limits weakened" "image_roots attacks guarantees machine rootless")
+machines=("faults isolation limits weakened" "image_roots attacks guarantees machine rootless conformance")
 [ "$#" -eq 0 ] || machines=("$*")
 cargo=$(command -v cargo || echo "$HOME/.cargo/bin/cargo")
 
