@@ -132,6 +132,17 @@ pub struct About {
     pub wall: &'static str,
 }
 
+/// Something that a kernel of a backend's own shows or allows where Linux, which has many tenants, must not: an attack that is none there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// As in the security requirements.
+    pub guarantee: &'static str,
+    /// What the name of the attack begins with.
+    pub attempt: &'static str,
+    /// Why nothing is lost by it, in a sentence.
+    pub why: &'static str,
+}
+
 /// How the first process of a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
@@ -163,6 +174,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What stands behind the name.
     fn about(&self) -> About {
         About::default()
+    }
+
+    /// What attacks find in its sandboxes that is no weakness there.
+    fn differences(&self) -> &'static [Difference] {
+        &[]
     }
 
     /// What it can do beyond running programs.

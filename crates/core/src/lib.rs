@@ -29,8 +29,8 @@ mod webhook;
 
 pub use answer::KeptAnswer;
 pub use backend::{
-    About, AgentIo, AgentStream, Backend, BackendError, Changes, Death, Feature, Files, Given, LowerDirectory, Observed, SET_ASIDE_FOR,
-    UpperSeen, Usage,
+    About, AgentIo, AgentStream, Backend, BackendError, Changes, Death, Difference, Feature, Files, Given, LowerDirectory, Observed,
+    SET_ASIDE_FOR, UpperSeen, Usage,
 };
 pub use blobs::{AboutBlob, Blob, BlobError, BlobKey, BlobKeyError, BlobPage, BlobStream, Blobs, NewBlob, OnlyIf};
 pub use document::Document;

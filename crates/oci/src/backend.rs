@@ -20,7 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    About, AgentStream, Backend, BackendError, Death, Feature, Files, Image, Limits, Observed, SandboxId, SandboxSpec, Storage, Usage,
+    About, AgentStream, Backend, BackendError, Death, Difference, Feature, Files, Image, Limits, Observed, SandboxId, SandboxSpec, Storage,
+    Usage,
 };
 use caisson_launcher::{
     bundle::Order,
@@ -545,6 +546,10 @@ impl Backend for Oci {
             platform: self.runtime.platform.map(str::to_owned),
             wall: self.runtime.kind.wall(),
         }
+    }
+
+    fn differences(&self) -> &'static [Difference] {
+        self.runtime.kind.differences()
     }
 
     fn features(&self) -> &'static [Feature] {

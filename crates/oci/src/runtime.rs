@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::BackendError;
+use caisson_core::{BackendError, Difference};
 use caisson_launcher::bundle::STREAM_FD;
 
 use crate::command;
@@ -14,6 +14,38 @@ use crate::command;
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 /// Where programs are looked for, whatever `PATH` says.
 const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+const IDS: &str = "ids are those of gVisor's kernel, in whose user namespace the sandbox is";
+const MOUNTS: &str = "mounts are gVisor's, which no flag is needed for: programs gain nothing by set-user-id bits (`no_new_privs`), and nobody can make devices";
+const FIGURES: &str = "the files are gVisor's own and tell nothing of the host";
+const DEVICES: &str = "the devices are gVisor's own and reach nothing of the host";
+const AGENT: &str = "gVisor's /proc shows the agent, which runs as another user and is out of reach otherwise";
+
+const SHARED: &str = "what is in /dev/shm is memory of the sandbox, whose limit holds";
+
+const FIGURE_ALONE: &str = "gVisor takes the figure and does nothing by it; the host knows one process, with a priority of its own";
+
+/// By runsc of 2026.
+const OF_GVISOR: [Difference; 18] = [
+    Difference { guarantee: "1.1", attempt: "ids of the host in ", why: IDS },
+    Difference { guarantee: "1.2", attempt: "the set-user-id bit of ", why: MOUNTS },
+    Difference { guarantee: "1.2", attempt: "nosuid on ", why: MOUNTS },
+    Difference { guarantee: "1.2", attempt: "nodev on ", why: MOUNTS },
+    Difference { guarantee: "2.1", attempt: "/dev/char", why: DEVICES },
+    Difference { guarantee: "2.1", attempt: "/dev/fuse", why: DEVICES },
+    Difference { guarantee: "2.1", attempt: "/dev/net", why: DEVICES },
+    Difference { guarantee: "2.3", attempt: "/proc/cgroups", why: FIGURES },
+    Difference { guarantee: "2.3", attempt: "/proc/devices", why: FIGURES },
+    Difference { guarantee: "2.3", attempt: "/proc/cmdline", why: FIGURES },
+    Difference { guarantee: "2.3", attempt: "/sys/class", why: FIGURES },
+    Difference { guarantee: "2.7", attempt: "processes in /proc/loadavg", why: FIGURES },
+    Difference { guarantee: "4.1", attempt: "going after the agent: ", why: FIGURE_ALONE },
+    Difference { guarantee: "4.6", attempt: "nice -20", why: FIGURE_ALONE },
+    Difference { guarantee: "4.4", attempt: "files without end in /dev/shm", why: SHARED },
+    Difference { guarantee: "2.4", attempt: "processes of others in /proc", why: AGENT },
+    Difference { guarantee: "2.4", attempt: "/proc/1/cmdline", why: AGENT },
+    Difference { guarantee: "2.4", attempt: "/proc/1/ns/", why: AGENT },
+];
 
 /// A runtime that we know how to drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +111,11 @@ impl Kind {
             // gVisor has dates, and is tried.
             Self::Runsc | Self::Youki => None,
         }
+    }
+
+    /// What attacks find that its kernel shows of itself.
+    pub(crate) fn differences(self) -> &'static [Difference] {
+        if self.has_own_kernel() { &OF_GVISOR } else { &[] }
     }
 
     pub(crate) fn wall(self) -> &'static str {

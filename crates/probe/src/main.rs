@@ -18,12 +18,16 @@ use report::Report;
 /// A group's name, and its attempts.
 type Group = (&'static str, fn(&mut Report));
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 8] = [
     ("calls", calls::attack),
     ("walls", walls::attack),
     ("sight", sight::attack),
     ("network", network::attack),
     ("limits", limits::attack),
+    // A kernel may end all of a sandbox for one of these.
+    ("processes", limits::processes),
+    ("files", limits::files),
+    ("memory", limits::memory),
 ];
 
 fn main() -> ExitCode {

@@ -7,14 +7,17 @@ mod kernels;
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use caisson_core::{Backend, ExecutionStatus, Limits, Result, SandboxSpec};
+use caisson_core::{Backend, Difference, ExecutionStatus, Limits, Result, SandboxSpec};
 use serde::Deserialize;
 
 use self::guarantees::{GUARANTEES, limit_of};
 use crate::{Engine, ExecRequest, InputFile, Program, RunRequest, RunResult, core::now};
 
 /// The probe's groups of attacks; each gets a sandbox of its own.
-const GROUPS: [&str; 5] = ["calls", "walls", "sight", "network", "limits"];
+const GROUPS: [&str; 8] = ["calls", "walls", "sight", "network", "limits", "processes", "files", "memory"];
+/// Those that all of a sandbox may end by, where the limit on memory is that of all of it, and what that proves.
+const ENDS_BY: [(&str, &str, &str); 3] =
+    [("processes", "4.2", "processes without end"), ("files", "4.4", "files without end"), ("memory", "4.1", "memory without end")];
 /// A group takes seconds; on a machine with much else to do, longer.
 const GROUP_WITHIN: Duration = Duration::from_secs(180);
 const PROBE_PATH: &[u8] = b"/home/user/probe";
@@ -123,10 +126,19 @@ struct Findings {
     weaker_limits: Vec<String>,
     /// Attacks that succeeded because the server lacks something on the machine, by what that is.
     lacking: BTreeMap<String, Vec<String>>,
+    /// Attacks that are none with this backend, by why that is so.
+    different: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Findings {
-    fn add(&mut self, finding: Finding) {
+    fn add(&mut self, finding: Finding, differences: &[Difference]) {
+        let is_it = |known: &&Difference| known.guarantee == finding.guarantee && finding.attempt.starts_with(known.attempt);
+        if !finding.held
+            && let Some(known) = differences.iter().find(is_it)
+        {
+            self.different.entry(known.why).or_default().push(finding.attempt);
+            return;
+        }
         match finding.rests_on {
             Some(what) if !finding.held => self.lacking.entry(what).or_default().push(finding.attempt),
             _ => self.by_number.entry(finding.guarantee.clone()).or_default().push(finding),
@@ -143,8 +155,8 @@ pub async fn examine(engine: &Engine, backend: Option<&str>) -> Result<Report> {
     for group in GROUPS {
         let result = engine.run(attack(backend, group)).await?.wait().await?;
         findings.weaker_limits.clone_from(&result.weaker_limits);
-        match read(&result) {
-            Ok(found) => found.into_iter().for_each(|finding| findings.add(finding)),
+        match read(group, &result) {
+            Ok(found) => found.into_iter().for_each(|finding| findings.add(finding, backend.differences())),
             Err(why) => findings.unfinished.push(format!("the attacks of the group `{group}` came to no end: {why}")),
         }
     }
@@ -171,9 +183,16 @@ fn attack(backend: &dyn Backend, group: &str) -> RunRequest {
 }
 
 /// The probe's own words. They come from a sandbox, so they are read like everything from there.
-fn read(result: &RunResult) -> std::result::Result<Vec<Finding>, String> {
+fn read(group: &str, result: &RunResult) -> std::result::Result<Vec<Finding>, String> {
     let output = &result.result;
     let outcome = output.execution.outcome.as_ref();
+    // Where the limit on memory is that of all of the sandbox, all of it ends there.
+    if outcome.is_some_and(|outcome| outcome.status == ExecutionStatus::OutOfMemory)
+        && let Some((_, guarantee, attempt)) = ENDS_BY.iter().find(|(name, ..)| *name == group)
+    {
+        let seen = "the sandbox ended at its limit on memory".to_owned();
+        return Ok(vec![Finding { guarantee: (*guarantee).to_owned(), attempt: (*attempt).to_owned(), held: true, rests_on: None, seen }]);
+    }
     match outcome {
         Some(outcome) if outcome.status == ExecutionStatus::Exited && outcome.exit_code == Some(0) => {}
         Some(outcome) => {
@@ -195,6 +214,9 @@ fn report(backend: &'static str, kernel: String, findings: &Findings) -> Report 
     warnings.extend(kernels::warnings(&kernel));
     if !findings.weaker_limits.is_empty() {
         warnings.push(format!("limits that are not enforced in full here: {}", findings.weaker_limits.join(", ")));
+    }
+    for (why, attempts) in &findings.different {
+        warnings.push(format!("otherwise than on Linux, and no weakness: {why}: {}", attempts.join("; ")));
     }
     for (what, attempts) in &findings.lacking {
         warnings.push(format!("not enforced, because Caisson lacks {what} on this machine: {}", attempts.join("; ")));
@@ -274,14 +296,26 @@ mod tests {
     fn what_the_server_cannot_enforce_is_told_and_hides_nothing() {
         let resting = |held| Finding { rests_on: Some("CAP_OF_SOMEBODY".to_owned()), ..found("4.1", held) };
         let mut findings = all_held();
-        findings.add(resting(true));
+        findings.add(resting(true), &[]);
         assert!(of(&findings).warnings.is_empty());
-        findings.add(resting(false));
+        findings.add(resting(false), &[]);
         let report = of(&findings);
         assert_eq!(report.state, State::Held);
         assert!(report.warnings[0].contains("CAP_OF_SOMEBODY") && report.warnings[0].contains("an attempt"), "{:?}", report.warnings);
-        findings.add(found("4.1", false));
+        findings.add(found("4.1", false), &[]);
         assert_eq!(of(&findings).state, State::Broken);
+    }
+
+    #[test]
+    fn what_is_another_kernel_s_is_told_and_no_weakness() {
+        let known = [Difference { guarantee: "2.3", attempt: "an att", why: "it is its own" }];
+        let mut findings = all_held();
+        findings.add(found("2.3", false), &known);
+        let report = of(&findings);
+        assert_eq!(report.state, State::Held);
+        assert!(report.warnings[0].contains("it is its own: an attempt"), "{:?}", report.warnings);
+        findings.add(found("2.4", false), &known);
+        assert_eq!(of(&findings).state, State::Broken, "of another guarantee nothing is known");
     }
 
     #[test]
