@@ -463,7 +463,9 @@ fn a_container_that_is_removed_behind_our_back_is_told_and_leaves_nothing() {
         let mut delete = server.home().clean(&runtime);
         delete.arg("--root").arg(directory.join("state")).args(["delete", "--force", &sandbox.id]);
         let deleted = delete.output().unwrap();
-        assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
+        let said = String::from_utf8_lossy(&deleted.stderr);
+        // As soon as it has ended, the server takes away what the runtime looks at.
+        assert!(deleted.status.success() || said.contains("No such file"), "{said}");
         let tombstone = sandbox.tombstone(SOON);
         assert_eq!(tombstone["reason"], "crashed", "{tombstone:#}");
         assert!(tombstone["message"].as_str().unwrap().contains("ended by signal 9"), "{tombstone:#}");

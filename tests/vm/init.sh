@@ -17,6 +17,8 @@ export HOME=/root CAISSON_PROGRAM=/tests/caisson CAISSON_SLOWER="${CAISSON_SLOWE
 export CAISSON_WITHOUT=javac,chromium
 # gVisor is the same on any Linux, and too slow without KVM.
 export CAISSON_TEST_BACKENDS=native,oci:runc,oci:crun
+# Data directories are on the disk: before Linux 6.3 a tmpfs is none for images.
+export TMPDIR=/var/tmp
 cd /tests || poweroff -f
 echo "VM: Linux $(uname -r), cgroup controllers: $(cat /sys/fs/cgroup/cgroup.controllers)"
 failed=0

@@ -14,6 +14,7 @@ use rustix::{
 
 /// Where the sandbox's own kernel has its control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
+const CORE: &str = "/dev/core";
 /// Of the mounts below `/dev`, those that programs write to; the rest are devices.
 const WRITABLE: [&str; 2] = ["/dev/pts", "/dev/shm"];
 
@@ -21,7 +22,14 @@ pub(crate) fn finish(of_runtime: &OfRuntime) -> io::Result<()> {
     remove(&of_runtime.program).map_err(|error| named(&of_runtime.program, &error))?;
     match of_runtime.own_cgroup {
         Some(count) => limit_processes(count).map_err(|error| named(&format!("the kernel's own control group in {CGROUPS}"), &error)),
-        None => close_mounts(),
+        None => {
+            // A link to all of the machine's memory, which runtimes make where the kernel has such a file.
+            match fs::remove_file(CORE) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(CORE, &error)),
+                _ => {}
+            }
+            close_mounts()
+        }
     }
 }
 
