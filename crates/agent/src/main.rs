@@ -18,6 +18,7 @@ mod refusal;
 mod runtime;
 mod service;
 mod setup;
+mod stream;
 mod terminal;
 mod tree;
 mod tunnel;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     caisson_sys::process::ignore_no_signals();
-    if std::env::args().nth(1).as_deref() == Some(caisson_wire::CHECK) {
+    if setup::is_told(caisson_wire::CHECK) {
         return ended(setup::check());
     }
     let started = setup::agent().and_then(|agent| {

@@ -1,6 +1,6 @@
 //! HTTP/2 on the one stream, and which request goes where.
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use caisson_wire::{Bind, Bound, Found, Health, Refusal, RefusalCode, VERSION, Which, egress::MAX_CONNECTIONS};
@@ -9,13 +9,17 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{UnixStream, unix::pipe},
+};
 
 use crate::{
     body::Answer,
     egress, exec, files, lookup,
     refusal::{refuse, status},
     setup::Agent,
+    stream::Stream,
     tunnel,
 };
 
@@ -33,10 +37,19 @@ const LAYERS: &str = "/layers";
 const MAX_JSON: usize = 64 << 10;
 
 /// Serves until the stream ends. `Ok` when the server closed it in order or by dying.
-pub(crate) async fn serve((agent, stream): (Arc<Agent>, OwnedFd)) -> io::Result<()> {
-    let stream = std::os::unix::net::UnixStream::from(stream);
-    stream.set_nonblocking(true)?;
-    let stream = UnixStream::from_std(stream)?;
+pub(crate) async fn serve((agent, stream): (Arc<Agent>, Stream)) -> io::Result<()> {
+    match stream {
+        Stream::Socket(socket) => {
+            socket.set_nonblocking(true)?;
+            serve_on(agent, UnixStream::from_std(socket)?).await
+        }
+        Stream::Pipes { reads, writes } => {
+            serve_on(agent, tokio::io::join(pipe::Receiver::from_file(reads)?, pipe::Sender::from_file(writes)?)).await
+        }
+    }
+}
+
+async fn serve_on(agent: Arc<Agent>, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let service = {
         let agent = Arc::clone(&agent);
         service_fn(move |request| {

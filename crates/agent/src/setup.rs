@@ -11,13 +11,13 @@ use caisson_sys::{
     kernel,
     process::{self, Identity},
 };
-use caisson_wire::{AGENT_UID, AgentConfig, Bind, CHECKED, GivenList, Refusal, STREAM_FD};
+use caisson_wire::{AGENT_UID, AgentConfig, Bind, CHECKED, GivenList, Refusal, STANDARD, STREAM_FD};
 use rustix::fs::Mode;
 use tokio::sync::RwLock;
 
 use crate::{
-    confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, runtime, tunnel::Tunnels,
-    worker::Workers,
+    confine::confine, egress::Outlet, files::Checkpoints, guardian::Guardian, image, reaper::Reaper, runtime, stream::Stream,
+    tunnel::Tunnels, worker::Workers,
 };
 
 /// The filter of the agent itself, see `seccomp/agent.toml`.
@@ -82,9 +82,14 @@ impl Agent {
     }
 }
 
+/// Whether this word is on the command line.
+pub(crate) fn is_told(word: &str) -> bool {
+    env::args().skip(1).any(|told| told == word)
+}
+
 /// The agent and its stream.
-pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
-    let stream = kernel::adopt_fd(STREAM_FD)?;
+pub(crate) fn agent() -> io::Result<(Arc<Agent>, Stream)> {
+    let mut stream = if is_told(STANDARD) { Stream::standard()? } else { Stream::Socket(kernel::adopt_fd(STREAM_FD)?.into()) };
     kernel::close_on_exec_from(STREAM_FD)?;
     rustix::thread::set_name(c"caisson-agent")?;
     kernel::die_with_parent()?;
@@ -93,7 +98,9 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
         process::adopt_orphans()?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let (stream, mut config) = configuration(stream)?;
+    // Waits for it: a server that has not said it yet is about to.
+    stream.block()?;
+    let mut config = AgentConfig::read_from(&mut stream)?;
     if let Some(of_runtime) = &config.of_runtime {
         runtime::finish(of_runtime)?;
     }
@@ -103,15 +110,14 @@ pub(crate) fn agent() -> io::Result<(Arc<Agent>, OwnedFd)> {
     let namespace = if config.uid == 0 { Some(namespace_of_root()?) } else { None };
     process::hide_from_tracers()?;
     // Said by the launcher alone, in tests that prove that they would notice a missing wall.
-    let weakness = env::args().nth(1);
-    if weakness.as_deref() != Some("unconfined") {
+    if !is_told("unconfined") {
         confine(config.uid)?;
     }
-    let unfiltered = weakness.as_deref() == Some("unfiltered");
+    let unfiltered = is_told("unfiltered");
     if !unfiltered {
         process::install_filter(AGENT_CALLS)?;
     }
-    let unchanged = weakness.as_deref() == Some("unchanged");
+    let unchanged = is_told("unchanged");
     let workers = Workers::new(Identity { uid: config.uid, gid: config.gid });
     Ok((
         Arc::new(Agent {
@@ -141,7 +147,7 @@ pub(crate) fn check() -> io::Result<()> {
         let what = what.to_owned();
         move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
     };
-    let (agent, stream) = agent()?;
+    let (agent, mut stream) = agent()?;
     let mark = process::Mark::begin().map_err(named("a cgroup namespace"))?;
     let told = std::fs::read_link("/proc/thread-self/ns/cgroup").map_err(named("the name of a cgroup namespace"))?;
     if told.as_os_str() != mark.name() {
@@ -149,15 +155,7 @@ pub(crate) fn check() -> io::Result<()> {
     }
     process::pidfd(std::process::id().cast_signed()).map_err(named("a handle on a process"))?;
     process::as_file_owner(agent.user(), || std::fs::metadata("/").map(drop)).and_then(|seen| seen).map_err(named("files of the user"))?;
-    std::fs::File::from(stream).write_all(CHECKED)
-}
-
-/// Waits for it: a server that has not said it yet is about to.
-fn configuration(stream: OwnedFd) -> io::Result<(OwnedFd, AgentConfig)> {
-    rustix::io::ioctl_fionbio(&stream, false)?;
-    let mut stream = std::fs::File::from(stream);
-    let config = AgentConfig::read_from(&mut stream)?;
-    Ok((stream.into(), config))
+    stream.write_all(CHECKED)
 }
 
 /// Maps every id of the sandbox to itself, the agent's excepted.

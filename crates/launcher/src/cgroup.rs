@@ -19,6 +19,12 @@ const FIRST_ID: u32 = 0x4000_0000;
 /// Distance between two ranges.
 const STRIDE: u32 = 0x2_0000;
 
+/// The ids of a sandbox that has no directory of ours. Another one may have the same; what is counted for each user of the host is all that they
+/// share then.
+pub(crate) fn some_ids(random: u32) -> Ids {
+    Ids::Range(FIRST_ID + random % RANGES * STRIDE)
+}
+
 /// A sandbox's directory in every hierarchy. Its name, unique on the host, stands for a range of host ids too.
 #[derive(Debug)]
 pub(crate) struct Cgroup {

@@ -34,6 +34,11 @@ impl Ids {
         host.checked_sub(first).is_some_and(|offset| offset < count)
     }
 
+    /// Whether each has the same number outside.
+    pub(crate) fn are_the_hosts(self) -> bool {
+        matches!(self, Self::Range(0))
+    }
+
     /// For `uid_map` and `gid_map` (`user_namespaces(7)`).
     pub(crate) fn map(self) -> String {
         match self {

@@ -4,5 +4,7 @@
 //! plans that were fully computed elsewhere.
 
 pub mod bundle;
+pub mod host;
+pub mod inside;
 pub mod plan;
 pub mod protocol;

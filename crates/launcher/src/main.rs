@@ -1,10 +1,12 @@
 //! The only privileged program: takes launch plans from the server and executes them. One thread, no configuration of its own,
 //! nothing read from the environment. Standard input is the socket to the server; when it closes, everything ends.
 //!
-//! Or, told so on its command line, prepares one container and becomes its OCI runtime ([`container`]).
+//! Or, told so on its command line, prepares one container and becomes its OCI runtime ([`container`]), or is the first process of one and becomes
+//! its agent ([`contained`]).
 
 mod cgroup;
 mod commit;
+mod contained;
 mod container;
 mod control;
 mod disk;
@@ -24,15 +26,16 @@ mod walker;
 
 use std::{io, os::fd::AsFd, path::Path, process::ExitCode};
 
-use caisson_launcher::bundle;
+use caisson_launcher::{bundle, inside};
 use caisson_sys::kernel::{SingleThreaded, close_from};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if let (Some(command), Some(order)) = (arguments.next(), arguments.next())
-        && command == bundle::COMMAND
-    {
-        return container::run(Path::new(&order));
+    match (arguments.next(), arguments.next()) {
+        (Some(command), Some(order)) if command == bundle::COMMAND => return container::run(Path::new(&order)),
+        (Some(command), None) if command == inside::COMMAND => return contained::run(),
+        (Some(command), None) if command == inside::SURVEY => return contained::survey(),
+        _ => {}
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,8 @@ use rustix::{
 
 use crate::{cgroup::Cgroup, disk, fault, ids::Ids, layer, message, network, overlay, places::Places};
 
+/// Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
+pub(crate) const PIVOT: &str = "/proc";
 /// Where descriptors are after [`keep_only`].
 const SOCKET_FD: i32 = 3;
 const AGENT_FD: i32 = 4;
@@ -220,22 +222,26 @@ pub(crate) fn limit(plan: &Plan, setup: &Setup, cgroup: &Cgroup) -> Done {
 
 /// Builds the root and makes it the root of this process. Afterwards the host's files cannot be reached.
 fn build_root(plan: &Plan, setup: &Setup, disk: Option<OwnedFd>, ids: Ids, namespace: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Done {
-    // Any directory that every host has will do as the place from which to pivot; nothing there is needed any more.
-    let Raised { root, site } = raise_root(plan, setup, disk, ids, namespace, "/proc")?;
-    if let Some(site) = &site {
+    let raised = raise_root(plan, setup, disk, ids, namespace, PIVOT)?;
+    if let Some(site) = &raised.site {
         // For the launcher, which has no other way to what is written here. Afterwards the site is gone.
         let [upper, merged, storage] = overlay::views(site).at(Stage::Step, "views")?;
         let views = [upper.as_fd(), merged.as_fd(), storage.as_fd()];
         let told = message::send(socket, &protocol::encode(Tag::Views, 0, &()), &views);
         told.at(Stage::Step, "views")?;
     }
+    enter_root(raised, setup)?;
+    if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+}
+
+/// Makes it the root of this process, and lets go of the one before.
+pub(crate) fn enter_root(Raised { root, site: _ }: Raised, setup: &Setup) -> Done {
     reach(setup, Stage::Pivot)?;
     fchdir(&root).at(Stage::Pivot, "enter")?;
     pivot_root(".", ".").at(Stage::Pivot, "pivot_root")?;
     // The old root now lies over the new one at "." (`pivot_root(2)`, the form with two dots).
     unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "leave")?;
-    rustix::process::chdir("/").at(Stage::Pivot, "root")?;
-    if setup.weakness == Some(Weakness::Mounts) { weaken_mounts().at(Stage::Root, "weaken") } else { Ok(()) }
+    rustix::process::chdir("/").at(Stage::Pivot, "root")
 }
 
 /// A root that is mounted and furnished.
@@ -268,7 +274,10 @@ pub(crate) fn raise_root(
         Some(layers) => {
             reach(setup, Stage::Layers)?;
             let tree = overlay::open(layers).at(Stage::Layers, "directory")?;
-            kernel::map_owners(tree.as_fd(), namespace).at(Stage::Layers, "owners")?;
+            // Where ids inside are those of the host, owners are right as they are.
+            if !ids.are_the_hosts() {
+                kernel::map_owners(tree.as_fd(), namespace).at(Stage::Layers, "owners")?;
+            }
             Some((layers, tree))
         }
     };
@@ -612,7 +621,7 @@ pub(crate) fn limit_processes() -> rustix::io::Result<()> {
 }
 
 /// From root of the host to a plain id with a few capabilities in a namespace of its own. Each line takes something away.
-fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
+pub(crate) fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     let at =
         |subject: &'static str| move |error: Errno| Trouble { stage: Stage::Credentials, subject: subject.to_owned(), error: error.into() };
     limit_processes().map_err(at("limits"))?;
@@ -623,6 +632,9 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
     let (uid, gid) = (Uid::from_raw(plan.agent_id), Gid::from_raw(plan.agent_id));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at("gid"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at("uid"))?;
+    // Where root inside is root of the host, that change has taken their effect.
+    let sets = CapabilitySets { effective: AGENT_CAPABILITIES, permitted: AGENT_CAPABILITIES, inheritable: AGENT_CAPABILITIES };
+    rustix::thread::set_capabilities(None, sets).map_err(at("capabilities"))?;
     for capability in CapabilitySet::all().difference(AGENT_CAPABILITIES).iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // A capability that this kernel does not know.
@@ -630,8 +642,6 @@ fn drop_privileges(plan: &Plan, ids: BorrowedFd<'_>) -> Done {
             Err(error) => return Err(at("bounding set")(error)),
         }
     }
-    let sets = CapabilitySets { effective: AGENT_CAPABILITIES, permitted: AGENT_CAPABILITIES, inheritable: AGENT_CAPABILITIES };
-    rustix::thread::set_capabilities(None, sets).map_err(at("capabilities"))?;
     for capability in AGENT_CAPABILITIES.iter() {
         rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(at("ambient set"))?;
     }

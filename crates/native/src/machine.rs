@@ -20,12 +20,17 @@ impl Machine {
             fs::read_to_string("/proc/cpuinfo").map_err(|error| BackendError::Failed(format!("cannot read /proc/cpuinfo: {error}")))?;
         let allowed = rustix::thread::sched_getaffinity(None)
             .map_err(|error| BackendError::Failed(format!("cannot learn on which processors this process may run: {error}")))?;
-        let mut processors: Vec<String> = text.split("\n\n").filter(|block| block.starts_with("processor")).map(str::to_owned).collect();
-        processors.truncate(allowed.count() as usize);
+        Ok(Self::of(&text, allowed.count().max(1) as usize))
+    }
+
+    /// From `/proc/cpuinfo` of a machine, of which so many may be used.
+    pub(crate) fn of(cpuinfo: &str, allowed: usize) -> Self {
+        let mut processors: Vec<String> =
+            cpuinfo.split("\n\n").filter(|block| block.starts_with("processor")).take(allowed).map(str::to_owned).collect();
         if processors.is_empty() {
-            processors = vec!["processor\t: 0".to_owned(); allowed.count().max(1) as usize];
+            processors = vec!["processor\t: 0".to_owned(); allowed];
         }
-        Ok(Self { processors })
+        Self { processors }
     }
 
     /// How many processors a sandbox with these limits sees: whole ones, rounded up, never more than there are.

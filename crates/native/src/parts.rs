@@ -1,9 +1,16 @@
 //! What other backends on this host are made of as well: the same roots, limits and programs.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use caisson_core::{BackendError, Limits, Place, SandboxSpec, Usage};
-use caisson_launcher::plan::{Layers, Setup, Step};
+use caisson_core::{BackendError, Files, Limits, Place, SandboxSpec, Usage};
+use caisson_launcher::{
+    inside::Survey,
+    plan::{Layers, Plan, Setup, Step, WaysOut},
+};
 use caisson_sys::kernel::sealed_program;
 use caisson_wire::{self as wire, AgentConfig};
 
@@ -16,7 +23,7 @@ use crate::{
 };
 
 /// Static, so that each runs in every image.
-pub(crate) const LAUNCHER: &[u8] = include_bytes!(env!("CAISSON_LAUNCHER_BINARY"));
+pub const LAUNCHER: &[u8] = include_bytes!(env!("CAISSON_LAUNCHER_BINARY"));
 pub const AGENT: &[u8] = include_bytes!(env!("CAISSON_AGENT_BINARY"));
 pub const PROBE: &[u8] = include_bytes!(env!("CAISSON_PROBE_BINARY"));
 
@@ -66,6 +73,27 @@ pub fn masked() -> impl Iterator<Item = String> {
 /// Paths of `/proc` that can be read but not written there.
 pub fn sealed() -> impl Iterator<Item = String> {
     SEALED.into_iter().map(|path| format!("/{path}"))
+}
+
+/// A host on which nobody of ours runs but in containers that somebody else makes.
+#[derive(Debug)]
+pub struct Elsewhere {
+    host: HostImage,
+    machine: Machine,
+}
+
+impl Elsewhere {
+    /// From what was found there, and how many processors containers may use.
+    #[must_use]
+    pub fn new(Survey { lent, processors }: Survey, allowed: usize) -> Self {
+        Self { host: HostImage(lent), machine: Machine::of(&processors, allowed.max(1)) }
+    }
+
+    /// The plan for a sandbox without a network whose limits are its container's. What lies below the root of an image is not said.
+    pub fn plan(&self, spec: &SandboxSpec) -> Result<Plan, BackendError> {
+        let found = (&self.machine, &Names::Own, WaysOut::Proxy);
+        plan::plan(spec, &Cgroups::Absent, &self.host, Path::new("/"), found, None, Files::Passing)
+    }
 }
 
 /// What this host has, found once.

@@ -96,6 +96,13 @@ impl Architecture {
         }
     }
 
+    fn call(self, number: u32) -> Option<&'static str> {
+        match self {
+            Self::X86_64 => syscalls::x86_64::Sysno::new(number as usize).map(|call| call.name()),
+            Self::Aarch64 => syscalls::aarch64::Sysno::new(number as usize).map(|call| call.name()),
+        }
+    }
+
     fn number(self, call: &str) -> Option<u32> {
         match self {
             Self::X86_64 => call.parse::<syscalls::x86_64::Sysno>().ok().map(|call| call.id().cast_unsigned()),
@@ -171,6 +178,14 @@ impl Table {
             call.rules.push(Rule { conditions, answer });
         }
         Ok(Self { architecture, calls })
+    }
+
+    /// The calls that may be made at all, whatever their arguments have to be.
+    #[must_use]
+    pub fn allowed(&self) -> Vec<&'static str> {
+        let is_allowed = |call: &Call| call.otherwise == Answer::Allow || call.rules.iter().any(|rule| rule.answer == Answer::Allow);
+        let numbers = self.calls.iter().filter(|(_, call)| is_allowed(call)).map(|(number, _)| *number);
+        numbers.filter_map(|number| self.architecture.call(number)).collect()
     }
 
     /// The same with what `other` says of the calls that it names.

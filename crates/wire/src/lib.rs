@@ -65,7 +65,10 @@ pub const CHECKPOINT_HEADER: &str = "x-caisson-checkpoint";
 /// The descriptor on which the agent finds its stream.
 pub const STREAM_FD: i32 = 3;
 
-/// What the agent is told as its first argument when it is not to serve, but to try whether it could.
+/// What the agent is told on its command line when its stream is on standard input and output instead.
+pub const STANDARD: &str = "standard";
+
+/// What the agent is told there when it is not to serve, but to try whether it could.
 pub const CHECK: &str = "check";
 /// What it then writes on its stream. Where it could not, it says why on standard error, and ends.
 pub const CHECKED: &[u8] = b"caisson-agent can serve here\n";
