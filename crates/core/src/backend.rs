@@ -5,7 +5,7 @@ use std::{pin::Pin, time::Duration};
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Limits, SandboxId, SandboxSpec};
+use crate::{Limits, SandboxId, SandboxSpec, StoredImage};
 
 /// What an agent's stream must be able to do.
 pub trait AgentIo: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -189,6 +189,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether programs of a sandbox that has a network get out without knowing of the proxy. Elsewhere the proxy is the only way.
     fn redirects(&self) -> bool {
         false
+    }
+
+    /// The image of this name, where the backend has images of its own; they are everybody's who may use it. `None` where images are those of
+    /// the store.
+    async fn image(&self, name: &str) -> Option<crate::Result<StoredImage>> {
+        let _ = name;
+        None
     }
 
     /// Begins to make the sandbox exist and hands over the stream to its agent, which may be written to at once: nobody has to

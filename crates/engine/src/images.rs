@@ -1,19 +1,23 @@
 //! From the name of an image to the image, and what it decides for its sandboxes.
 
+use std::sync::Arc;
+
 use caisson_core::{Error, Image, ImageLease, Result, SandboxSpec, Tenant, UserSpec};
 
 use crate::{core::Core, figures, validate};
 
-/// Settles what makes the sandbox, and looks the image up among those that the tenant may use, if it is one of the store. The lease is for as long as the sandbox. What the image says of user and work dir, where the
+/// Settles what makes the sandbox, and looks the image up among those that the tenant may use, if it is one of the store, or that the backend has,
+/// if it has its own. The lease is for as long as the sandbox. What the image says of user and work dir, where the
 /// request leaves that open, then stands in the spec.
 pub(crate) async fn resolve(core: &Core, tenant: &Tenant, spec: &mut SandboxSpec) -> Result<Option<ImageLease>> {
     core.backend.resolve(spec)?;
     let Image::Named { name, .. } = &spec.image else { return Ok(None) };
-    let found = match &core.images {
-        Some(images) => images.resolve(tenant, name).await?,
-        None => None,
+    let (image, lease) = match (core.backend.named(&spec.backend)?.image(name).await, &core.images) {
+        // It keeps what its sandboxes are made of.
+        (Some(found), _) => (Arc::new(found?), ImageLease::new(())),
+        (None, Some(images)) => images.resolve(tenant, name).await?.ok_or_else(|| Image::unknown(name))?,
+        (None, None) => return Err(Image::unknown(name)),
     };
-    let (image, lease) = found.ok_or_else(|| Image::unknown(name))?;
     let config = &image.config;
     let bad = |what: String| Error::invalid("invalid_image", format!("image `{}` {what}", figures::tamed(&image.name, 200)));
     validate::env(&config.env.iter().cloned().collect()).map_err(|error| bad(format!("has an environment that cannot be: {error}")))?;
