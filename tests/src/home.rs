@@ -225,13 +225,14 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 14] = [
         "api-key",
         "blobs",
         "caisson.db",
         "caisson.db-shm",
         "caisson.db-wal",
         "disks",
+        "docker",
         "executions",
         "images",
         "lock",

@@ -12,6 +12,7 @@ mod client;
 mod clock;
 mod context;
 mod descriptors;
+pub mod docker;
 mod docker_registry;
 mod events;
 mod home;

@@ -106,7 +106,8 @@ impl Process {
 
     #[must_use]
     pub fn is_agent(&self) -> bool {
-        self.executes("memfd:caisson-agent")
+        // In a container it has come as a file, and has this name alone.
+        self.executes("memfd:caisson-agent") || self.name == "caisson-agent"
     }
 
     /// Whether it is the `caisson` program itself.

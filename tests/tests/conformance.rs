@@ -9,15 +9,19 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::LazyLock,
+    sync::{LazyLock, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use caisson_tests::{Context, Heard, Home, Process, Sandbox, Server, Setup, Typist, Value, eventually, json, kill_nine, needs};
+use caisson_tests::{
+    Context, Heard, Home, Process, Sandbox, Server, Setup, Typist, Value,
+    docker::{self, Docker},
+    eventually, json, kill_nine, needs,
+};
 
 const MIB: u64 = 1 << 20;
 static BACKENDS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let named = std::env::var("CAISSON_TEST_BACKENDS").unwrap_or_else(|_| "native,oci:runc,oci:runsc".to_owned());
+    let named = std::env::var("CAISSON_TEST_BACKENDS").unwrap_or_else(|_| "native,oci:runc,oci:runsc,docker".to_owned());
     named.split(',').map(str::to_owned).collect()
 });
 const PAGE: &str = include_str!("../../docs/backends.md");
@@ -29,8 +33,8 @@ const CONTAINERS: &str = "/run/caisson/oci";
 const DOES: &str = "yes";
 const DOES_NOT: &str = "unsupported";
 
-fn has_runsc() -> bool {
-    BACKENDS.iter().any(|name| name == "oci:runsc")
+fn has(backend: &str) -> bool {
+    BACKENDS.iter().any(|name| name == backend)
 }
 
 fn runsc() -> PathBuf {
@@ -40,8 +44,15 @@ fn runsc() -> PathBuf {
 
 fn setup() -> Setup {
     needs("runc", "runc");
-    let setup = Setup::default().env("CAISSON_BACKENDS", BACKENDS.join(","));
-    if has_runsc() { setup.env("CAISSON_OCI_RUNTIMES", format!("runsc={}", runsc().display())) } else { setup }
+    let mut setup = Setup::default().env("CAISSON_BACKENDS", BACKENDS.join(","));
+    if has("oci:runsc") {
+        setup = setup.env("CAISSON_OCI_RUNTIMES", format!("runsc={}", runsc().display()));
+    }
+    if has("docker") {
+        // Before the host is looked at.
+        setup = setup.env("DOCKER_HOST", docker::address_of_shared());
+    }
+    setup
 }
 
 #[track_caller]
@@ -64,7 +75,7 @@ const FEATURES: [(&str, Feature); 21] = [
     ("ports", ports),
     ("checkpoints and patches", patch),
     ("root inside", root_inside),
-    ("images of the store", image),
+    ("images (with `docker` those of the daemon)", image),
     ("limit on memory", memory),
     ("limit on processes", processes),
     ("limit on disk", disk_limit),
@@ -267,6 +278,9 @@ fn import(server: &Server) {
     let tar = server.home().clean("tar").arg("-C").arg(&root).args(["--owner=1234", "--group=1235", "-cf", "-", "."]).output().unwrap();
     assert!(tar.status.success());
     fs::remove_dir_all(&root).unwrap();
+    if has("docker") {
+        daemon().import("small:1", &tar.stdout);
+    }
     server.request("POST", "/v1/images/import?name=small:1").bytes(tar.stdout).send().expect(200);
 }
 
@@ -315,6 +329,14 @@ fn disk_limit(server: &Server, backend: &str) -> bool {
 fn processes_of(server: &Server, sandbox: &Sandbox<'_>, backend: &str) -> Vec<Process> {
     let first = match backend {
         "native" => sandbox.agent(),
+        "docker" => {
+            let id = daemon().says(&["inspect", "--format", "{{.Id}}", &format!("caisson-{}", sandbox.id)]);
+            let is_in_it = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&id));
+            let mut inside: Vec<Process> = Process::all().into_values().filter(|process| is_in_it(process.pid)).collect();
+            inside.sort_by_key(|process| !process.is_agent());
+            assert!(inside[0].is_agent(), "{inside:?}");
+            return inside;
+        }
         _ => server
             .below()
             .into_iter()
@@ -332,6 +354,7 @@ fn delete(server: &Server, backend: &str) -> bool {
     sandbox.delete().expect(200);
     eventually("its processes end", SOON, || (!processes.iter().any(Process::lives)).then_some(()));
     assert!(!containers().iter().any(|path| path.ends_with(&sandbox.id)));
+    assert!(backend != "docker" || !daemon().says(&["ps", "--all"]).contains(&sandbox.id));
     true
 }
 
@@ -406,6 +429,10 @@ fn commit(server: &Server, backend: &str) -> bool {
     true
 }
 
+fn daemon() -> MutexGuard<'static, Docker> {
+    docker::shared().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The directories of containers that there are.
 fn containers() -> Vec<PathBuf> {
     let servers = fs::read_dir(CONTAINERS).into_iter().flatten().flatten();
@@ -432,6 +459,7 @@ fn kill_nine_of_the_server_leaves_no_container() {
         .collect();
     let made = || containers().into_iter().filter(|path| !before.contains(path)).collect::<Vec<_>>();
     assert!(made().len() >= 2, "{:?}", containers());
+    assert!(!has("docker") || daemon().containers().len() == 1);
     let all = server.below();
     server.kill();
     Process::all_end("below the server", &all);
@@ -442,10 +470,14 @@ fn kill_nine_of_the_server_leaves_no_container() {
         assert_eq!(answer.json()["error"]["details"]["reason"], "server_lost");
     }
     eventually("what is left of containers is taken away", SOON, || made().is_empty().then_some(()));
+    if has("docker") {
+        eventually("and of Docker's", SOON, || daemon().containers().is_empty().then_some(()));
+    }
     for backend in BACKENDS.iter() {
         assert_eq!(server.run(&json!({"backend": backend, "shell": "echo on"}))["stdout"], "on\n");
     }
     server.finish();
+    assert!(!has("docker") || daemon().says(&["volume", "ls", "--quiet"]).is_empty());
 }
 
 #[test]
@@ -561,7 +593,7 @@ fn the_template_the_request_and_the_server_choose_in_this_order() {
 
 #[test]
 fn sessions_of_daiv_sandbox_run_under_gvisor_where_its_setting_says_so() {
-    if !has_runsc() {
+    if !has("oci:runsc") {
         return;
     }
     let runtimes = format!("runsc={}", runsc().display());

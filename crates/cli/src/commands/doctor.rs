@@ -31,7 +31,7 @@ pub(crate) struct DoctorArgs {
     /// Examine even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
-    /// What sandboxes are made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    /// What sandboxes are made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun`, `oci:youki`, `docker` or `docker:RUNTIME` [default: native]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Print a JSON object, as GET /v1/doctor does

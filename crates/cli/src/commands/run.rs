@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     /// What the sandbox may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
     #[arg(long, value_name = "NETWORK")]
     net: Option<NetworkBody>,
-    /// What it is made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    /// What it is made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun`, `oci:youki`, `docker` or `docker:RUNTIME` [default: native]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Where its files are: `memory` or `disk` [default: memory]
@@ -124,13 +124,21 @@ pub(crate) fn run(mut args: RunArgs) -> Result<ExitCode> {
         logging::begin(&filter.to_string_lossy(), logging::Format::Text, None)?;
     }
     let (json, accept_weaker_limits) = (args.json, args.accept_weaker_limits);
-    let policy = args.pull.unwrap_or(Policy::Missing);
+    let pull = args.pull;
+    let policy = pull.unwrap_or(Policy::Missing);
     let (request, stdin_is_code) = request(args)?;
+    let choice = embedded::choice(&request.spec)?;
+    let has_own_images = choice.docker.is_some();
+    if has_own_images && pull.is_some() {
+        bail!(
+            "--pull is about images of this machine's own store, and backend `{}` has those of its daemon: use `docker pull`",
+            request.spec.backend
+        );
+    }
     let wanted = match &request.spec.image {
-        Image::Named { name, .. } => Some((Here::find()?, name.clone())),
+        Image::Named { name, .. } if !has_own_images => Some((Here::find()?, name.clone())),
         _ => None,
     };
-    let choice = embedded::choice(&request.spec)?;
     let (walls, scratch) =
         embedded::start(choice, NativeConfig { accept_weaker_limits, ..embedded::config(wanted.as_ref().map(|(here, _)| here.path())) })?;
     let weaker = walls.weaker_limits();

@@ -20,7 +20,8 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    backends, boxbox,
+    backends::{self, Directories},
+    boxbox,
     config::{Access, BlobStorage, Config, Environment, Setting, Sources},
     data_dir::{DataDir, Surroundings},
     database::Database,
@@ -114,7 +115,7 @@ pub(crate) struct ServeArgs {
     /// Serve even where limits on memory and processor time cannot be enforced in full (an ordinary user without a cgroup of its own)
     #[arg(long)]
     accept_weaker_limits: bool,
-    /// What sandboxes are made by where nobody says: `native`, `oci:runsc`, `oci:runc`, `oci:crun` or `oci:youki` [default: native]
+    /// What sandboxes are made by where nobody says: `native`, `oci:runsc`, `oci:runc`, `oci:crun`, `oci:youki`, `docker` or `docker:RUNTIME` [default: native]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// What requests and templates may have sandboxes made by, with commas between them [default: --backend alone]
@@ -259,7 +260,7 @@ async fn serve(config: &Config, data_dir: &DataDir, (native, layers_dir): (Optio
     engine_config.stopped_grace = config.stopped_grace;
     engine_config.max_stopped = config.max_stopped;
     engine_config.reap_every = config.daiv.stopped.every.unwrap_or(engine_config.reap_every);
-    let backends = backends::start(&config.backends, native, layers_dir).await?;
+    let backends = backends::start(&config.backends, native, Directories { layers: layers_dir, data: data_dir.path().to_owned() }).await?;
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
     let engine = Engine::open_with_images(engine_config, backends, Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
     let blobs = blobs(&config.blobs).await?;

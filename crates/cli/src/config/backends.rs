@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use caisson_docker::{Docker, Endpoint};
 use caisson_oci::Kind;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     layers::Layers,
     settings::Setting,
     sources::{Environment, Sources},
-    values::Reader,
+    values::{Reader, directory},
 };
 use crate::printable;
 
@@ -22,21 +23,26 @@ pub(crate) struct Choice {
     /// The one that is taken where nobody says first; each once.
     pub(crate) names: Vec<&'static str>,
     pub(crate) programs: Vec<(Kind, PathBuf)>,
+    /// Where the Docker daemon is, if it is asked for sandboxes.
+    pub(crate) docker: Option<Endpoint>,
 }
 
 impl Choice {
     /// One alone.
     pub(crate) fn only(name: &'static str) -> Self {
-        Self { names: vec![name], programs: Vec::new() }
+        Self { names: vec![name], programs: Vec::new(), docker: None }
     }
 
     /// One alone, its runtime where the environment says, for commands that have no other configuration.
     pub(crate) fn with_environment(name: &'static str) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let environment = Environment::about(&[Setting::OciRuntimes]);
+        let environment =
+            Environment::about(&[Setting::OciRuntimes, Setting::DockerHost, Setting::DockerTlsVerify, Setting::DockerCertPath]);
         let layers = Layers::collect(&Sources { environment, ..Sources::default() }, &mut problems);
-        let programs = Reader::new(&layers, &mut problems).get(Setting::OciRuntimes, programs).unwrap_or_default();
-        if problems.is_empty() { Ok(Self { programs, ..Self::only(name) }) } else { Err(Problems(problems)) }
+        let mut reader = Reader::new(&layers, &mut problems);
+        let programs = reader.get(Setting::OciRuntimes, programs).unwrap_or_default();
+        let docker = endpoint(&mut reader, &layers, &[name]);
+        if problems.is_empty() { Ok(Self { programs, docker, ..Self::only(name) }) } else { Err(Problems(problems)) }
     }
 
     pub(crate) fn has_native(&self) -> bool {
@@ -50,7 +56,7 @@ impl Choice {
 }
 
 /// `also` is what another setting asks for.
-pub(super) fn read(reader: &mut Reader<'_>, also: Option<Kind>) -> Choice {
+pub(super) fn read(reader: &mut Reader<'_>, layers: &Layers, also: Option<Kind>) -> Choice {
     let default = reader.get(Setting::Backend, name);
     let allowed = reader.get(Setting::Backends, list);
     let programs = reader.get(Setting::OciRuntimes, programs).unwrap_or_default();
@@ -75,7 +81,8 @@ pub(super) fn read(reader: &mut Reader<'_>, also: Option<Kind>) -> Choice {
             ));
         }
     }
-    Choice { names, programs }
+    let docker = endpoint(reader, layers, &names);
+    Choice { names, programs, docker }
 }
 
 /// A backend, by its name.
@@ -83,9 +90,38 @@ pub(crate) fn name(text: &str) -> Result<&'static str, String> {
     if text == NATIVE {
         return Ok(NATIVE);
     }
+    if Docker::runtime(text).is_some() {
+        // There are as many as are written in the configuration, and for as long as the program runs.
+        return Ok(String::leak(text.to_owned()));
+    }
     let runtimes = Kind::ALL.map(|kind| format!("`{}`", kind.backend())).join(", ");
     let found = Kind::of_backend(text).map(Kind::backend);
-    found.ok_or_else(|| format!("expected the name of a backend: `{NATIVE}`, {runtimes}"))
+    found.ok_or_else(|| {
+        format!("expected the name of a backend: `{NATIVE}`, {runtimes}, `docker`, or `docker:` and the name of a runtime of the daemon")
+    })
+}
+
+/// Where the Docker daemon is, where one of these backends asks it. What the environment says to Docker's own programs is no problem elsewhere.
+fn endpoint(reader: &mut Reader<'_>, layers: &Layers, names: &[&str]) -> Option<Endpoint> {
+    if !names.iter().any(|name| Docker::runtime(name).is_some()) {
+        return None;
+    }
+    // Empty is no.
+    let verifies = layers.get(Setting::DockerTlsVerify).is_some_and(|given| !given.text.is_empty());
+    let certificates = if verifies { reader.get(Setting::DockerCertPath, directory) } else { None };
+    if verifies && certificates.is_none() {
+        reader.problem(
+            "DOCKER_TLS_VERIFY asks for TLS, and DOCKER_CERT_PATH does not say where the certificates are; say so there".to_owned(),
+        );
+    }
+    let host = reader.get(Setting::DockerHost, |text| Ok(text.to_owned()));
+    match Endpoint::new(host.as_deref(), certificates) {
+        Ok(endpoint) => Some(endpoint),
+        Err(what) => {
+            reader.problem(format!("DOCKER_HOST: {what}"));
+            None
+        }
+    }
 }
 
 fn list(text: &str) -> Result<Vec<&'static str>, String> {
@@ -128,7 +164,8 @@ mod tests {
     #[test]
     fn backends_are_known_by_name() {
         assert_eq!(list("native, oci:runsc"), Ok(vec!["native", "oci:runsc"]));
-        for bad in ["", "runsc", "oci:docker", "native,native", "native,"] {
+        assert_eq!(list("docker,docker:runsc"), Ok(vec!["docker", "docker:runsc"]));
+        for bad in ["", "runsc", "oci:docker", "docker:", "docker:/x", "native,native", "native,"] {
             assert!(list(bad).is_err(), "{bad}");
         }
     }

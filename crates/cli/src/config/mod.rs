@@ -172,7 +172,7 @@ impl Config {
         let sandbox_key = reader.get(Setting::SandboxApiKey, values::api_key);
         let boxbox = boxbox::read(&mut reader, &sources.environment);
         let mut daiv = daiv::read(&mut reader, &sources.environment, data_dir.as_deref(), surroundings.is_root);
-        let backends = backends::read(&mut reader, daiv.runtime);
+        let backends = backends::read(&mut reader, &layers, daiv.runtime);
         if daiv.settings.backend.is_empty() && backends.names.first() != Some(&NATIVE) {
             // No other has a disk.
             daiv.settings.storage = Storage::Memory;
@@ -180,7 +180,11 @@ impl Config {
         let image_aliases = reader.get(Setting::ImageAliases, values::image_aliases).unwrap_or_default();
         let images = images::read(&mut reader, surroundings);
         let blobs = blobs::read(&mut reader, data_dir.as_deref());
-        let of_use = |name: &str| !name.starts_with("AWS_") || matches!(blobs, Some(BlobStorage::S3(_)));
+        let of_use = |name: &str| match name.split('_').next() {
+            Some("AWS") => matches!(blobs, Some(BlobStorage::S3(_))),
+            Some("DOCKER") => backends.docker.is_some(),
+            _ => true,
+        };
         let aliases = settings::ALIASES
             .iter()
             .filter(|(name, key)| of_use(name) && layers.get(*key).is_some_and(|given| given.place == *name))

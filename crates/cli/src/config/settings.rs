@@ -31,6 +31,9 @@ pub(crate) enum Setting {
     Backend,
     Backends,
     OciRuntimes,
+    DockerHost,
+    DockerTlsVerify,
+    DockerCertPath,
     PublicUrl,
     PublicDomain,
     BoxedApiKey,
@@ -58,9 +61,12 @@ pub(crate) enum Setting {
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 17] = [
+pub(super) const ALIASES: [(&str, Setting); 20] = [
     ("DATABASE_URL", Setting::DatabaseUrl),
     ("DAIV_SANDBOX_REDIS_URL", Setting::RedisUrl),
+    ("DOCKER_HOST", Setting::DockerHost),
+    ("DOCKER_TLS_VERIFY", Setting::DockerTlsVerify),
+    ("DOCKER_CERT_PATH", Setting::DockerCertPath),
     ("BOXED_API_KEY", Setting::BoxedApiKey),
     ("SANDBOX_API_KEY", Setting::SandboxApiKey),
     ("API_KEY", Setting::BoxboxApiKey),
@@ -82,7 +88,7 @@ pub(super) const ALIASES: [(&str, Setting); 17] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 47] = [
+    pub(super) const ALL: [Self; 50] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -109,6 +115,9 @@ impl Setting {
         Self::Backend,
         Self::Backends,
         Self::OciRuntimes,
+        Self::DockerHost,
+        Self::DockerTlsVerify,
+        Self::DockerCertPath,
         Self::PublicUrl,
         Self::PublicDomain,
         Self::BoxedApiKey,
@@ -172,6 +181,9 @@ impl Setting {
             Self::Backend => "backend",
             Self::Backends => "backends",
             Self::OciRuntimes => "oci_runtimes",
+            Self::DockerHost => "docker_host",
+            Self::DockerTlsVerify => "docker_tls_verify",
+            Self::DockerCertPath => "docker_cert_path",
             Self::PublicUrl => "public_url",
             Self::PublicDomain => "public_domain",
             Self::BoxedApiKey => "boxed_api_key",

@@ -31,7 +31,8 @@ impl Environment {
 
     /// Those of this process that are about these settings.
     pub(super) fn about(settings: &[Setting]) -> Self {
-        let names: Vec<String> = settings.iter().map(|setting| variable(setting.name())).collect();
+        let aliases = ALIASES.iter().filter(|(_, setting)| settings.contains(setting)).map(|(alias, _)| (*alias).to_owned());
+        let names: Vec<String> = settings.iter().map(|setting| variable(setting.name())).chain(aliases).collect();
         Self(std::env::vars_os().filter(|(name, _)| names.iter().any(|known| name == known.as_str())).collect())
     }
 }

@@ -450,8 +450,19 @@ fn backends_are_the_first_of_those_that_are_allowed() {
     assert_eq!(config(&[("CAISSON_BACKENDS", "oci:runsc, native")]), ["oci:runsc", "native"]);
     assert_eq!(config(&[("CAISSON_BACKENDS", "native,oci:runsc"), ("CAISSON_BACKEND", "oci:runsc")]), ["oci:runsc", "native"]);
     refused(&[("CAISSON_BACKENDS", "native"), ("CAISSON_BACKEND", "oci:runc")], &["CAISSON_BACKEND is `oci:runc`", "add it there"]);
-    refused(&[("CAISSON_BACKEND", "docker")], &["expected the name of a backend"]);
+    refused(&[("CAISSON_BACKEND", "podman")], &["expected the name of a backend"]);
     refused(&[("CAISSON_OCI_RUNTIMES", "runc=/a")], &["CAISSON_BACKENDS does not have `oci:runc`"]);
+
+    let docker =
+        |variables: &[(&str, &str)]| given("", variables, &[]).read().unwrap().backends.docker.map(|endpoint| endpoint.to_string());
+    assert_eq!(docker(&[("DOCKER_HOST", "nonsense")]), None, "whom nobody asks may be anywhere");
+    assert_eq!(docker(&[("CAISSON_BACKEND", "docker:crun")]).as_deref(), Some("unix:///var/run/docker.sock"));
+    assert_eq!(
+        docker(&[("CAISSON_BACKEND", "docker"), ("DOCKER_HOST", "tcp://a:1"), ("DOCKER_TLS_VERIFY", "")]).as_deref(),
+        Some("tcp://a:1")
+    );
+    refused(&[("CAISSON_BACKEND", "docker"), ("DOCKER_HOST", "a:1")], &["DOCKER_HOST", "tcp://host:port"]);
+    refused(&[("CAISSON_BACKEND", "docker"), ("DOCKER_HOST", "tcp://a:1"), ("DOCKER_TLS_VERIFY", "1")], &["DOCKER_CERT_PATH"]);
 
     let chosen = given("", &[("CAISSON_BACKEND", "oci:runc")], &[]).read().unwrap();
     assert_eq!(chosen.daiv.settings.storage, caisson_core::Storage::Memory, "no other has a disk");

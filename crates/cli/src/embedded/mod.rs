@@ -19,7 +19,7 @@ pub(crate) use service::serving;
 
 use self::records::Records;
 use crate::{
-    backends,
+    backends::{self, Directories},
     config::{Choice, NATIVE, backend_name},
     printable,
 };
@@ -40,6 +40,12 @@ pub(crate) enum Output {
 fn disk_directory() -> std::path::PathBuf {
     let large = Path::new("/var/tmp");
     if large.is_dir() { large.to_owned() } else { std::env::temp_dir() }
+}
+
+/// Where is noted what is to be found if this is killed: with what else is the machine's until it is switched off, if there is such a place.
+fn runtime_directory() -> Option<PathBuf> {
+    let directory = if rustix::process::geteuid().is_root() { Some("/run".into()) } else { std::env::var_os("XDG_RUNTIME_DIR") };
+    directory.map(|directory| Path::new(&directory).join("caisson")).filter(|path| path.is_absolute())
 }
 
 /// A backend for one sandbox at a time. Images, if there are any, are in the directory `images`.
@@ -97,6 +103,7 @@ pub(crate) async fn open(walls: Walls, scratch: &Scratch, output: Output, images
     // Whoever runs this is the operator.
     config.egress = Some(EgressConfig::default());
     let images = images.map(|store| Arc::new(store) as Arc<dyn Images>);
-    let backends = backends::start(&walls.choice, walls.native, &walls.layers_dir).await?;
+    let directories = Directories { layers: &walls.layers_dir, data: runtime_directory().unwrap_or_else(|| scratch.path()) };
+    let backends = backends::start(&walls.choice, walls.native, directories).await?;
     Engine::open_with_images(config, backends, Arc::new(Records::default()), images).await.context("cannot start the engine")
 }
