@@ -1,9 +1,10 @@
-//! Backends side by side: a fresh sandbox and one of the pool for each, beside the bare runtime with a bundle of the same programs.
+//! Backends side by side: a fresh sandbox and one of the pool for each, beside the bare runtime with a bundle of the same programs, or
+//! `docker run` with an image of them. The Docker daemon is the one that is there, or that of `DOCKER_HOST`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +26,10 @@ const UP_WITHIN: Duration = Duration::from_secs(60);
 /// Where `tools/gvisor` puts it, below the directory of the program.
 const RUNSC: &str = "../tools/gvisor/runsc";
 
+const DOCKER: &str = "docker";
+/// What `docker run` is given.
+const IMAGE: &str = "caisson-bench:1";
+
 /// A backend, and its runtime alone.
 struct Backend {
     name: &'static str,
@@ -42,8 +47,15 @@ pub(crate) fn backends(program: &Path, directory: &Path, root: &Root, runs: usiz
     }
     let made = directory.join("bundle");
     make_bundle(&made, root)?;
+    let has_docker = names.contains(&DOCKER);
+    if has_docker {
+        import(root)?;
+    }
     for backend in &all {
         cold(program, &directory, &settings, (backend, &made), runs)?;
+    }
+    if has_docker {
+        Command::new(DOCKER).args(["image", "rm", "--force", IMAGE]).output()?;
     }
     for backend in &all {
         pooled(program, &directory, &settings, backend, runs)?;
@@ -62,7 +74,31 @@ fn find(program: &Path) -> Vec<Backend> {
             None => println!("{name} is not compared: its runtime is missing ({remedy})"),
         }
     }
+    let answers = Command::new(DOCKER).arg("version").output().is_ok_and(|output| output.status.success());
+    if answers {
+        all.push(Backend { name: DOCKER, bare: Some(DOCKER.into()) });
+    } else {
+        println!("docker is not compared: no daemon answers (package docker.io; start it, or say with DOCKER_HOST where it is)");
+    }
     all
+}
+
+/// Makes the image that `docker run` alone is given: the root without the programs, which are lent.
+fn import(root: &Root) -> Result<()> {
+    let mut tar = Command::new("tar")
+        .arg("-C")
+        .arg(&root.path)
+        .args(["--exclude=./usr/*", "-cf", "-", "."])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start tar")?;
+    let input = tar.stdout.take().context("its output is piped")?;
+    let imported = Command::new(DOCKER).args(["import", "-", IMAGE]).stdin(input).output()?;
+    if tar.wait()?.success() && imported.status.success() {
+        Ok(())
+    } else {
+        bail!("docker import failed: {}", String::from_utf8_lossy(&imported.stderr))
+    }
 }
 
 fn cold(program: &Path, directory: &Path, settings: &[(&str, String)], (backend, bundle): (&Backend, &Path), runs: usize) -> Result<()> {
@@ -103,12 +139,29 @@ fn cold(program: &Path, directory: &Path, settings: &[(&str, String)], (backend,
 fn run(backend: &str, bare: &Path, directory: &Path, bundle: &Path, round: usize) -> Result<()> {
     let id = format!("caisson-bench-{}-{round}", std::process::id());
     let mut command = Command::new(bare);
-    command.arg("--root").arg(directory.join("state"));
-    if backend == "oci:runsc" {
-        command.args(["--network=none", "--overlay2=none", "--ignore-cgroups"]);
+    if backend == DOCKER {
+        command.args([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--volume",
+            "/usr:/usr:ro",
+            "--name",
+            &id,
+            IMAGE,
+            "/usr/bin/python3",
+            "-c",
+            CODE,
+        ]);
+    } else {
+        command.arg("--root").arg(directory.join("state"));
+        if backend == "oci:runsc" {
+            command.args(["--network=none", "--overlay2=none", "--ignore-cgroups"]);
+        }
+        command.args(["run", "--bundle"]).arg(bundle).arg(&id);
     }
-    let output =
-        command.args(["run", "--bundle"]).arg(bundle).arg(id).output().with_context(|| format!("cannot start {}", bare.display()))?;
+    let output = command.output().with_context(|| format!("cannot start {}", bare.display()))?;
     if output.stdout == b"hello\n" { Ok(()) } else { bail!("{} failed: {}", bare.display(), String::from_utf8_lossy(&output.stderr)) }
 }
 
