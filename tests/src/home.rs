@@ -225,7 +225,7 @@ impl Home {
 
 /// What a data directory has beside what a server keeps there.
 fn unknown_data(data: &Path) -> Vec<String> {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 16] = [
         "api-key",
         "blobs",
         "caisson.db",
@@ -233,6 +233,8 @@ fn unknown_data(data: &Path) -> Vec<String> {
         "caisson.db-wal",
         "disks",
         "docker",
+        "egress-ca.key",
+        "egress-ca.pem",
         "executions",
         "images",
         "lock",

@@ -33,7 +33,7 @@ mod shortage;
 mod websocket;
 
 pub use archive::{Archive, octal};
-pub use certificates::make_certificates;
+pub use certificates::{make_certificates, make_certificates_of};
 pub use client::{
     Answer, Body, Client, MULTIPART_FORM, Request, Streaming, encode_path, foreign_key, is_foreign, is_of_boxbox, is_of_daiv,
     multipart_form, raw, raw_request,

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use caisson_tests::{Home, Sandbox, Server, Setup, Value, eventually, json, make_certificates, needs};
+use caisson_tests::{Home, Sandbox, Server, Setup, Value, eventually, json, make_certificates, make_certificates_of, needs};
+
+#[path = "egress/intercepted.rs"]
+mod intercepted;
 
 /// Where the servers are. The first half of it is open to sandboxes.
 const RANGE: &str = "10.70.0.1/24";

@@ -8,11 +8,11 @@ use std::{
     io::{self, Read, Write},
 };
 
-use caisson_wire::{AgentConfig, Given, OfImage, Place, Refusal, RefusalCode};
+use caisson_wire::{AgentConfig, Given, OfImage, Place, Refusal, RefusalCode, TRUSTED, TRUSTED_BUNDLE};
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chown, chownat, fchown, fstat, lstat, mkdir, open, openat2, readlink,
-        rmdir, stat, symlink,
+        rmdir, stat, symlink, unlink,
     },
     io::Errno,
 };
@@ -61,6 +61,51 @@ pub(crate) fn furnish(config: &AgentConfig) -> Result<(), Refusal> {
         };
         made.map_err(|error| bad(format!("`{}` cannot be made in the sandbox: {error}", path.escape_default())))?;
     }
+    match &config.trusts {
+        None => Ok(()),
+        Some(certificate) => trust(certificate, config.of_image.is_some())
+            .map_err(|error| bad(format!("certificates to trust cannot be put into `{TRUSTED_BUNDLE}`: {error}"))),
+    }
+}
+
+/// Files with certificates that an image trusts, relative to its root. The first that is there counts.
+const BUNDLES: [&str; 5] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+];
+/// Those of a distribution come to a few hundred thousand bytes.
+const MAX_BUNDLE: u64 = 4 << 20;
+
+/// Writes a certificate, and it behind those that the image trusts. What a sandbox has of them from an earlier start is replaced.
+fn trust(certificate: &str, is_of_image: bool) -> io::Result<()> {
+    // What is lent of the host is a mount of its own; in an image nothing is that could be wanted.
+    let how = if is_of_image { ResolveFlags::NO_XDEV } else { ResolveFlags::empty() };
+    let mut bundle = Vec::new();
+    if let Some(file) =
+        BUNDLES.iter().find_map(|path| regular(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, how).ok())
+    {
+        file.take(MAX_BUNDLE).read_to_end(&mut bundle)?;
+    }
+    if bundle.last().is_some_and(|last| *last != b'\n') {
+        bundle.push(b'\n');
+    }
+    bundle.extend_from_slice(certificate.as_bytes());
+    if let Some((directory, _)) = TRUSTED.rsplit_once('/') {
+        make(directory, 0, 0)?;
+    }
+    for (path, bytes) in [(TRUSTED, certificate.as_bytes()), (TRUSTED_BUNDLE, &bundle)] {
+        match unlink(path) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(open(path, how, Mode::from_raw_mode(0o644))?);
+        fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        file.write_all(bytes)?;
+    }
     Ok(())
 }
 
@@ -80,7 +125,18 @@ fn link(path: &str, target: &str, uid: u32, gid: u32, again: bool) -> io::Result
 }
 
 /// What the launcher and [`settle`] make in every root of an image, where it is not there. None of it is a change that anybody made.
-const GIVEN: [&str; 7] = ["", "etc", "etc/hostname", "etc/hosts", "etc/passwd", "etc/resolv.conf", "tmp"];
+const GIVEN: [&str; 10] = [
+    "",
+    "etc",
+    "etc/caisson",
+    "etc/caisson/bundle.pem",
+    "etc/caisson/ca.pem",
+    "etc/hostname",
+    "etc/hosts",
+    "etc/passwd",
+    "etc/resolv.conf",
+    "tmp",
+];
 
 /// What there is of it, home and work dir included, and how it is now. To be asked before any program runs.
 pub(crate) fn given(config: &AgentConfig) -> Vec<Given> {
@@ -133,11 +189,15 @@ fn read(name: &str) -> Result<String, Refusal> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A regular file of `/etc`.
+/// A regular file of `/etc`, on the file system of the root.
 fn in_root(name: &str, flags: OFlags, how: ResolveFlags) -> Result<File, Errno> {
+    regular(&format!("etc/{name}"), flags, how | ResolveFlags::NO_XDEV)
+}
+
+/// A regular file, by its path below the root.
+fn regular(path: &str, flags: OFlags, how: ResolveFlags) -> Result<File, Errno> {
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let how = how | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let file = openat2(&root, format!("etc/{name}"), flags, Mode::empty(), how)?;
+    let file = openat2(&root, path, flags, Mode::empty(), how | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
     if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile { Ok(File::from(file)) } else { Err(Errno::INVAL) }
 }
 

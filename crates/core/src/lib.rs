@@ -43,7 +43,10 @@ pub use image::{Digest, DigestError, ImageConfig, StoredImage};
 pub use images::{ImageLease, Images};
 pub use key::{Key, KeyHash, Scope};
 pub use limits::{Limits, TimeLimits};
-pub use network::{AddressRange, Asked, BadHost, BadRange, HostName, Network, Ports, Refused, Rule, Rules, Subject, canonical, special};
+pub use network::{
+    AddressRange, Asked, BUNDLE_VARIABLES, BadHost, BadRange, CERTIFICATE_VARIABLES, EgressLimits, HostName, Intercept, NO_PROXY_VARIABLES,
+    Network, PROXY_VARIABLES, Ports, Refused, RequestRule, Rule, Rules, Secret, SecretValue, Subject, canonical, is_plain, special,
+};
 pub use page::{Cursor, Page};
 pub use recipe::{Place, Recipe, SetupCommand, SetupStep, Warmth};
 pub use sandbox::{Event, Sandbox, State, Stop, StopReason, Tombstone, TombstoneReason, UnknownName, next};

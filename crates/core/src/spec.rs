@@ -185,6 +185,9 @@ pub struct SandboxSpec {
     pub recipe: Recipe,
     /// The limits that the host cannot enforce in full, by their names in the API. Found when the sandbox is made; nobody asks for them.
     pub weaker_limits: Vec<String>,
+    /// A certificate that its programs are to trust beside those of its image, in PEM: that of whoever looks into their TLS. The engine's to
+    /// say at each start; no record has it.
+    pub certificate: Option<Arc<str>>,
 }
 
 impl Default for SandboxSpec {
@@ -202,6 +205,7 @@ impl Default for SandboxSpec {
             left_to_image: LeftToImage::default(),
             recipe: Recipe::default(),
             weaker_limits: Vec::new(),
+            certificate: None,
         }
     }
 }

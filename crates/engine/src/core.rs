@@ -41,6 +41,8 @@ pub(crate) struct Core {
     /// Who is asked for the names that sandboxes ask for, and what all of them have reached.
     pub(crate) resolver: Resolver,
     pub(crate) egress: egress::Figures,
+    /// Who vouches for hosts whose TLS is looked into, once there is one.
+    pub(crate) authority: OnceCell<egress::Authority>,
     /// Every task of the engine; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled once nothing new is accepted.

@@ -51,9 +51,9 @@ pub(crate) fn record(
 }
 
 /// Makes or finds it, in a task of its own: a caller that goes away leaves a whole sandbox or none.
-pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateRequest) -> Result<Created> {
+pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, mut request: CreateRequest) -> Result<Created> {
     validate::create(&request)?;
-    core.check_network(&request.spec.network)?;
+    core.prepare_network(&mut request.spec.network).await?;
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
     let made = core.tasks.spawn(room::asked_for(room::asker(), async move {
@@ -68,9 +68,9 @@ pub(crate) async fn create(core: &Arc<Core>, tenant: &Tenant, request: CreateReq
 }
 
 /// Makes it, in a task of its own likewise, and returns as soon as it is recorded. What it comes to then is in its record.
-pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, request: CreateRequest) -> Result<Sandbox> {
+pub(crate) async fn begin(core: &Arc<Core>, tenant: &Tenant, mut request: CreateRequest) -> Result<Sandbox> {
     validate::create(&request)?;
-    core.check_network(&request.spec.network)?;
+    core.prepare_network(&mut request.spec.network).await?;
     core.accepting()?;
     let (task, tenant) = (Arc::clone(core), tenant.clone());
     let begun = core.tasks.spawn(room::asked_for(room::asker(), async move {

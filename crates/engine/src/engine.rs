@@ -96,6 +96,7 @@ impl Engine {
             pool: config.pool.then(Pool::default),
             resolver: Resolver::new(config.egress.as_ref().map(|egress| egress.dns.clone()).unwrap_or_default()),
             egress: egress::Figures::default(),
+            authority: OnceCell::new(),
             config,
             logs,
             backend,
@@ -186,10 +187,10 @@ impl Engine {
     }
 
     /// Changes time limits and metadata of a living sandbox.
-    pub async fn update(&self, id: SandboxId, update: SandboxUpdate) -> Result<Sandbox> {
+    pub async fn update(&self, id: SandboxId, mut update: SandboxUpdate) -> Result<Sandbox> {
         validate::update(&update)?;
-        if let Some(network) = &update.network {
-            self.core.check_network(network)?;
+        if let Some(network) = &mut update.network {
+            self.core.prepare_network(network).await?;
         }
         if let Some(stopped) = self.core.registry.stopped(&self.tenant, id) {
             let core = Arc::clone(&self.core);

@@ -46,6 +46,7 @@ mod request;
 mod retention;
 mod room;
 mod sandbox;
+pub mod sealed;
 mod search;
 mod secret;
 mod servers;

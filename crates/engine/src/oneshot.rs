@@ -50,11 +50,11 @@ impl RunningOneShot {
 pub(crate) async fn run(
     core: &Arc<Core>,
     tenant: &Tenant,
-    request: RunRequest,
+    mut request: RunRequest,
     stage: watch::Sender<OneShotStage>,
 ) -> Result<RunningOneShot> {
     validate::run(&request)?;
-    core.check_network(&request.spec.network)?;
+    core.prepare_network(&mut request.spec.network).await?;
     let lifetime = request.exec.timeout.map_or(LONGEST, |timeout| timeout + LONGEST).min(TimeLimits::MAX + LONGEST);
     let time_limits = TimeLimits { lifetime: Some(lifetime), idle_timeout: None };
     let mut spec = request.spec.clone();

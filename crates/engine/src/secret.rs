@@ -9,7 +9,7 @@ use std::{
 
 use caisson_core::{Error, Result};
 
-use crate::Engine;
+use crate::{Engine, core::Core};
 
 /// The name of its file in the data directory.
 const FILE: &str = "secret";
@@ -18,11 +18,17 @@ const BYTES: usize = 32;
 impl Engine {
     /// The secret, or that of all servers on the database. Whoever uses it derives a key of their own from it.
     pub async fn secret(&self) -> Result<&[u8; BYTES]> {
+        self.core.secret().await
+    }
+}
+
+impl Core {
+    pub(crate) async fn secret(&self) -> Result<&[u8; BYTES]> {
         // What is sealed or signed on one server is looked at on others.
-        if let Some(fleet) = &self.core.fleet {
+        if let Some(fleet) = &self.fleet {
             return Ok(fleet.secret());
         }
-        self.core.secret.get_or_try_init(|| of_data_dir(&self.core.config.data_dir)).await
+        self.secret.get_or_try_init(|| of_data_dir(&self.config.data_dir)).await
     }
 }
 

@@ -131,7 +131,7 @@ async fn start(core: &Arc<Core>, stopped: Arc<Stopped>) -> Result<Option<Arc<Liv
             return Err(Error::Gone { id: stopped.id.to_string(), tombstone });
         }
         // The operator may have closed the ways out meanwhile.
-        task.check_network(&record.spec.network)?;
+        task.prepare_network(&mut record.spec.network).await?;
         let lease = images::resolve_again(&task, &stopped.tenant, &mut record.spec).await?.or_else(|| stopped.lease());
         let living = Living::bring_back(&task, record, lease, &stopped).await?;
         let begun = living.activity.begin();

@@ -48,6 +48,7 @@ pub fn agent_config(spec: &SandboxSpec) -> AgentConfig {
         of_image: plan::left_to_agent(spec),
         places: spec.recipe.places.iter().map(told).collect(),
         ways_out: None,
+        trusts: None,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use caisson_core::{BackendError, Files, Image, Limits, SandboxSpec, Storage};
+use caisson_core::{
+    BUNDLE_VARIABLES, BackendError, CERTIFICATE_VARIABLES, Files, Image, Limits, NO_PROXY_VARIABLES, PROXY_VARIABLES, SandboxSpec, Storage,
+};
 use caisson_launcher::plan::{Kept, Layers, Plan, Root, Step, WaysOut, Weakness};
 use caisson_wire::{
-    AGENT_UID, OfImage,
+    AGENT_UID, OfImage, TRUSTED, TRUSTED_BUNDLE,
     egress::{ADDRESS, PROXY_PORT},
 };
 
@@ -186,12 +188,12 @@ pub(crate) fn environment(spec: &SandboxSpec) -> Vec<(String, String)> {
     }
     if !spec.network.is_none() {
         let proxy = format!("http://{ADDRESS}:{PROXY_PORT}");
-        // Programs differ in how they write them.
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
-            variables.insert(name.to_owned(), proxy.clone());
-        }
-        for name in ["no_proxy", "NO_PROXY"] {
-            variables.insert(name.to_owned(), format!("localhost,127.0.0.1,::1,{}", spec.hostname));
+        let beside = format!("localhost,127.0.0.1,::1,{}", spec.hostname);
+        variables.extend(PROXY_VARIABLES.map(|name| (name.to_owned(), proxy.clone())));
+        variables.extend(NO_PROXY_VARIABLES.map(|name| (name.to_owned(), beside.clone())));
+        if spec.certificate.is_some() {
+            variables.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), TRUSTED_BUNDLE.to_owned())));
+            variables.extend(CERTIFICATE_VARIABLES.map(|name| (name.to_owned(), TRUSTED.to_owned())));
         }
     }
     variables.extend(spec.env.clone());

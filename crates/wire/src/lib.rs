@@ -73,6 +73,10 @@ pub const CHECK: &str = "check";
 /// What it then writes on its stream. Where it could not, it says why on standard error, and ends.
 pub const CHECKED: &[u8] = b"caisson-agent can serve here\n";
 
+/// Where the agent puts a certificate that programs are to trust, and where it with all that the image trusts.
+pub const TRUSTED: &str = "/etc/caisson/ca.pem";
+pub const TRUSTED_BUNDLE: &str = "/etc/caisson/bundle.pem";
+
 /// The uid and gid of the agent inside the sandbox: beyond the 16 bits that images use, so that no user of an image is it.
 pub const AGENT_UID: u32 = 65_536;
 
@@ -100,6 +104,8 @@ pub struct AgentConfig {
     pub places: Vec<Place>,
     /// The ways out of the sandbox, whose sockets are open on the descriptors that [`egress`] names.
     pub ways_out: Option<egress::WaysOut>,
+    /// A certificate in PEM that programs are to trust beside those of the image ([`TRUSTED`]).
+    pub trusts: Option<String>,
 }
 
 /// An entry that is to be there, by its absolute path.
@@ -472,6 +478,7 @@ mod tests {
             of_image: Some(OfImage { user: Some("0:5".to_owned()) }),
             places: vec![Place { path: "/a".to_owned(), target: Some("/b".to_owned()) }],
             ways_out: None,
+            trusts: Some("x".to_owned()),
         }
     }
 

@@ -3,6 +3,7 @@
 mod duration;
 mod interpreter;
 mod limits;
+mod network;
 mod pair;
 mod program;
 mod size;
@@ -10,6 +11,7 @@ mod size;
 pub(crate) use duration::{TimeLimit, duration};
 pub(crate) use interpreter::InterpreterArgs;
 pub(crate) use limits::{LimitsArgs, cpus, disk, memory, pids};
+pub(crate) use network::network;
 pub(crate) use pair::{Pair, unique};
 pub(crate) use program::{MAX_CODE, ProgramArgs, text};
 pub(crate) use size::{roughly, shown as shown_size, size};

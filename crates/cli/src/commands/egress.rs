@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use crate::{
+    args::network,
     client::{self, ServerArgs},
     output, printable,
     table::render,
@@ -41,11 +42,13 @@ pub(crate) struct ShowArgs {
 Examples:
   caisson egress set build allow:pypi.org,files.pythonhosted.org
   caisson egress set build 'allow:*;deny:*.example.org'
+  caisson egress set build @policy.json
   caisson egress set build none")]
 pub(crate) struct SetArgs {
     /// The sandbox, by its id or name; it was made with a network
     id: String,
-    /// `none`, `public`, or `allow:HOST[:PORT],…`
+    /// `none`, `public`, `packages`, `allow:HOST[:PORT],…`, or @FILE with a policy as JSON
+    #[arg(value_parser = network)]
     network: NetworkBody,
     #[command(flatten)]
     server: ServerArgs,

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 use http::Method;
 
 use crate::{
-    args::{LimitsArgs, Pair, TimeLimit, unique},
+    args::{LimitsArgs, Pair, TimeLimit, network, unique},
     client::{self, ServerArgs},
     output, printable,
     waiting::spinner,
@@ -46,8 +46,8 @@ pub(crate) struct NewArgs {
     /// Its host name [default: sandbox]
     #[arg(long)]
     hostname: Option<String>,
-    /// What it may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
-    #[arg(long, value_name = "NETWORK")]
+    /// What it may reach: `none`, `public`, `packages`, `allow:HOST[:PORT],…`, or @FILE with a policy [default: none]
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
     net: Option<NetworkBody>,
     /// What it is made by: `native`, or another that `caisson backend ls` shows [default: the server's choice]
     #[arg(long, value_name = "NAME")]

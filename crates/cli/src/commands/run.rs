@@ -19,7 +19,7 @@ use caisson_server::{
 use clap::{ArgGroup, Args};
 
 use crate::{
-    args::{LimitsArgs, ProgramArgs, TimeLimit, unique},
+    args::{LimitsArgs, ProgramArgs, TimeLimit, network, unique},
     client::ServerArgs,
     config::Here,
     embedded::{self, Output},
@@ -83,8 +83,8 @@ pub(crate) struct RunArgs {
     /// Put a file of the workspace in, under its name there; may repeat
     #[arg(long = "in", value_name = "FILE", requires = "workspace")]
     inputs: Vec<String>,
-    /// What the sandbox may reach: `none`, `public`, or `allow:HOST[:PORT],…` [default: none]
-    #[arg(long, value_name = "NETWORK")]
+    /// What the sandbox may reach: `none`, `public`, `packages`, `allow:HOST[:PORT],…`, or @FILE with a policy [default: none]
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
     net: Option<NetworkBody>,
     /// What it is made by: `native`, `oci:runsc`, `oci:runc`, `oci:crun`, `oci:youki`, `docker` or `docker:RUNTIME` [default: native]
     #[arg(long, value_name = "NAME")]

@@ -91,6 +91,15 @@ pub(crate) struct ServeArgs {
     /// Addresses that sandboxes with a network may reach although they are not public, such as 10.0.0.5,10.1.0.0/16
     #[arg(long, value_name = "ADDRESSES")]
     egress_addresses: Option<String>,
+    /// Hosts that network `packages` reaches, such as pypi.org,*.example.org:8443 [default: those of pip, npm, cargo, Go, Debian and Ubuntu]
+    #[arg(long, value_name = "HOSTS")]
+    egress_packages: Option<String>,
+    /// Certificate of the authority that vouches for hosts whose TLS is looked into [default: one of the data directory]
+    #[arg(long, value_name = "FILE")]
+    egress_ca_cert_file: Option<String>,
+    /// The key of --egress-ca-cert-file
+    #[arg(long, value_name = "FILE")]
+    egress_ca_key_file: Option<String>,
     /// Name servers that are asked for what sandboxes look up [default: those of this machine]
     #[arg(long, value_name = "ADDRESSES")]
     dns: Option<String>,
@@ -145,6 +154,9 @@ impl ServeArgs {
             (Setting::Pool, "--pool", self.pool),
             (Setting::Egress, "--egress", self.egress),
             (Setting::EgressAddresses, "--egress-addresses", self.egress_addresses),
+            (Setting::EgressPackages, "--egress-packages", self.egress_packages),
+            (Setting::EgressCaCertFile, "--egress-ca-cert-file", self.egress_ca_cert_file),
+            (Setting::EgressCaKeyFile, "--egress-ca-key-file", self.egress_ca_key_file),
             (Setting::Dns, "--dns", self.dns),
             (Setting::Retention, "--retention", self.retention),
             (Setting::RetentionSandboxes, "--retention-sandboxes", self.retention_sandboxes),
@@ -263,6 +275,7 @@ async fn serve(config: &Config, data_dir: &DataDir, (native, layers_dir): (Optio
     let backends = backends::start(&config.backends, native, Directories { layers: layers_dir, data: data_dir.path().to_owned() }).await?;
     let images = ImageStore::open(data_dir.images(), config.images.clone()).await?;
     let engine = Engine::open_with_images(engine_config, backends, Arc::clone(&database.store), Some(Arc::new(images.clone()))).await?;
+    engine.open_egress().await?;
     let blobs = blobs(&config.blobs).await?;
     tracing::info!("Workspaces are in {}", blobs.place());
     engine.use_blobs(blobs).await?;

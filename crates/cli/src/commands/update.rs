@@ -8,7 +8,7 @@ use clap::Args;
 use http::Method;
 
 use crate::{
-    args::{Pair, TimeLimit, unique},
+    args::{Pair, TimeLimit, network, unique},
     client::{self, ServerArgs},
     output, printable,
     waiting::spinner,
@@ -48,8 +48,8 @@ struct Changes {
     /// A label in place of all that it has; may repeat
     #[arg(long, value_name = "NAME=VALUE")]
     metadata: Vec<Pair>,
-    /// What it may reach: `none`, `public`, or `allow:HOST[:PORT],…`; it was made with a network
-    #[arg(long, value_name = "NETWORK")]
+    /// What it may reach: `none`, `public`, `packages`, `allow:HOST[:PORT],…`, or @FILE with a policy; it was made with a network
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
     net: Option<NetworkBody>,
 }
 

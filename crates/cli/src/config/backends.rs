@@ -10,7 +10,7 @@ use super::{
     layers::Layers,
     settings::Setting,
     sources::{Environment, Sources},
-    values::{Reader, directory},
+    values::{Reader, path},
 };
 use crate::printable;
 
@@ -108,7 +108,7 @@ fn endpoint(reader: &mut Reader<'_>, layers: &Layers, names: &[&str]) -> Option<
     }
     // Empty is no.
     let verifies = layers.get(Setting::DockerTlsVerify).is_some_and(|given| !given.text.is_empty());
-    let certificates = if verifies { reader.get(Setting::DockerCertPath, directory) } else { None };
+    let certificates = if verifies { reader.get(Setting::DockerCertPath, path) } else { None };
     if verifies && certificates.is_none() {
         reader.problem(
             "DOCKER_TLS_VERIFY asks for TLS, and DOCKER_CERT_PATH does not say where the certificates are; say so there".to_owned(),

@@ -98,7 +98,7 @@ pub(crate) struct Boxbox {
 pub(super) fn read(reader: &mut Reader<'_>, environment: &Environment) -> Boxbox {
     let key = reader.get(Setting::BoxboxApiKey, values::api_key);
     let image = reader.get(Setting::BoxboxImage, |text| Ok(text.to_owned()));
-    let dockerfile = reader.get(Setting::BoxboxDockerfile, values::directory);
+    let dockerfile = reader.get(Setting::BoxboxDockerfile, values::path);
     let mut names = Names { environment, notes: Vec::new() };
     let is_theirs = names.text("DAYTONA_API_KEY").is_some() || names.text("DAYTONA_API_URL").is_some();
     let is_meant = dockerfile.is_some() || (key.is_some() && (is_theirs || !reader.is_alias(Setting::BoxboxApiKey)));

@@ -30,7 +30,7 @@ const MOST_ID: u64 = 65_535;
 const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 
 /// Names that are settings of ours.
-const OF_SETTINGS: [&str; 2] = ["API_KEY", "REDIS_URL"];
+const OF_SETTINGS: [&str; 4] = ["API_KEY", "EGRESS_CA_CERT_FILE", "EGRESS_CA_KEY_FILE", "REDIS_URL"];
 /// Names that change something here.
 const USED: [&str; 22] = [
     "API_V1_STR",
@@ -58,9 +58,7 @@ const USED: [&str; 22] = [
 ];
 
 /// Names that change nothing here, and why.
-const OF_NO_USE: [(&str, &str); 12] = [
-    ("EGRESS_CA_CERT_FILE", NO_EGRESS),
-    ("EGRESS_CA_KEY_FILE", NO_EGRESS),
+const OF_NO_USE: [(&str, &str); 10] = [
     ("EGRESS_PROXY_CPUS", NO_EGRESS),
     ("EGRESS_PROXY_IMAGE", NO_EGRESS),
     ("EGRESS_PROXY_MEMORY_BYTES", NO_EGRESS),

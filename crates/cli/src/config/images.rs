@@ -32,7 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>, surroundings: &Surroundings) -> Opti
         entries: reader.get(Setting::MaxImageEntries, values::max_image_entries).unwrap_or(default.entries),
     };
     let of_docker = || surroundings.home.as_ref().map(|home| home.join(LOGINS));
-    let logins = reader.get(Setting::RegistryLogins, values::directory).or_else(of_docker);
+    let logins = reader.get(Setting::RegistryLogins, values::path).or_else(of_docker);
     Options { limits, registries, logins }
 }
 
@@ -87,7 +87,7 @@ impl Here {
         let mut problems = Vec::new();
         let layers = Layers::collect(&Sources { environment, ..Sources::default() }, &mut problems);
         let mut reader = Reader::new(&layers, &mut problems);
-        let data_dir = reader.get(Setting::DataDir, values::directory).or_else(|| surroundings.data_dir());
+        let data_dir = reader.get(Setting::DataDir, values::path).or_else(|| surroundings.data_dir());
         let options = read(&mut reader, surroundings);
         match data_dir {
             Some(data_dir) if problems.is_empty() => {

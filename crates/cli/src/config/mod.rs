@@ -135,7 +135,7 @@ impl Config {
         let layers = Layers::collect(sources, &mut problems);
         let mut reader = Reader::new(&layers, &mut problems);
         let listen = reader.get(Setting::Listen, values::listen).unwrap_or_else(values::default_listen);
-        let data_dir = reader.get(Setting::DataDir, values::directory).or_else(|| surroundings.data_dir());
+        let data_dir = reader.get(Setting::DataDir, values::path).or_else(|| surroundings.data_dir());
         let given_key = reader.get(Setting::ApiKey, values::api_key);
         let with_key = reader.get(Setting::Auth, values::auth).unwrap_or(true);
         let log = reader.get(Setting::Log, values::filter);
@@ -156,14 +156,30 @@ impl Config {
         let egress = reader.get(Setting::Egress, values::egress).unwrap_or(false);
         let addresses = reader.get(Setting::EgressAddresses, values::egress_addresses);
         let dns = reader.get(Setting::Dns, values::dns);
-        for (name, given) in [("CAISSON_EGRESS_ADDRESSES", addresses.is_some()), ("CAISSON_DNS", dns.is_some())] {
+        let packages = reader.get(Setting::EgressPackages, values::egress_packages);
+        let certificate = reader.get(Setting::EgressCaCertFile, values::path);
+        let key = reader.get(Setting::EgressCaKeyFile, values::path);
+        if certificate.is_some() != key.is_some() {
+            reader.problem("CAISSON_EGRESS_CA_CERT_FILE and CAISSON_EGRESS_CA_KEY_FILE go together; give both, or none".to_owned());
+        }
+        for (name, given) in [
+            ("CAISSON_EGRESS_ADDRESSES", addresses.is_some()),
+            ("CAISSON_DNS", dns.is_some()),
+            ("CAISSON_EGRESS_PACKAGES", packages.is_some()),
+            ("CAISSON_EGRESS_CA_CERT_FILE", certificate.is_some()),
+        ] {
             if given && !egress {
                 reader.problem(format!(
                     "{name} is about sandboxes with a network, and CAISSON_EGRESS is not `on`; set it, or leave this out"
                 ));
             }
         }
-        let egress = egress.then(|| EgressConfig { addresses: addresses.unwrap_or_default(), dns: dns.unwrap_or_default() });
+        let egress = egress.then(|| EgressConfig {
+            addresses: addresses.unwrap_or_default(),
+            dns: dns.unwrap_or_default(),
+            packages,
+            authority: certificate.zip(key),
+        });
         let accept_weaker_limits = reader.get(Setting::AcceptWeakerLimits, values::truth).unwrap_or(false);
 
         let public =

@@ -26,6 +26,9 @@ pub(crate) enum Setting {
     Pool,
     Egress,
     EgressAddresses,
+    EgressPackages,
+    EgressCaCertFile,
+    EgressCaKeyFile,
     Dns,
     AcceptWeakerLimits,
     Backend,
@@ -61,7 +64,7 @@ pub(crate) enum Setting {
 pub(super) const PREFIX: &str = "CAISSON_";
 
 /// Names of other systems in the environment, and what they are here.
-pub(super) const ALIASES: [(&str, Setting); 20] = [
+pub(super) const ALIASES: [(&str, Setting); 22] = [
     ("DATABASE_URL", Setting::DatabaseUrl),
     ("DAIV_SANDBOX_REDIS_URL", Setting::RedisUrl),
     ("DOCKER_HOST", Setting::DockerHost),
@@ -72,6 +75,8 @@ pub(super) const ALIASES: [(&str, Setting); 20] = [
     ("API_KEY", Setting::BoxboxApiKey),
     ("DAYTONA_IMAGE", Setting::BoxboxImage),
     ("DAIV_SANDBOX_API_KEY", Setting::DaivApiKey),
+    ("DAIV_SANDBOX_EGRESS_CA_CERT_FILE", Setting::EgressCaCertFile),
+    ("DAIV_SANDBOX_EGRESS_CA_KEY_FILE", Setting::EgressCaKeyFile),
     ("S3_BUCKET", Setting::BlobUrl),
     ("S3_ENDPOINT", Setting::S3Endpoint),
     ("S3_REGION", Setting::S3Region),
@@ -88,7 +93,7 @@ pub(super) const ALIASES: [(&str, Setting); 20] = [
 const OF_OTHER_COMMANDS: [&str; 1] = ["CAISSON_SERVER"];
 
 impl Setting {
-    pub(super) const ALL: [Self; 50] = [
+    pub(super) const ALL: [Self; 53] = [
         Self::Listen,
         Self::DataDir,
         Self::ApiKey,
@@ -110,6 +115,9 @@ impl Setting {
         Self::Pool,
         Self::Egress,
         Self::EgressAddresses,
+        Self::EgressPackages,
+        Self::EgressCaCertFile,
+        Self::EgressCaKeyFile,
         Self::Dns,
         Self::AcceptWeakerLimits,
         Self::Backend,
@@ -176,6 +184,9 @@ impl Setting {
             Self::Pool => "pool",
             Self::Egress => "egress",
             Self::EgressAddresses => "egress_addresses",
+            Self::EgressPackages => "egress_packages",
+            Self::EgressCaCertFile => "egress_ca_cert_file",
+            Self::EgressCaKeyFile => "egress_ca_key_file",
             Self::Dns => "dns",
             Self::AcceptWeakerLimits => "accept_weaker_limits",
             Self::Backend => "backend",

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::{AddressRange, BadRange, Image};
+use caisson_core::{AddressRange, BadRange, Image, Rule};
 use caisson_locks::RedisUrl;
 use caisson_store::{BadUrl, Location};
 
@@ -88,7 +88,8 @@ pub(super) fn listen(text: &str) -> Result<Vec<SocketAddr>, String> {
     Ok(addresses)
 }
 
-pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+/// Of a directory or a file.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(text).map_err(|error| format!("this is no path: {error}"))
 }
 
@@ -128,6 +129,12 @@ pub(super) fn egress(text: &str) -> Result<bool, String> {
 pub(super) fn egress_addresses(text: &str) -> Result<Vec<AddressRange>, String> {
     let range = |part: &str| part.trim().parse().map_err(|error: BadRange| format!("{error}; several are separated by commas"));
     text.split(',').map(range).collect()
+}
+
+/// Hosts that packages come from, separated by commas.
+pub(super) fn egress_packages(text: &str) -> Result<Vec<Rule>, String> {
+    let rule = |part: &str| part.parse::<Rule>().map_err(|error| format!("{error}; several are separated by commas"));
+    text.split(',').map(rule).collect()
 }
 
 /// Addresses of name servers, separated by commas.

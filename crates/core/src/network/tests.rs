@@ -263,3 +263,104 @@ proptest! {
         }
     }
 }
+
+fn requests(rules: &[(&str, &[&str], Option<&str>, Option<&str>)]) -> Network {
+    let rules: Vec<RequestRule> = rules
+        .iter()
+        .map(|(host, methods, path, secret)| {
+            let methods: Vec<String> = methods.iter().map(|method| (*method).to_owned()).collect();
+            RequestRule::read(host, &methods, path.map(str::to_owned), secret.map(str::to_owned)).unwrap()
+        })
+        .collect();
+    let secrets = rules.iter().filter_map(|rule| rule.secret.clone());
+    let secrets = secrets.map(|name| (name.clone(), Secret::given(&name, "Authorization", "Bearer 1234".to_owned()).unwrap())).collect();
+    network("allow:*.plain.example,api.example").with(|changed| (changed.requests, changed.secrets) = (rules, secrets)).unwrap()
+}
+
+#[test]
+fn r3_2_requests_are_judged_by_the_first_rule_that_fits() {
+    let network = requests(&[
+        ("api.example", &["get"], Some("/repos/"), Some("gh")),
+        ("api.example", &["POST", "GET"], Some("/open"), None),
+        ("*.wild.example:8443", &["*"], None, None),
+    ]);
+    let asked = |host: &str, port, method: &str, path: &str| {
+        network.request(&name(host), port, method, path).map(|secret| secret.map(str::to_owned)).map_err(|refused| refused.code())
+    };
+    for (method, path, expect) in [
+        ("GET", "/repos/a/b", Ok(Some("gh".to_owned()))),
+        ("GET", "/repos/", Ok(Some("gh".to_owned()))),
+        ("GET", "/repos", Err("request")),
+        ("GET", "/Repos/a", Err("request")),
+        ("get", "/repos/a", Err("request")),
+        ("POST", "/repos/a", Err("request")),
+        ("POST", "/open", Ok(None)),
+        ("GET", "/open/x", Ok(None)),
+        ("GET", "/opened", Err("request")),
+        ("GET", "/", Err("request")),
+        ("GET", "/repos/../admin", Err("path")),
+        ("GET", "/repos/%2E%2e/admin", Err("path")),
+        ("GET", "/repos/..;x/admin", Err("path")),
+        ("GET", "/repos/.%2e", Err("path")),
+        ("GET", "/repos/..%2fadmin", Err("path")),
+        ("GET", "/repos/..\\admin", Err("path")),
+        ("GET", "/repos/%252e%252e/admin", Err("path")),
+        ("GET", "/repos/a%00", Err("path")),
+        ("GET", "/repos/...", Ok(Some("gh".to_owned()))),
+    ] {
+        assert_eq!(asked("API.example", 443, method, path), expect, "{method} {path}");
+    }
+    assert_eq!(asked("x.plain.example", 443, "DELETE", "/a/../b"), Ok(None), "what no rule lists is not looked at");
+    assert!(network.inspects(&name("api.example"), 443) && !network.inspects(&name("api.example"), 8443));
+    assert!(!network.inspects(&name("x.wild.example"), 8443), "every request of it is fine");
+    assert_eq!(network.name(&name("x.wild.example"), 8443), Ok(()), "who is listed may be reached");
+    assert_eq!(network.name(&name("x.wild.example"), 443), Err(Refused::NotAllowed));
+    assert_eq!(network.looks_up(&name("x.wild.example")), Ok(()));
+    let all = network.clone().with(|rules| rules.intercept = Intercept::All).unwrap();
+    assert!(all.inspects(&name("x.plain.example"), 443) && all.inspects_all() && network.inspects_some());
+    assert_eq!(network.secrets_of(&name("api.example"), 443).map(|(name, _)| name).collect::<Vec<_>>(), ["gh"]);
+}
+
+#[test]
+fn rules_about_requests_hold_together() {
+    let read = |host: &str, method: &str, path: &str| RequestRule::read(host, &[method.to_owned()], Some(path.to_owned()), None);
+    for (host, method, path) in [
+        ("10.0.0.1", "GET", "/"),
+        ("", "GET", "/"),
+        ("a.b", "", "/"),
+        ("a.b", "G T", "/"),
+        ("a.b", "GET", "x"),
+        ("a.b", "GET", "/a?b"),
+        ("a.b", "GET", "/a/../b"),
+        ("a.b", "GET", "/a b"),
+    ] {
+        assert!(read(host, method, path).is_err(), "{host} {method} {path}");
+    }
+    let long = "x".repeat(9000);
+    for (header, value) in
+        [("Host", "x"), ("a b", "x"), ("", "x"), ("transfer-encoding", "x"), ("A", ""), ("A", "x\r\ny"), ("A", " x"), ("A", long.as_str())]
+    {
+        let error = Secret::given("n", header, value.to_owned()).unwrap_err().to_string();
+        assert!(value.len() < 3 || !error.contains(value), "{error}");
+    }
+    let secret = Secret::given("n", "A", "hidden-value".to_owned()).unwrap();
+    assert!(!format!("{secret:?}").contains("hidden"));
+    let with = |change: &dyn Fn(&mut Rules)| network("allow:a.b").with(change).map_err(|error| error.to_string());
+    let rule = RequestRule::read("a.b", &[], None, Some("n".to_owned())).unwrap();
+    assert!(with(&|rules| rules.requests = vec![rule.clone()]).unwrap_err().contains("not in `secrets`"));
+    assert!(with(&|rules| drop(rules.secrets.insert("n".to_owned(), secret.clone()))).unwrap_err().contains("no rule has secret"));
+    assert!(with(&|rules| rules.limits.bytes_per_second = Some(5)).is_err() && with(&|rules| rules.limits.max_bytes = Some(0)).is_err());
+    assert!(with(&|rules| rules.requests = vec![read("a.b", "GET", "/").unwrap(); 257]).is_err());
+}
+
+#[test]
+fn packages_come_from_their_registries_alone() {
+    let packages = network("packages");
+    assert_eq!(packages.to_string(), "packages");
+    for host in ["pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "index.crates.io", "proxy.golang.org", "deb.debian.org"] {
+        assert_eq!((packages.name(&name(host), 443), packages.looks_up(&name(host))), (Ok(()), Ok(())), "{host}");
+    }
+    assert_eq!(packages.name(&name("example.org"), 443), Err(Refused::NotAllowed));
+    assert_eq!(packages.name(&name("pypi.org"), 22), Err(Refused::NotAllowed));
+    assert_eq!(packages.address(ip("8.8.8.8"), 443, &[]), Err(Refused::NotAllowed));
+}

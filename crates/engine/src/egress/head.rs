@@ -27,6 +27,15 @@ pub(super) struct Response {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Fields(Vec<(String, Vec<u8>)>);
 
+/// What is changed of a request on its way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PutIn<'a> {
+    /// Goes in place of every other of its name.
+    pub(super) field: Option<(&'a str, &'a str)>,
+    /// Whether its answer has to be one that can be read.
+    pub(super) legible: bool,
+}
+
 /// How long what comes behind a head is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
@@ -148,10 +157,27 @@ impl Request {
         protocols.next().filter(|protocol| wanted && protocol.eq_ignore_ascii_case(b"websocket") && protocols.next().is_none())
     }
 
-    /// As it goes on: to `target` of `host`, with one request in the connection.
-    pub(super) fn onward(&self, target: &str, host: &str, body: Body) -> Vec<u8> {
+    /// Whether another one may come behind it.
+    pub(super) fn keeps(&self) -> bool {
+        self.minor == 1 && !self.fields.names_of_connection().any(|name| name == "close")
+    }
+
+    /// As it goes on: to `target` of `host`, with what is put in, and others behind it if they are to be.
+    pub(super) fn onward(&self, target: &str, host: &str, body: Body, put_in: &PutIn<'_>, keep: bool) -> Vec<u8> {
         let mut out = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", self.method).into_bytes();
-        self.fields.pass_on(&["host", "content-length", "http2-settings"], &mut out);
+        let mut without = vec!["host", "content-length", "http2-settings"];
+        let name = put_in.field.map(|(name, _)| name.to_ascii_lowercase());
+        without.extend(name.as_deref());
+        if put_in.legible {
+            without.extend(["accept-encoding", "sec-websocket-extensions"]);
+        }
+        self.fields.pass_on(&without, &mut out);
+        if put_in.legible {
+            out.extend_from_slice(b"Accept-Encoding: identity\r\n");
+        }
+        if let Some((name, value)) = put_in.field {
+            out.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
         match body {
             Body::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Body::Bytes(_) if self.fields.all("content-length").next().is_none() => {}
@@ -163,6 +189,7 @@ impl Request {
                 out.extend_from_slice(protocol);
                 out.extend_from_slice(b"\r\n\r\n");
             }
+            None if keep => out.extend_from_slice(b"\r\n"),
             None => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
         out
@@ -206,14 +233,24 @@ impl Response {
         }
     }
 
-    /// As it goes on: nothing comes behind what it brings.
-    pub(super) fn onward(&self) -> Vec<u8> {
+    /// Whether another request may be made behind it.
+    pub(super) fn keeps(&self) -> bool {
+        self.line.starts_with(b"HTTP/1.1") && !self.fields.names_of_connection().any(|name| name == "close")
+    }
+
+    /// Whether what comes behind it cannot be read as it is.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.fields.all("content-encoding").any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+    }
+
+    /// As it goes on; unless it is kept, nothing comes behind what it brings.
+    pub(super) fn onward(&self, keep: bool) -> Vec<u8> {
         let mut out = [&self.line[..], b"\r\n"].concat();
         self.fields.pass_on(&[], &mut out);
         for coding in self.fields.all("transfer-encoding") {
             out.extend_from_slice(&[b"Transfer-Encoding: ", coding, b"\r\n"].concat());
         }
-        if !self.is_interim() {
+        if !self.is_interim() && !keep {
             out.extend_from_slice(b"Connection: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
@@ -292,7 +329,7 @@ mod tests {
         let text = "POST http://a.b/c HTTP/1.1\r\nHost: a.b\r\nContent-Length: 5\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nProxy-Authorization: x\r\nAccept:  */*\r\n\r\n";
         let request = request(text).unwrap();
         assert_eq!((request.body(), request.host()), (Ok(Body::Bytes(5)), Ok(Some("a.b"))));
-        let onward = String::from_utf8(request.onward("/c", "a.b", Body::Bytes(5))).unwrap();
+        let onward = String::from_utf8(request.onward("/c", "a.b", Body::Bytes(5), &PutIn::default(), false)).unwrap();
         assert_eq!(onward, "POST /c HTTP/1.1\r\nHost: a.b\r\nAccept: */*\r\nContent-Length: 5\r\nConnection: close\r\n\r\n");
     }
 
@@ -348,7 +385,7 @@ mod tests {
     #[test]
     fn an_answer_goes_on_and_says_that_it_is_the_last() {
         let head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n";
-        let onward = String::from_utf8(Response::read(head).unwrap().onward()).unwrap();
+        let onward = String::from_utf8(Response::read(head).unwrap().onward(false)).unwrap();
         assert_eq!(onward, "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
         let body = |fields: &str, method| Response::read(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).unwrap().body(method);
         assert_eq!((body("", "GET"), body("", "HEAD")), (Ok(None), Ok(Some(Body::Bytes(0)))));

@@ -1,11 +1,13 @@
 //! Requests that go out: those that the proxy is asked for, and those that programs make on connections whose host matters.
 //!
-//! One request goes into a connection and nothing behind it, so that there is nothing that could be smuggled into another one.
+//! One plain request goes into a connection and nothing behind it, so that there is nothing that could be smuggled into another one. Those that come
+//! through TLS which is taken apart may follow each other: every head is read here, and what goes on is written anew.
 
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use caisson_core::Asked;
+use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -14,13 +16,14 @@ use tokio::{
 
 use super::{
     EgressWay, Grant, No, Server,
-    head::{self, Body, Malformed, Request, Response},
-    relay::{self, Flow, pass},
+    head::{self, Body, Malformed, PutIn, Request, Response},
+    mask::{Masked, Needles},
+    relay::{self, Count, Flow},
 };
 use crate::ports::PortStream;
 
 /// How long a program may take over the head of its request.
-const HEAD_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to hear why it was refused.
 const HEARS_WITHIN: Duration = Duration::from_secs(2);
 /// The longest line between chunks.
@@ -34,7 +37,7 @@ pub(super) struct Buffered<R> {
 }
 
 impl<R: AsyncRead + Unpin> Buffered<R> {
-    fn new(reader: R) -> Self {
+    pub(super) fn new(reader: R) -> Self {
         Self { reader, buffer: BytesMut::new() }
     }
 
@@ -43,7 +46,7 @@ impl<R: AsyncRead + Unpin> Buffered<R> {
     }
 
     /// The head that comes next; `None` where nothing does.
-    async fn head(&mut self) -> Result<Option<Bytes>, No> {
+    pub(super) async fn head(&mut self) -> Result<Option<Bytes>, No> {
         loop {
             if let Some(end) = head::end(&self.buffer)? {
                 return Ok(Some(self.buffer.split_to(end).freeze()));
@@ -74,45 +77,61 @@ impl<R: AsyncRead + Unpin> Buffered<R> {
         self.reader.read_buf(&mut self.buffer).await.map_err(broken)
     }
 
-    /// Exactly so many bytes.
-    async fn pass(&mut self, count: u64, to: &mut (impl AsyncWrite + Unpin), counted: &impl Fn(usize)) -> Result<(), No> {
-        let mut left = count;
-        while left > 0 {
-            if self.buffer.is_empty() {
-                self.buffer.reserve(CHUNK);
-                if self.fill().await? == 0 {
-                    return Err(No::Malformed("the body breaks off"));
-                }
-            }
-            let piece = self.buffer.split_to(self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-            counted(piece.len());
-            to.write_all(&piece).await.map_err(broken)?;
-            left -= piece.len() as u64;
+    /// What comes next of so many bytes at most; nothing at the end.
+    async fn some(&mut self, at_most: u64) -> Result<Bytes, No> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(CHUNK);
+            self.fill().await?;
         }
-        Ok(())
+        let count = self.buffer.len().min(usize::try_from(at_most).unwrap_or(usize::MAX));
+        Ok(self.buffer.split_to(count).freeze())
+    }
+
+    /// Whether something has come that nobody asked for, or the end.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !self.buffer.is_empty() || self.fill().now_or_never().is_some()
     }
 }
 
-fn broken(error: io::Error) -> No {
+pub(super) fn broken(error: io::Error) -> No {
     No::Unreachable(error.kind().to_string())
 }
 
-/// A program that has connected.
-pub(super) struct Client {
-    pub(super) reader: Buffered<ReadHalf<PortStream>>,
-    pub(super) writer: WriteHalf<PortStream>,
+/// The end of a program's connection.
+pub(super) trait Program: AsyncRead + AsyncWrite + Unpin {
+    /// Ends it so that the program hears of no break.
+    fn end(self);
 }
 
-impl Client {
+impl Program for PortStream {
+    fn end(self) {
+        Self::end(self);
+    }
+}
+
+/// A program that has connected.
+pub(super) struct Client<S> {
+    pub(super) reader: Buffered<ReadHalf<S>>,
+    pub(super) writer: WriteHalf<S>,
+}
+
+impl<S: Program> Client<S> {
+    pub(super) fn new(stream: S) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self { reader: Buffered::new(reader), writer }
+    }
+
     /// Tells it why.
-    async fn refuse(mut self, about: &str, no: &No) {
+    pub(super) async fn refuse(mut self, server: &Server, about: &str, no: &No) {
         let status = match no {
             No::Refused(_) | No::Mismatch { .. } => "403 Forbidden",
             No::Host(_) | No::Malformed(_) => "400 Bad Request",
-            No::Name(_) | No::Unreachable(_) => "502 Bad Gateway",
+            No::Name(_) | No::Unreachable(_) | No::Untrusted(_) | No::Sealed(_) | No::Echo | No::Illegible => "502 Bad Gateway",
             No::Silent => "504 Gateway Timeout",
         };
-        let body = format!("caisson: {about}{no}\n");
+        let network = server.outlet.network();
+        let own = network.as_rules().and_then(|rules| rules.refusal.clone()).filter(|_| matches!(no, No::Refused(_)));
+        let body = own.unwrap_or_else(|| format!("caisson: {about}{no}\n"));
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nX-Caisson-Egress: {}\r\nConnection: close\r\n\r\n",
             body.len(),
@@ -124,7 +143,7 @@ impl Client {
     }
 
     /// An end that it hears: what it has said behind its request is taken and thrown away. Whoever goes on for longer is cut.
-    async fn finish(self) {
+    pub(super) async fn finish(self) {
         let Self { reader: Buffered { mut reader, .. }, mut writer } = self;
         let ended = async {
             writer.shutdown().await?;
@@ -138,8 +157,7 @@ impl Client {
 
 /// Serves a program that has connected to the proxy, for one request.
 pub(super) async fn serve(server: &Server, client: PortStream) {
-    let (reader, writer) = tokio::io::split(client);
-    let mut client = Client { reader: Buffered::new(reader), writer };
+    let mut client = Client::new(client);
     let wanted = match timeout(HEAD_WITHIN, client.reader.head()).await {
         Ok(Ok(Some(head))) => {
             Request::read(&head).map_err(No::from).and_then(|request| Wanted::of(&request).map(|wanted| (request, wanted)))
@@ -152,15 +170,22 @@ pub(super) async fn serve(server: &Server, client: PortStream) {
         Ok(wanted) => wanted,
         Err(no) => {
             server.decided(EgressWay::Proxy, "", None, Some(&no));
-            return client.refuse("", &no).await;
+            return client.refuse(server, "", &no).await;
         }
     };
     let host = asked.to_string();
-    let (upstream, grant) = match server.reach(&asked, port).await {
+    let reached = match &target {
+        Some(target) => match server.judge_plain(&asked, port, &request.method, target) {
+            Ok(()) => server.reach(&asked, port).await,
+            Err(refused) => Err(refused.into()),
+        },
+        None => server.reach(&asked, port).await,
+    };
+    let (upstream, grant) = match reached {
         Ok(reached) => reached,
         Err(no) => {
             server.decided(EgressWay::Proxy, &host, Some(port), Some(&no));
-            return client.refuse(&format!("{host}:{port}: "), &no).await;
+            return client.refuse(server, &format!("{host}:{port}: "), &no).await;
         }
     };
     server.decided(EgressWay::Proxy, &host, Some(port), None);
@@ -188,7 +213,7 @@ pub(super) async fn serve(server: &Server, client: PortStream) {
 pub(super) async fn relay_request(
     server: &Server,
     flow: &Flow,
-    mut client: Client,
+    mut client: Client<PortStream>,
     upstream: (OwnedReadHalf, OwnedWriteHalf),
     grant: &Grant,
 ) -> Result<(), No> {
@@ -207,18 +232,19 @@ pub(super) async fn relay_request(
             target if target.starts_with('/') || target == "*" => target.to_owned(),
             target => {
                 let (there, target) = absolute(target)?;
-                if authority(there, Some(grant.to.port()))? != (asked, port) {
+                if authority(there, Some(grant.to.port()))? != (asked.clone(), port) {
                     return Err(No::Malformed("`Host` is another than that of the target"));
                 }
                 target
             }
         };
+        server.judge_plain(&asked, port, &request.method, &target)?;
         Ok(Onward { request, target, host })
     };
     match checked.await {
         Ok(onward) => onward.exchange(server, flow, client, upstream).await,
         Err(no) => {
-            client.refuse("", &no).await;
+            client.refuse(server, "", &no).await;
             Err(no)
         }
     }
@@ -279,7 +305,7 @@ fn absolute(target: &str) -> Result<(&str, String), No> {
 }
 
 /// A host and a port, which may be left out where there is a default.
-fn authority(text: &str, default: Option<u16>) -> Result<(Asked, u16), No> {
+pub(super) fn authority(text: &str, default: Option<u16>) -> Result<(Asked, u16), No> {
     if text.contains('@') {
         return Err(No::Malformed("the target has a user's name in it"));
     }
@@ -299,7 +325,7 @@ fn authority(text: &str, default: Option<u16>) -> Result<(Asked, u16), No> {
     Ok((host.parse()?, port))
 }
 
-/// A request that may go on.
+/// A request that may go on, alone in its connection.
 struct Onward {
     request: Request,
     target: String,
@@ -312,125 +338,188 @@ impl Onward {
         self,
         server: &Server,
         flow: &Flow,
-        client: Client,
-        (upstream_reads, mut upstream_writes): (OwnedReadHalf, OwnedWriteHalf),
+        client: Client<PortStream>,
+        (upstream_reads, upstream_writes): (OwnedReadHalf, OwnedWriteHalf),
     ) -> Result<(), No> {
         let Client { mut reader, mut writer } = client;
-        let Self { request, target, host } = self;
-        let (out, into) = (|count| server.went_out(flow, count), |count| server.came_in(flow, count));
-        let body = request.body()?;
-        let mut upstream_reads = Buffered::new(upstream_reads);
-        let head = request.onward(&target, &host, body);
-        out(head.len());
+        let mut upstream = (Buffered::new(upstream_reads), upstream_writes);
+        let (put_in, needles) = (PutIn::default(), Needles::default());
+        let exchange = Exchange { request: &self.request, target: &self.target, host: &self.host, put_in, needles: &needles, keep: false };
+        let after = exchange.make(server.counts(flow), (&mut reader, &mut writer), (&mut upstream.0, &mut upstream.1)).await?;
+        match after {
+            After::Switched => {
+                let counts = server.counts(flow);
+                if exchange.relay(counts, (&mut reader, &mut writer), (&mut upstream.0, &mut upstream.1)).await.is_ok() {
+                    reader.reader.unsplit(writer).end();
+                }
+            }
+            After::Kept | After::Over => Client { reader, writer }.finish().await,
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of connections behind an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another request may be made on both.
+    Kept,
+    Over,
+    /// They have become something else.
+    Switched,
+}
+
+/// One request and its answer.
+pub(super) struct Exchange<'a> {
+    pub(super) request: &'a Request,
+    pub(super) target: &'a str,
+    pub(super) host: &'a str,
+    pub(super) put_in: PutIn<'a>,
+    /// What is not to come in.
+    pub(super) needles: &'a Needles,
+    /// Whether others may come behind it.
+    pub(super) keep: bool,
+}
+
+type Counts<'a> = (Count<'a>, Count<'a>);
+
+impl Exchange<'_> {
+    pub(super) async fn make<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, V: AsyncRead + Unpin, X: AsyncWrite + Unpin>(
+        &self,
+        (out, into): Counts<'_>,
+        (reader, writer): (&mut Buffered<R>, &mut W),
+        (upstream_reads, upstream_writes): (&mut Buffered<V>, &mut X),
+    ) -> Result<After, No> {
+        let body = self.request.body()?;
+        let head = self.request.onward(self.target, self.host, body, &self.put_in, self.keep);
+        out.passed(head.len()).await;
+        let nothing = Needles::default();
         let sent = async {
             upstream_writes.write_all(&head).await.map_err(broken)?;
-            send_body(&mut reader, &mut upstream_writes, body, &out).await
+            pass_body(reader, upstream_writes, Some(body), &nothing, out).await
         };
-        let answered = answer(&mut upstream_reads, &mut writer, &request, &into);
-        let switched = {
-            tokio::pin!(answered);
-            tokio::pin!(sent);
-            tokio::select! {
-                // An answer may come before the whole request has gone, and then ends it. Losing is no harm: it is polled again below.
-                switched = &mut answered => switched,
-                sent = &mut sent => match sent {
-                    Ok(()) => answered.await,
-                    // Whom it was for has heard enough: what it answers comes first.
-                    Err(No::Unreachable(_)) => answered.await,
-                    Err(no) => Err(no),
-                },
-            }
-        };
-        match switched {
-            Ok(true) => {
-                let Buffered { reader: mut from_upstream, buffer: came } = upstream_reads;
-                let Buffered { reader: mut from_client, buffer: said } = reader;
-                let goes_out = async {
-                    out(said.len());
-                    upstream_writes.write_all(&said).await?;
-                    pass(&mut from_client, &mut upstream_writes, out).await
-                };
-                let comes_in = async {
-                    into(came.len());
-                    writer.write_all(&came).await?;
-                    pass(&mut from_upstream, &mut writer, into).await
-                };
-                if tokio::try_join!(goes_out, comes_in).is_ok() {
-                    from_client.unsplit(writer).end();
-                }
-                Ok(())
-            }
-            Ok(false) => {
-                Client { reader, writer }.finish().await;
-                Ok(())
-            }
-            Err(no) => Err(no),
+        let answered = self.answer(upstream_reads, writer, into);
+        tokio::pin!(answered, sent);
+        tokio::select! {
+            // An answer may come before the whole request has gone, and then ends it: nothing can come behind it. Losing is no harm: it is
+            // polled again below.
+            after = &mut answered => after.map(|after| if after == After::Kept { After::Over } else { after }),
+            sent = &mut sent => match sent {
+                Ok(()) => answered.await,
+                // Whom it was for has heard enough: what it answers comes first.
+                Err(No::Unreachable(_)) => answered.await.map(|after| if after == After::Kept { After::Over } else { after }),
+                Err(no) => Err(no),
+            },
         }
+    }
+
+    /// Passes an answer on until its end.
+    async fn answer<R: AsyncRead + Unpin>(
+        &self,
+        reader: &mut Buffered<R>,
+        writer: &mut (impl AsyncWrite + Unpin),
+        counted: Count<'_>,
+    ) -> Result<After, No> {
+        loop {
+            let head = reader.head().await?.ok_or(No::Unreachable("it answers nothing".to_owned()))?;
+            counted.passed(head.len()).await;
+            let response = Response::read(&head)?;
+            if self.needles.is_in(&head) {
+                return Err(No::Echo);
+            }
+            if response.status == 101 {
+                if self.request.upgrade().is_none() {
+                    return Err(No::Malformed("the answer is to something that was not asked for"));
+                }
+                writer.write_all(&response.switched()).await.map_err(broken)?;
+                writer.flush().await.map_err(broken)?;
+                return Ok(After::Switched);
+            }
+            let body = response.body(&self.request.method)?;
+            if !self.needles.is_empty() && response.is_encoded() && body != Some(Body::Bytes(0)) {
+                return Err(No::Illegible);
+            }
+            let keep = self.keep && response.keeps() && body.is_some();
+            writer.write_all(&response.onward(keep)).await.map_err(broken)?;
+            if response.is_interim() {
+                writer.flush().await.map_err(broken)?;
+                continue;
+            }
+            // Not all of those who are asked to close the connection do.
+            pass_body(reader, writer, body, self.needles, counted).await?;
+            return Ok(if keep { After::Kept } else { After::Over });
+        }
+    }
+
+    /// Both ways, once the connection has become something else.
+    pub(super) async fn relay<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, V: AsyncRead + Unpin, X: AsyncWrite + Unpin>(
+        &self,
+        (out, into): Counts<'_>,
+        (reader, writer): (&mut Buffered<R>, &mut W),
+        (upstream_reads, upstream_writes): (&mut Buffered<V>, &mut X),
+    ) -> Result<(), No> {
+        let nothing = Needles::default();
+        let goes_out = async {
+            pass_body(reader, upstream_writes, None, &nothing, out).await?;
+            upstream_writes.shutdown().await.map_err(broken)
+        };
+        let comes_in = async {
+            pass_body(upstream_reads, writer, None, self.needles, into).await?;
+            writer.shutdown().await.map_err(broken)
+        };
+        tokio::try_join!(goes_out, comes_in).map(drop)
     }
 }
 
-async fn send_body<R: AsyncRead + Unpin>(
+/// Passes on what comes behind a head; without a length it is all there is until the end. Nothing that is looked for comes through.
+async fn pass_body<R: AsyncRead + Unpin>(
     reader: &mut Buffered<R>,
     to: &mut (impl AsyncWrite + Unpin),
-    body: Body,
-    counted: &impl Fn(usize),
+    body: Option<Body>,
+    needles: &Needles,
+    counted: Count<'_>,
 ) -> Result<(), No> {
-    match body {
-        Body::Bytes(count) => reader.pass(count, to, counted).await,
-        Body::Chunked => loop {
-            let size = head::chunk_size(&reader.line().await?)?;
-            to.write_all(format!("{size:x}\r\n").as_bytes()).await.map_err(broken)?;
-            if size == 0 {
+    let mut masked = Masked::new(needles);
+    let chunked = body == Some(Body::Chunked);
+    let mut left = match body {
+        Some(Body::Bytes(count)) => count,
+        Some(Body::Chunked) => 0,
+        None => u64::MAX,
+    };
+    loop {
+        if chunked && left == 0 {
+            left = head::chunk_size(&reader.line().await?)?;
+            if left == 0 {
                 // Fields behind the body are of this connection alone.
                 while !reader.line().await?.is_empty() {}
-                return to.write_all(b"\r\n").await.map_err(broken);
-            }
-            reader.pass(size, to, counted).await?;
-            if !reader.line().await?.is_empty() {
-                return Err(Malformed("a chunk is longer than it says").into());
-            }
-            to.write_all(b"\r\n").await.map_err(broken)?;
-        },
-    }
-}
-
-/// Passes an answer on until its end. Whether the connection has become something else.
-async fn answer<R: AsyncRead + Unpin>(
-    reader: &mut Buffered<R>,
-    writer: &mut (impl AsyncWrite + Unpin),
-    request: &Request,
-    counted: &impl Fn(usize),
-) -> Result<bool, No> {
-    loop {
-        let head = reader.head().await?.ok_or(No::Unreachable("it answers nothing".to_owned()))?;
-        counted(head.len());
-        let response = Response::read(&head)?;
-        if response.status == 101 {
-            if request.upgrade().is_none() {
-                return Err(No::Malformed("the answer is to something that was not asked for"));
-            }
-            writer.write_all(&response.switched()).await.map_err(broken)?;
-            return Ok(true);
-        }
-        let body = response.body(&request.method)?;
-        writer.write_all(&response.onward()).await.map_err(broken)?;
-        match body {
-            _ if response.is_interim() => {}
-            // Not all of those who are asked to close the connection do.
-            Some(body) => return send_body(reader, writer, body, counted).await.map(|()| false),
-            None => break,
-        }
-    }
-    loop {
-        if reader.buffer.is_empty() {
-            reader.buffer.reserve(CHUNK);
-            if reader.fill().await? == 0 {
-                return Ok(false);
             }
         }
-        let piece = reader.buffer.split();
-        counted(piece.len());
-        writer.write_all(&piece).await.map_err(broken)?;
+        let piece = if left == 0 { Bytes::new() } else { reader.some(left).await? };
+        let is_end = piece.is_empty();
+        if is_end && left > 0 && body.is_some() {
+            return Err(No::Malformed("the body breaks off"));
+        }
+        counted.passed(piece.len()).await;
+        if body.is_some() {
+            left -= piece.len() as u64;
+        }
+        if chunked && left == 0 && !is_end && !reader.line().await?.is_empty() {
+            return Err(Malformed("a chunk is longer than it says").into());
+        }
+        let ready = if is_end { masked.end() } else { masked.take(piece) };
+        let mut framed = Vec::new();
+        if chunked && !ready.is_empty() {
+            framed = [format!("{:x}\r\n", ready.len()).as_bytes(), &ready, b"\r\n"].concat();
+        }
+        if chunked && is_end {
+            framed.extend_from_slice(b"0\r\n\r\n");
+        }
+        to.write_all(if chunked { &framed } else { &ready }).await.map_err(broken)?;
+        // Through TLS it may wait for more otherwise.
+        to.flush().await.map_err(broken)?;
+        if is_end {
+            return Ok(());
+        }
     }
 }
 

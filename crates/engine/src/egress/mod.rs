@@ -6,27 +6,34 @@
 //!       ── Question ────────────▶ judge ─▶ look up ─▶ judge ─▶ Reply, or REFUSED
 //! ```
 //!
-//! The address that is judged is the one that is dialled. Connections that a changed policy refuses are cut.
+//! The address that is judged is the one that is dialled. Connections that a changed policy refuses are cut. Where a policy is about requests, what is
+//! said first decides how they are judged: plain ones one to a connection, those in TLS one after the other ([`intercept`]).
 
+mod authority;
 mod dns;
 mod head;
 mod http;
+mod intercept;
+mod mask;
+mod meter;
 mod relay;
 mod resolver;
+mod secrets;
 mod sniff;
 
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use caisson_core::{AddressRange, Asked, BadHost, Error, HostName, Network, Refused, Result, SandboxId, canonical};
+use caisson_core::{AddressRange, Asked, BadHost, Error, HostName, Network, Refused, Result, Rule, Rules, SandboxId, canonical};
 use caisson_wire::{
     egress::{Announced, MAX_CONNECTIONS, MAX_QUESTIONS, Message, Way, declined},
     frame::Kind,
@@ -39,9 +46,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::resolver::Resolver;
+pub(crate) use self::{authority::Authority, resolver::Resolver};
 use self::{
     dns::{Code, Kind as Wanted},
+    meter::Meter,
     resolver::NotFound,
 };
 use crate::{
@@ -72,6 +80,10 @@ pub struct EgressConfig {
     pub addresses: Vec<AddressRange>,
     /// Who is asked for names; the host's own resolver when empty.
     pub dns: Vec<SocketAddr>,
+    /// Where packages come from, in place of the usual hosts.
+    pub packages: Option<Vec<Rule>>,
+    /// Files with the certificate and the key of who vouches for hosts whose TLS is looked into; one of the data directory's own where absent.
+    pub authority: Option<(PathBuf, PathBuf)>,
 }
 
 /// By which way something wanted out.
@@ -174,6 +186,14 @@ pub(crate) enum No {
     Unreachable(String),
     #[error("it does not answer: no connection within {} s", DIAL_WITHIN.as_secs())]
     Silent,
+    #[error("TLS with it did not come about: {0}")]
+    Untrusted(String),
+    #[error("secret `{0}` cannot be read here: it was sealed by another server; set the network of the sandbox again")]
+    Sealed(String),
+    #[error("the answer has the secret in its head")]
+    Echo,
+    #[error("the answer is encoded although it was not to be, so that a secret in it could not be seen")]
+    Illegible,
 }
 
 impl From<head::Malformed> for No {
@@ -192,6 +212,10 @@ impl No {
             Self::Name(NotFound::Failed) => "lookup_failed",
             Self::Unreachable(_) => "unreachable",
             Self::Silent => "silent",
+            Self::Untrusted(_) => "untrusted",
+            Self::Sealed(_) => "secret",
+            Self::Echo => "secret_echoed",
+            Self::Illegible => "illegible",
         }
     }
 }
@@ -236,6 +260,7 @@ pub(crate) struct Outlet {
     over: CancellationToken,
     /// Names that it may have looked up at one time.
     lookups: Semaphore,
+    meter: Meter,
     answered: Mutex<Answered>,
     figures: Figures,
     decisions: Mutex<VecDeque<EgressDecision>>,
@@ -247,6 +272,7 @@ impl Outlet {
             network: watch::Sender::new(network),
             over: CancellationToken::new(),
             lookups: Semaphore::new(LOOKUPS),
+            meter: Meter::default(),
             answered: Mutex::default(),
             figures: Figures::default(),
             decisions: Mutex::default(),
@@ -255,7 +281,14 @@ impl Outlet {
 
     /// From now on; connections that this refuses are cut.
     pub(crate) fn set(&self, network: Network) {
+        self.meter.hold(network.limits());
         self.network.send_replace(network);
+    }
+
+    /// Whether anything more may go either way.
+    fn check_spent(&self) -> Result<(), Refused> {
+        let max = self.network.borrow().limits().max_bytes;
+        max.filter(|_| self.meter.is_spent()).map_or(Ok(()), |max| Err(Refused::Spent(max)))
     }
 
     fn network(&self) -> Network {
@@ -280,6 +313,27 @@ impl Core {
             (Some(egress), network) => network.check(&egress.addresses),
         }
     }
+
+    /// The same, and makes of it what is kept: with the operator's hosts for packages, and secrets sealed.
+    pub(crate) async fn prepare_network(&self, network: &mut Network) -> Result<()> {
+        self.check_network(network)?;
+        if network.is_none() {
+            return Ok(());
+        }
+        self.authority().await?;
+        if let (Network::Packages(rules), Some(allow)) =
+            (&mut *network, self.config.egress.as_ref().and_then(|egress| egress.packages.as_ref()))
+        {
+            *rules = Arc::new(Rules { allow: allow.clone(), ..Rules::default() });
+        }
+        self.seal_secrets(network).await
+    }
+
+    /// Who vouches for hosts whose TLS is looked into.
+    pub(crate) async fn authority(&self) -> Result<&Authority> {
+        let given = self.config.egress.as_ref().and_then(|egress| egress.authority.as_ref());
+        self.authority.get_or_try_init(|| Authority::open(&self.config.data_dir, given)).await
+    }
 }
 
 impl Engine {
@@ -287,6 +341,11 @@ impl Engine {
     #[must_use]
     pub fn has_egress(&self) -> bool {
         self.core.config.egress.is_some()
+    }
+
+    /// Makes ready what is needed where sandboxes get out, if they do, so that what is wrong with it is told at the start.
+    pub async fn open_egress(&self) -> Result<()> {
+        if self.has_egress() { self.core.authority().await.map(drop) } else { Ok(()) }
     }
 
     /// What a living sandbox may reach, and what it has reached. One that was made without a network has reached nothing.
@@ -315,11 +374,32 @@ struct Grant {
     ground: Ground,
     /// Whom the program has named on it.
     said: Arc<OnceLock<HostName>>,
+    /// Whether nobody looks at what is said on it any more.
+    unseen: Arc<AtomicBool>,
 }
 
 impl Grant {
     fn new(to: SocketAddr, ground: Ground) -> Self {
-        Self { to, ground, said: Arc::default() }
+        Self { to, ground, said: Arc::default(), unseen: Arc::default() }
+    }
+
+    /// The one host that it is for, as far as that is known.
+    fn host(&self) -> Option<&HostName> {
+        match (&self.ground, self.said.get()) {
+            (_, Some(said)) => Some(said),
+            (Ground::Names(names), None) if names.len() == 1 => names.first(),
+            _ => None,
+        }
+    }
+
+    /// Whether something on it has to be looked into that cannot be told apart any more.
+    fn is_opaque(&self, network: &Network) -> bool {
+        let port = self.to.port();
+        match (self.host(), &self.ground) {
+            (Some(host), _) => network.inspects(host, port),
+            (None, Ground::Names(names)) => names.iter().any(|name| network.inspects(name, port)),
+            (None, Ground::Address) => network.inspects_all(),
+        }
     }
 }
 
@@ -470,6 +550,7 @@ impl Server {
                 let Ok(client) = self.take_over(id).await else { return };
                 self.decided(EgressWay::Connection, &host, Some(to.port()), None);
                 if let Err(no) = relay::connect(self, client, upstream, &grant, Vec::new()).await {
+                    let host = grant.host().map_or(host, ToString::to_string);
                     self.decided(EgressWay::Connection, &host, Some(to.port()), Some(&no));
                 }
             }
@@ -478,6 +559,7 @@ impl Server {
 
     /// Whether a program may connect to an address that it does not say the name of.
     fn judge_address(&self, to: SocketAddr) -> Result<Grant, Refused> {
+        self.outlet.check_spent()?;
         let (network, address, port) = (self.outlet.network(), canonical(to.ip()), to.port());
         let to = SocketAddr::new(address, port);
         let refused = match network.address(address, port, self.opened()) {
@@ -520,7 +602,8 @@ impl Server {
             (Ground::Address, said) => said.map_or(!network.denies_names(), |name| network.denies_name(name, port).is_ok()),
             (Ground::Names(_), said) => said.is_none_or(|name| network.name(name, port).is_ok()),
         };
-        is_sayable && self.stands_yet(grant)
+        let is_opaque = grant.unseen.load(Ordering::Relaxed) && grant.is_opaque(&network);
+        is_sayable && !is_opaque && self.stands_yet(grant)
     }
 
     /// Whether what a program says on a connection may be said there.
@@ -539,7 +622,17 @@ impl Server {
 
     /// Whether what is said has to be looked at.
     fn looks(&self, grant: &Grant) -> bool {
-        matches!(grant.ground, Ground::Names(_)) || self.outlet.network().denies_names()
+        let network = self.outlet.network();
+        matches!(grant.ground, Ground::Names(_)) || network.denies_names() || network.inspects_some()
+    }
+
+    /// Whether a plain request may be made.
+    fn judge_plain(&self, host: &Asked, port: u16, method: &str, target: &str) -> Result<(), Refused> {
+        let Asked::Name(host) = host else { return Ok(()) };
+        match self.outlet.network().request(host, port, method, path_of(target))? {
+            Some(_) => Err(Refused::NotTls),
+            None => Ok(()),
+        }
     }
 
     /// The server's own addresses are nobody's but the operator's to open.
@@ -564,6 +657,7 @@ impl Server {
             }
             Asked::Name(name) => name,
         };
+        self.outlet.check_spent()?;
         self.outlet.network().name(name, port)?;
         let found = self.look_up(name).await?;
         let network = self.outlet.network();
@@ -640,6 +734,11 @@ impl Server {
         self.decided(EgressWay::Lookup, name.as_str(), None, None);
         question.reply(Code::Fine, &usable)
     }
+}
+
+/// The target of a request without its query.
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
 }
 
 async fn dial(to: SocketAddr) -> Result<TcpStream, No> {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use caisson_core::Asked;
+use caisson_core::{Asked, Refused};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     Grant, No, Server,
     http::{self, Buffered, Client},
+    intercept,
     sniff::{self, Speaks},
 };
 use crate::ports::PortStream;
@@ -31,39 +32,60 @@ const FIRST_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(super) struct Flow(AtomicU64);
 
-impl Server {
-    pub(super) fn went_out(&self, flow: &Flow, count: usize) {
-        flow.0.fetch_add(count as u64, Ordering::Relaxed);
-        for figures in self.figures() {
-            figures.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+/// Where bytes are counted that go one way on one connection.
+#[derive(Clone, Copy)]
+pub(super) struct Count<'a> {
+    server: &'a Server,
+    flow: &'a Flow,
+    goes_out: bool,
+}
+
+impl Count<'_> {
+    /// Counts, and returns when more may go.
+    pub(super) async fn passed(&self, count: usize) {
+        self.flow.0.fetch_add(count as u64, Ordering::Relaxed);
+        for figures in self.server.figures() {
+            let counter = if self.goes_out { &figures.bytes_out } else { &figures.bytes_in };
+            counter.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        let limits = self.server.outlet.network.borrow().limits();
+        if let Some(wait) = self.server.outlet.meter.passed(count, limits) {
+            tokio::time::sleep(wait).await;
         }
     }
+}
 
-    pub(super) fn came_in(&self, flow: &Flow, count: usize) {
-        flow.0.fetch_add(count as u64, Ordering::Relaxed);
-        for figures in self.figures() {
-            figures.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
-        }
+impl Server {
+    pub(super) fn counts<'a>(&'a self, flow: &'a Flow) -> (Count<'a>, Count<'a>) {
+        (Count { server: self, flow, goes_out: true }, Count { server: self, flow, goes_out: false })
     }
 
     /// Does `work` for as long as the grant stands and something is said.
     pub(super) async fn while_it_stands<T>(&self, grant: &Grant, flow: &Flow, work: impl Future<Output = T>) -> Result<T, No> {
         let mut network = self.outlet.network.subscribe();
+        self.outlet.check_spent()?;
         // What was changed before is not told.
         if !self.stands_yet(grant) {
-            return Err(caisson_core::Refused::NotAllowed.into());
+            return Err(Refused::NotAllowed.into());
         }
         let mut look = interval(LOOK_EVERY);
         let (mut said, mut quiet) = (0, Duration::ZERO);
-        tokio::pin!(work);
+        let spent = self.outlet.meter.when_spent();
+        tokio::pin!(work, spent);
         loop {
             tokio::select! {
                 // Losing is no harm: it is polled again, or dropped because it is to end.
                 done = &mut work => return Ok(done),
                 // Those that changed are looked at anew; losing means that they are next time.
                 _ = network.changed() => if !self.stands(grant) {
-                    return Err(caisson_core::Refused::NotAllowed.into());
+                    return Err(Refused::NotAllowed.into());
                 },
+                // Losing is no harm: it is polled again.
+                () = &mut spent => {
+                    self.outlet.check_spent()?;
+                    // It was raised just now.
+                    spent.set(self.outlet.meter.when_spent());
+                }
                 _ = look.tick() => {
                     let now = flow.0.load(Ordering::Relaxed);
                     quiet = if now == said { quiet + LOOK_EVERY } else { Duration::ZERO };
@@ -86,23 +108,36 @@ pub(super) async fn connect(server: &Server, client: PortStream, upstream: TcpSt
 async fn talk(server: &Server, flow: &Flow, client: PortStream, upstream: TcpStream, grant: &Grant, already: Vec<u8>) -> Result<(), No> {
     let (mut client_reads, mut client_writes) = tokio::io::split(client);
     let (mut upstream_reads, mut upstream_writes) = upstream.into_split();
+    let (out, into) = server.counts(flow);
     let mut first = already;
     if server.looks(grant) {
-        match first_said(server, flow, &mut client_reads, &mut client_writes, &mut upstream_reads, &mut first).await? {
-            Speaks::Other | Speaks::Tls(None) => {}
-            Speaks::Tls(Some(name)) => server.may_say(grant, &Asked::Name(name))?,
+        let speaks = first_said(into, &mut client_reads, &mut client_writes, &mut upstream_reads, &mut first).await?;
+        if let Speaks::Tls(Some(name)) = &speaks {
+            server.may_say(grant, &Asked::Name(name.clone()))?;
+        }
+        match speaks {
             Speaks::Http => {
                 let client = Client { reader: Buffered::with(client_reads, &first), writer: client_writes };
                 return http::relay_request(server, flow, client, (upstream_reads, upstream_writes), grant).await;
             }
+            speaks if grant.is_opaque(&server.outlet.network()) => {
+                let Some(host) = grant.host().cloned().filter(|_| matches!(speaks, Speaks::Tls(_))) else {
+                    return Err(Refused::Opaque.into());
+                };
+                let upstream = upstream_reads.reunite(upstream_writes).map_err(|_| No::Silent)?;
+                // It is large, and most connections are none.
+                return Box::pin(intercept::serve(server, flow, (client_reads, client_writes), first, upstream, grant, &host)).await;
+            }
+            _ => {}
         }
     }
-    server.went_out(flow, first.len());
+    grant.unseen.store(true, Ordering::Relaxed);
     let goes_out = async {
+        out.passed(first.len()).await;
         upstream_writes.write_all(&first).await?;
-        pass(&mut client_reads, &mut upstream_writes, |count| server.went_out(flow, count)).await
+        pass(&mut client_reads, &mut upstream_writes, out).await
     };
-    let comes_in = pass(&mut upstream_reads, &mut client_writes, |count| server.came_in(flow, count));
+    let comes_in = pass(&mut upstream_reads, &mut client_writes, into);
     // Whichever ends lets the other go on; whichever breaks off ends both, and then its program hears that it was no end.
     if tokio::try_join!(goes_out, comes_in).is_ok() {
         client_reads.unsplit(client_writes).end();
@@ -112,8 +147,7 @@ async fn talk(server: &Server, flow: &Flow, client: PortStream, upstream: TcpStr
 
 /// What the program says first, in `said`. What the other side says meanwhile is passed on: some speak first.
 async fn first_said(
-    server: &Server,
-    flow: &Flow,
+    into: Count<'_>,
     client_reads: &mut (impl AsyncRead + Unpin),
     client_writes: &mut (impl AsyncWrite + Unpin),
     upstream_reads: &mut (impl AsyncRead + Unpin),
@@ -148,7 +182,7 @@ async fn first_said(
                 Ok(0) | Err(_) => listening = false,
                 Ok(count) => {
                     heard = true;
-                    server.came_in(flow, count);
+                    into.passed(count).await;
                     // Fails when nobody is there any more, which the next read tells.
                     client_writes.write_all(&chunk[..count]).await.ok();
                 }
@@ -161,14 +195,14 @@ async fn first_said(
 }
 
 /// From one to the other until the end, which is passed on.
-pub(super) async fn pass(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), count: impl Fn(usize)) -> io::Result<()> {
+pub(super) async fn pass(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), counted: Count<'_>) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = from.read(&mut chunk).await?;
         if read == 0 {
             return to.shutdown().await;
         }
-        count(read);
+        counted.passed(read).await;
         to.write_all(&chunk[..read]).await?;
     }
 }

@@ -71,6 +71,7 @@ impl World {
             of_image: None,
             places: Vec::new(),
             ways_out: None,
+            trusts: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

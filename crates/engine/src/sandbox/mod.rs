@@ -183,13 +183,15 @@ impl Living {
 
     fn start(
         core: &Arc<Core>,
-        sandbox: Sandbox,
+        mut sandbox: Sandbox,
         lease: Option<ImageLease>,
         purpose: Purpose,
         room: Room,
         mut warm: Option<Warm>,
         before: Option<&Arc<Stopped>>,
     ) -> Arc<Self> {
+        // Where it has a network, there is one by now.
+        sandbox.spec.certificate = core.authority.get().filter(|_| !sandbox.spec.network.is_none()).map(egress::Authority::pem);
         let files = match (before, purpose) {
             (Some(_), _) => Files::Again,
             (None, Purpose::Kept) => core.files(&sandbox.spec),

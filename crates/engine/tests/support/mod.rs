@@ -139,6 +139,7 @@ impl Backend for Agents {
             of_image: None,
             places: Vec::new(),
             ways_out: None,
+            trusts: None,
         };
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

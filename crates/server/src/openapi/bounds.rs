@@ -1,8 +1,8 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{
-    BlobKey, ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Network, Quotas, SandboxId, Scope, State, Storage,
-    Stream, Tenant, TimeLimits, UserSpec, WebhookId,
+    BlobKey, ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Quotas, SandboxId, Scope, State, Storage, Stream,
+    Tenant, TimeLimits, UserSpec, WebhookId,
 };
 use caisson_engine::{
     Driver, GrepRequest, WindowSize,
@@ -162,7 +162,7 @@ fn choices(document: &mut OpenApi) {
     }
     match document.components.as_mut().and_then(|components| components.schemas.get_mut("Network")) {
         Some(RefOr::T(Schema::OneOf(network))) => match &mut network.items[..] {
-            [RefOr::T(Schema::Object(name)), _] => one_of(name, &[&Network::None.to_string(), &Network::Public.to_string()]),
+            [RefOr::T(Schema::Object(name)), _] => one_of(name, &["none", "public", "packages"]),
             _ => panic!("`Network` is no name and no rules"),
         },
         _ => panic!("the document has no choice `Network`"),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use caisson_core::{
-    Execution, ExecutionStatus, Image, LeftToImage, Limits, Network, Outcome, Recipe, Rule, Sandbox, SandboxSpec, Stop, StoreError,
-    StreamTotals, TimeLimits, Tombstone, UserSpec,
+    EgressLimits, Execution, ExecutionStatus, Image, Intercept, LeftToImage, Limits, Network, Outcome, Recipe, RequestRule, Rule, Rules,
+    Sandbox, SandboxSpec, Secret, SecretValue, Stop, StoreError, StreamTotals, TimeLimits, Tombstone, UserSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,12 +82,47 @@ struct SpecColumn {
     template: Option<String>,
 }
 
-/// `"none"`, `"public"`, or the rules.
+/// `"none"`, `"public"`, `"packages"`, or the rules.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum NetworkColumn {
     Name(String),
-    Rules { allow: Vec<String>, deny: Vec<String> },
+    Rules(RulesColumn),
+}
+
+/// What is absent is of no use, or older than it.
+#[derive(Serialize, Deserialize)]
+struct RulesColumn {
+    allow: Vec<String>,
+    deny: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<RequestColumn>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    intercept_all: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes_per_second: Option<u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, SecretColumn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refusal: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestColumn {
+    host: String,
+    methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SecretColumn {
+    header: String,
+    sealed: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,10 +236,39 @@ fn native() -> String {
 
 impl From<&Network> for NetworkColumn {
     fn from(network: &Network) -> Self {
-        let texts = |rules: &[Rule]| rules.iter().map(ToString::to_string).collect();
         match network {
-            Network::None | Network::Public => Self::Name(network.to_string()),
-            Network::Rules(rules) => Self::Rules { allow: texts(&rules.allow), deny: texts(&rules.deny) },
+            Network::None | Network::Public | Network::Packages(_) => Self::Name(network.to_string()),
+            Network::Rules(rules) => Self::Rules(RulesColumn::from(&**rules)),
+        }
+    }
+}
+
+impl From<&Rules> for RulesColumn {
+    fn from(rules: &Rules) -> Self {
+        let texts = |rules: &[Rule]| rules.iter().map(ToString::to_string).collect();
+        let request = |rule: &RequestRule| RequestColumn {
+            host: rule.host.to_string(),
+            methods: rule.methods.clone(),
+            path: rule.path.clone(),
+            secret: rule.secret.clone(),
+        };
+        let secret = |(name, secret): (&String, &Secret)| {
+            let sealed = match &secret.value {
+                SecretValue::Sealed(sealed) => sealed.clone(),
+                // Nothing of it is written. What has no value is opened by nobody.
+                SecretValue::Given(_) => String::new(),
+            };
+            (name.clone(), SecretColumn { header: secret.header.clone(), sealed })
+        };
+        Self {
+            allow: texts(&rules.allow),
+            deny: texts(&rules.deny),
+            requests: rules.requests.iter().map(request).collect(),
+            intercept_all: rules.intercept == Intercept::All,
+            max_bytes: rules.limits.max_bytes,
+            bytes_per_second: rules.limits.bytes_per_second,
+            secrets: rules.secrets.iter().map(secret).collect(),
+            refusal: rules.refusal.clone(),
         }
     }
 }
@@ -213,8 +277,27 @@ impl NetworkColumn {
     fn into_network(self) -> Option<Network> {
         match self {
             Self::Name(name) => name.parse().ok(),
-            Self::Rules { allow, deny } => Network::rules(&allow, &deny).ok(),
+            Self::Rules(column) => column.into_network(),
         }
+    }
+}
+
+impl RulesColumn {
+    fn into_network(self) -> Option<Network> {
+        let request = |rule: RequestColumn| RequestRule::read(&rule.host, &rule.methods, rule.path, rule.secret).ok();
+        let requests: Vec<RequestRule> = self.requests.into_iter().map(request).collect::<Option<_>>()?;
+        let secret = |(name, SecretColumn { header, sealed })| (name, Secret { header, value: SecretValue::Sealed(sealed) });
+        let secrets = self.secrets.into_iter().map(secret).collect();
+        let network = Network::rules(&self.allow, &self.deny).ok()?;
+        network
+            .with(|rules| {
+                rules.requests = requests;
+                rules.intercept = if self.intercept_all { Intercept::All } else { Intercept::Needed };
+                rules.limits = EgressLimits { max_bytes: self.max_bytes, bytes_per_second: self.bytes_per_second };
+                rules.secrets = secrets;
+                rules.refusal = self.refusal;
+            })
+            .ok()
     }
 }
 
@@ -244,6 +327,7 @@ impl SpecColumn {
             left_to_image: self.left_to_image.map(|left| LeftToImage { user: left.user, work_dir: left.work_dir }).unwrap_or_default(),
             recipe: Recipe { template: self.template, ..Recipe::default() },
             weaker_limits: self.weaker_limits,
+            certificate: None,
         })
     }
 }

@@ -279,7 +279,7 @@ impl From<&Sandbox> for BoxedSandbox {
                 network_policy: BoxedNetworkPolicy {
                     enable_internet: Some(!network.is_none()),
                     allow_domains: match network {
-                        Network::None | Network::Public => None,
+                        Network::None | Network::Public | Network::Packages(_) => None,
                         Network::Rules(rules) => Some(rules.allow.iter().map(ToString::to_string).collect()),
                     },
                 },

@@ -67,7 +67,7 @@ struct Start {
     base_image: String,
     extract_patch: Option<bool>,
     network: bool,
-    egress: bool,
+    egress: Option<Network>,
     environment: BTreeMap<String, String>,
     /// Where it is 0, it is as good as absent.
     memory_bytes: Option<u64>,
@@ -84,7 +84,7 @@ impl Start {
         let environment = check.may_text_map("environment");
         let memory_bytes = check.may("memory_bytes", check::integer_in(0, None));
         let cpus = check.may("cpus", check::amount);
-        let egress = egress::is_asked_for(&mut check);
+        let egress = egress::asked_for(&mut check);
         let start = base_image.map(|base_image| Self {
             base_image,
             extract_patch,
@@ -114,9 +114,12 @@ impl Start {
 #[utoipa::path(post, path = "/session", operation_id = "daiv_start", tag = "daiv", request_body = DaivStart,
     responses((status = 200, description = "It is ready", body = DaivSession)))]
 pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Response> {
-    let start = Start::take(fields)?;
-    if start.egress {
-        return Err(egress::not_there());
+    let mut start = Start::take(fields)?;
+    if start.egress.is_some() {
+        if !app.engine.has_egress() {
+            return Err(egress::not_there());
+        }
+        egress::wins_over(&mut start.environment);
     }
     if start.network && !app.engine.has_egress() {
         let text = "network_enabled asks for a network, and this server's operator has not opened one (CAISSON_EGRESS=on); leave it out, or send false";
@@ -128,7 +131,7 @@ pub(crate) async fn start(Caller(app): Caller, fields: Fields) -> ApiResult<Resp
     let request = CreateRequest {
         name: None,
         spec: SandboxSpec {
-            network: if start.network { Network::Public } else { Network::None },
+            network: start.egress.take().unwrap_or(if start.network { Network::Public } else { Network::None }),
             ..spec(settings, image, start.limits(settings), start.environment, &record)
         },
         // On disk it is only stopped.

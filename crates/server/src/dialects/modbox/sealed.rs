@@ -2,9 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use caisson_core::{SandboxId, Uuid};
-use caisson_engine::Engine;
+use caisson_engine::{Engine, sealed};
 use hmac::{Hmac, KeyInit, Mac};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -35,33 +34,21 @@ impl<'a> Secret<'a> {
         shown.ct_eq(self.sandbox_key(id).as_bytes()).into()
     }
 
-    /// A text that only whoever has the secret can read, and nobody can put somewhere else: AES-256-GCM, a random nonce in front.
+    /// A text that only whoever has the secret can read.
     pub(super) fn seal(&self, place: &str, text: &str) -> ApiResult<String> {
-        let mut nonce = [0; NONCE_LEN];
-        let failed = || {
+        sealed::seal(&self.sealing_key(), place, text).ok_or_else(|| {
             tracing::error!("A password cannot be sealed");
             ApiError::internal()
-        };
-        getrandom::fill(&mut nonce).map_err(|_| failed())?;
-        let mut sealed = text.as_bytes().to_vec();
-        let aad = Aad::from(place.as_bytes());
-        self.sealing_key().seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).map_err(|_| failed())?;
-        Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+        })
     }
 
     /// A sealed text again; none where it was sealed with another secret, or for another place.
     pub(super) fn open(&self, place: &str, sealed: &str) -> Option<String> {
-        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
-        let mut sealed = sealed.to_vec();
-        let aad = Aad::from(place.as_bytes());
-        let plain = self.sealing_key().open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut sealed).ok()?;
-        String::from_utf8(plain.to_vec()).ok()
+        sealed::open(&self.sealing_key(), place, sealed)
     }
 
-    fn sealing_key(&self) -> LessSafeKey {
-        let key = UnboundKey::new(&AES_256_GCM, &self.derived("registry passwords", "")).expect("the key has the length that is needed");
-        LessSafeKey::new(key)
+    fn sealing_key(&self) -> [u8; 32] {
+        self.derived("registry passwords", "")
     }
 
     fn derived(&self, what: &str, text: &str) -> [u8; 32] {

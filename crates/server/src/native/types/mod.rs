@@ -43,7 +43,7 @@ pub use image::{
 pub use key::{CreateKeyBody, KeyBody};
 pub use limits::LimitsBody;
 pub use link::{LinkBody, LinkRequestBody};
-pub use network::{EgressBody, EgressDecisionBody, NetworkBody, NetworkRulesBody};
+pub use network::{EgressBody, EgressDecisionBody, EgressLimitsBody, EgressSecretBody, NetworkBody, NetworkRulesBody, RequestRuleBody};
 pub use number::{Number, Whole};
 pub use page::PageBody;
 pub use patch::{CheckpointBody, CheckpointRequestBody};

@@ -177,6 +177,7 @@ impl RecipeBody {
             return Err(Error::invalid("invalid_description", message));
         }
         self.warmth(None)?;
+        self.network.as_ref().map_or(Ok(()), NetworkBody::check_without_secrets)?;
         let image: Option<Image> = self.image.as_ref().map(|text| text.parse()).transpose().map_err(|_| self.bad_image("it is no name"))?;
         if let Some(Image::Named { name, .. }) = image {
             name.parse::<Reference>().map_err(|error| self.bad_image(&error.to_string()))?;
