@@ -4,6 +4,7 @@
 //! `caisson-bench PROGRAM [--runs N] [--csv FILE] [--only PART,PART]`, as root.
 
 mod backends;
+mod egress;
 mod figures;
 mod files;
 mod followers;
@@ -28,8 +29,8 @@ use crate::{peers::Peers, root::Root, server::Server};
 /// Runs of each peer.
 const RUNS: usize = 150;
 /// What can be asked for alone.
-const PARTS: [&str; 12] =
-    ["cold", "warm", "backends", "exec", "files", "patch", "sessions", "terminal", "followers", "idle", "sync", "load"];
+const PARTS: [&str; 13] =
+    ["cold", "warm", "backends", "exec", "files", "patch", "sessions", "terminal", "followers", "idle", "sync", "egress", "load"];
 
 #[derive(Debug)]
 struct Arguments {
@@ -124,6 +125,9 @@ fn run() -> Result<()> {
     }
     if arguments.wants("sync") {
         workspaces::sync(&arguments.program, directory.path(), arguments.runs / 30)?;
+    }
+    if arguments.wants("egress") {
+        egress::requests(&arguments.program, directory.path(), arguments.runs / 15)?;
     }
     if arguments.wants("load") {
         load::throughput(&peers)?;

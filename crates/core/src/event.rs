@@ -1,6 +1,6 @@
 //! What has happened to sandboxes and executions, told in order.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 
@@ -19,11 +19,15 @@ pub enum EventKind {
     SandboxEnded,
     ExecutionStarted,
     ExecutionEnded,
+    /// Something wanted out that may not, for the first time.
+    EgressRefused,
+    /// What went out and came in until the sandbox ended or was stopped.
+    EgressSummary,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::SandboxCreated,
         Self::SandboxUpdated,
         Self::SandboxStopped,
@@ -31,6 +35,8 @@ impl EventKind {
         Self::SandboxEnded,
         Self::ExecutionStarted,
         Self::ExecutionEnded,
+        Self::EgressRefused,
+        Self::EgressSummary,
     ];
 
     /// The name in APIs and records.
@@ -44,6 +50,8 @@ impl EventKind {
             Self::SandboxEnded => "sandbox.ended",
             Self::ExecutionStarted => "execution.started",
             Self::ExecutionEnded => "execution.ended",
+            Self::EgressRefused => "egress.refused",
+            Self::EgressSummary => "egress.summary",
         }
     }
 }
@@ -57,7 +65,7 @@ impl FromStr for EventKind {
 }
 
 /// Something that has happened to a sandbox or an execution of a tenant, as recorded: there is no change without its event, and no event
-/// without its change.
+/// without its change, but for those about ways out, which change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifecycleEvent {
     /// Counts what happens to a tenant's, from 1, without gaps.
@@ -71,13 +79,65 @@ pub struct LifecycleEvent {
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happened {
-    Created { name: Option<String> },
+    Created {
+        name: Option<String>,
+    },
     Updated,
-    Stopped { reason: StopReason },
+    Stopped {
+        reason: StopReason,
+    },
     Restarted,
-    Ended { reason: TombstoneReason, message: String },
-    Started { execution: ExecutionId },
-    Finished { execution: ExecutionId, status: ExecutionStatus, exit_code: Option<i32>, signal: Option<i32> },
+    Ended {
+        reason: TombstoneReason,
+        message: String,
+    },
+    Started {
+        execution: ExecutionId,
+    },
+    Finished {
+        execution: ExecutionId,
+        status: ExecutionStatus,
+        exit_code: Option<i32>,
+        signal: Option<i32>,
+    },
+    /// `reason` is a code, `destination` a host with or without a port.
+    Refused {
+        destination: String,
+        reason: String,
+        message: String,
+    },
+    /// In one of its lives, counted from 1.
+    Summary {
+        start: u32,
+        egress: EgressTotals,
+    },
+}
+
+/// What a sandbox did with its ways out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EgressTotals {
+    pub allowed: u64,
+    pub refused: u64,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+}
+
+impl fmt::Display for EgressTotals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { allowed, refused, bytes_out, bytes_in } = self;
+        write!(f, "{allowed} allowed, {refused} refused, {bytes_out} bytes out, {bytes_in} bytes in")
+    }
+}
+
+impl FromStr for EgressTotals {
+    type Err = UnknownName;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        let figures: Vec<u64> = text.split(", ").filter_map(|part| part.split(' ').next()?.parse().ok()).collect();
+        let &[allowed, refused, bytes_out, bytes_in] = &figures[..] else { return Err(UnknownName) };
+        Ok(Self { allowed, refused, bytes_out, bytes_in })
+    }
 }
 
 impl Happened {
@@ -92,6 +152,8 @@ impl Happened {
             Self::Ended { .. } => EventKind::SandboxEnded,
             Self::Started { .. } => EventKind::ExecutionStarted,
             Self::Finished { .. } => EventKind::ExecutionEnded,
+            Self::Refused { .. } => EventKind::EgressRefused,
+            Self::Summary { .. } => EventKind::EgressSummary,
         }
     }
 
@@ -100,7 +162,13 @@ impl Happened {
     pub fn execution(&self) -> Option<ExecutionId> {
         match self {
             Self::Started { execution } | Self::Finished { execution, .. } => Some(*execution),
-            Self::Created { .. } | Self::Updated | Self::Stopped { .. } | Self::Restarted | Self::Ended { .. } => None,
+            Self::Created { .. }
+            | Self::Updated
+            | Self::Stopped { .. }
+            | Self::Restarted
+            | Self::Ended { .. }
+            | Self::Refused { .. }
+            | Self::Summary { .. } => None,
         }
     }
 }

@@ -35,7 +35,7 @@ pub use backend::{
 pub use blobs::{AboutBlob, Blob, BlobError, BlobKey, BlobKeyError, BlobPage, BlobStream, Blobs, NewBlob, OnlyIf};
 pub use document::Document;
 pub use error::{Denied, Error, Result};
-pub use event::{EventFilter, EventKind, Events, Happened, LifecycleEvent};
+pub use event::{EgressTotals, EventFilter, EventKind, Events, Happened, LifecycleEvent};
 pub use execution::{Execution, ExecutionStatus, Outcome, Stream, StreamTotals};
 pub use files::{FileEvent, FileKind, FileStat, LeftOut, Listing, Unpacked, Watched};
 pub use ids::{ContextId, ExecutionId, IdError, KeyId, SandboxId, ServerId, WebhookId};

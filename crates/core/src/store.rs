@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    Delivery, Document, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, KeptAnswer, Key, KeyId, Outcome, Page, Quotas,
-    Sandbox, SandboxId, Servers, State, Tenant, Tombstone, Webhook, WebhookId,
+    Delivery, Document, EventFilter, Events, Execution, ExecutionId, ExecutionStatus, Happened, KeptAnswer, Key, KeyId, Outcome, Page,
+    Quotas, Sandbox, SandboxId, Servers, State, Tenant, Tombstone, Webhook, WebhookId,
 };
 
 /// The store did not do it.
@@ -111,6 +111,9 @@ pub trait Ledger: Send + Sync {
 
     /// What has happened to this tenant's, as of one moment. A change and its event are written together.
     async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError>;
+    /// Tells of something that changes no record: [`Happened::Refused`], once for each destination of a sandbox, and [`Happened::Summary`], once for
+    /// each of its lives.
+    async fn tell(&self, tenant: &Tenant, sandbox: SandboxId, what: &Happened) -> Result<(), StoreError>;
     /// Removes those that are older.
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError>;
     /// Changes whenever something has been written that an event may tell of, by whomever.

@@ -175,6 +175,13 @@ fn r3_2_requests_are_judged_by_method_and_path() {
     let told = sandbox.shell("curl -sS -X PUT https://other.secure.example/open");
     assert_eq!(told, "caisson: no rule of `rules` for `other.secure.example` takes PUT /open\n");
     assert_eq!(decision(&sandbox, "other.secure.example")["code"], "request");
+    let told = |kind: &str| server.get(&format!("/v1/events?type={kind}")).expect(200).json()["data"].as_array().unwrap().clone();
+    let refused = eventually("an event", WITHIN, || {
+        told("egress.refused").into_iter().find(|event| event["destination"] == "other.secure.example:443")
+    });
+    assert_eq!((&refused["reason"], &refused["sandbox_id"]), (&json!("request"), &sandbox.get().json()["id"]), "{refused}");
+    let destinations: Vec<Value> = told("egress.refused").iter().map(|event| event["destination"].clone()).collect();
+    assert_eq!(destinations.len(), 2, "each destination once: {destinations:?}");
     // Each request of a connection, not the first alone.
     let two = format!("GET /open HTTP/1.1\r\nHost: other.secure.example\r\n\r\n{}", get("other.secure.example", "/secret"));
     let answer = by_tls(&sandbox, "other.secure.example", "other.secure.example", &two);
@@ -186,7 +193,10 @@ fn r3_2_requests_are_judged_by_method_and_path() {
     assert_eq!(sandbox.shell(kept), "GET /open 0 1\nGET /open 0 0\n", "a connection is used again");
     assert!(secure.requests().iter().all(|request| request.contains(" GET /open")), "{:?}", secure.requests());
     assert!(secure.world.requests().iter().all(|(_, head)| head.contains(" /open/")), "{:?}", secure.world.requests());
-    // What is in the record comes back.
+    let deleted = sandbox.delete();
+    assert!(deleted.status < 300, "{}", deleted.text());
+    let summary = eventually("a summary", WITHIN, || told("egress.summary").pop());
+    assert!(summary["egress"]["allowed"].as_u64().unwrap() > 5 && summary["egress"]["bytes_in"].as_u64().unwrap() > 500, "{summary}");
     for bad in [
         json!({"rules": [{"host": "10.0.0.1"}]}),
         json!({"rules": [{"host": "a.b", "path": "x"}]}),

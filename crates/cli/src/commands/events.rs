@@ -186,7 +186,11 @@ fn line(event: &EventBody) -> String {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.clone(),
     });
-    for told in [how, why, event.name.clone()].into_iter().flatten() {
+    let figures = event.egress.as_ref().map(|egress| {
+        let (out, into) = (egress.bytes_out, egress.bytes_in);
+        format!("{} allowed, {} refused, {out} bytes out, {into} bytes in", egress.allowed, egress.refused)
+    });
+    for told in [event.destination.clone(), how, why, event.name.clone(), figures].into_iter().flatten() {
         line.push_str(&format!("  {told}"));
     }
     printable::text(&line)

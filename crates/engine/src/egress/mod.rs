@@ -22,7 +22,7 @@ mod secrets;
 mod sniff;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
@@ -33,7 +33,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use caisson_core::{AddressRange, Asked, BadHost, Error, HostName, Network, Refused, Result, Rule, Rules, SandboxId, canonical};
+use caisson_core::{
+    AddressRange, Asked, BadHost, EgressTotals, Error, Happened, HostName, Network, Refused, Result, Rule, Rules, SandboxId, canonical,
+};
 use caisson_wire::{
     egress::{Announced, MAX_CONNECTIONS, MAX_QUESTIONS, Message, Way, declined},
     frame::Kind,
@@ -65,6 +67,8 @@ const DIAL_WITHIN: Duration = Duration::from_secs(15);
 const DIAL_ONE_WITHIN: Duration = Duration::from_secs(5);
 /// Decisions that are remembered for whoever asks.
 const REMEMBERED: usize = 200;
+/// Destinations whose first refusal is an event.
+const TOLD: usize = 100;
 /// Addresses whose names are remembered, and names of one.
 const ANSWERED: usize = 4096;
 const NAMES: usize = 16;
@@ -264,6 +268,8 @@ pub(crate) struct Outlet {
     answered: Mutex<Answered>,
     figures: Figures,
     decisions: Mutex<VecDeque<EgressDecision>>,
+    /// Destinations whose refusal was told.
+    told: Mutex<HashSet<String>>,
 }
 
 impl Outlet {
@@ -276,7 +282,14 @@ impl Outlet {
             answered: Mutex::default(),
             figures: Figures::default(),
             decisions: Mutex::default(),
+            told: Mutex::default(),
         }
+    }
+
+    /// Whether a refusal is the first that is told of its destination.
+    fn is_news(&self, destination: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD && told.insert(destination.to_owned())
     }
 
     /// From now on; connections that this refuses are cut.
@@ -421,11 +434,28 @@ pub(crate) async fn serve(core: Arc<Core>, living: Arc<Living>, outlet: Arc<Outl
     let over = outlet.over.clone().drop_guard();
     let listened = listen(&core, &living, &outlet, agent).await;
     drop(over);
+    let EgressSnapshot { allowed, refused, bytes_out, bytes_in, .. } = outlet.figures.snapshot();
+    if allowed + refused > 0 {
+        tell(
+            &core,
+            &living,
+            Happened::Summary { start: living.now().starts, egress: EgressTotals { allowed, refused, bytes_out, bytes_in } },
+        )
+        .await;
+    }
     match listened {
         // Ends the sandbox, whose tombstone says why.
         Err(error @ AgentError::Nonsense(_)) => drop(living.failed(error).await),
         Err(error) => tracing::debug!(sandbox.id = %id, %error, "Sandbox {id} has no ways out any more"),
         Ok(()) => {}
+    }
+}
+
+/// Tells those who follow events, where there are any.
+async fn tell(core: &Core, living: &Living, what: Happened) {
+    let (Some(ledger), id) = (core.store.ledger(), living.id) else { return };
+    if let Err(error) = ledger.tell(&living.tenant, id, &what).await {
+        tracing::warn!(sandbox.id = %id, %error, "What sandbox {id} did with its ways out is no event");
     }
 }
 
@@ -491,7 +521,16 @@ impl Server {
             let (id, code) = (self.living.id, no.code());
             tracing::debug!(sandbox.id = %id, way = way.as_str(), %host, port, code, "Sandbox {id} was refused a way out: {no}");
         }
-        let decision = EgressDecision { at: now(), way, host, port, refused: refused.map(|no| (no.code(), no.to_string())) };
+        let refused = refused.map(|no| (no.code(), crate::figures::tamed(&no.to_string(), 500)));
+        if let Some((code, reason)) = &refused {
+            let destination = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+            if self.outlet.is_news(&destination) {
+                let (core, living) = (Arc::clone(&self.core), Arc::clone(&self.living));
+                let what = Happened::Refused { destination, reason: (*code).to_owned(), message: reason.clone() };
+                self.core.tasks.spawn(async move { tell(&core, &living, what).await });
+            }
+        }
+        let decision = EgressDecision { at: now(), way, host, port, refused };
         let mut decisions = self.outlet.decisions.lock().unwrap_or_else(PoisonError::into_inner);
         if decisions.len() == REMEMBERED {
             decisions.pop_front();

@@ -1,6 +1,6 @@
 //! Tenants, keys, answers, documents and webhooks. `again` says that the same may have been done before on a connection that broke.
 
-use caisson_core::{Delivery, Document, KeptAnswer, Key, KeyId, Quotas, SandboxId, Tenant, Webhook, WebhookId};
+use caisson_core::{Delivery, Document, Happened, KeptAnswer, Key, KeyId, Quotas, SandboxId, Tenant, Webhook, WebhookId};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection};
 
@@ -64,6 +64,25 @@ pub(super) async fn save_tenant(db: &mut PgConnection, tenant: &Tenant, quotas: 
 pub(super) async fn tenants(db: &mut PgConnection) -> Result<Vec<(Tenant, Quotas)>, Failure> {
     let found = sqlx::query("select * from tenants").fetch_all(db).await?;
     Ok(found.iter().map(rows::tenant).collect::<Result<_, _>>()?)
+}
+
+/// Tells of something once, by its name.
+pub(super) async fn tell(db: &mut PgConnection, tenant: &Tenant, sandbox: SandboxId, what: &Happened) -> Result<(), Failure> {
+    let Some((name, reason, message)) = rows::told(what) else { return Ok(()) };
+    sqlx::query(
+        "insert into events (tenant, number, at, kind, sandbox, name, reason, message) \
+         select $1, next_event($1), now_us(), $2, $3, $4, $5, $6 \
+         where not exists (select 1 from events where tenant = $1 and sandbox = $3 and kind = $2 and name = $4)",
+    )
+    .bind(tenant.as_str())
+    .bind(what.kind().as_str())
+    .bind(sandbox.to_string())
+    .bind(storable(&name))
+    .bind(reason)
+    .bind(storable(&message))
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn keep_answer(

@@ -20,8 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Abandoned, Buried, Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Hosted, KeptAnswer, Key, KeyId,
-    Ledger, Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId, Seen, ServerId, Servers, Store, StoreError, Tenant, Tombstone,
+    Abandoned, Buried, Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Happened, Hosted, KeptAnswer, Key,
+    KeyId, Ledger, Outcome, Page, Quotas, Sandbox, SandboxFilter, SandboxId, Seen, ServerId, Servers, Store, StoreError, Tenant, Tombstone,
     Webhook, WebhookId,
 };
 use jiff::Timestamp;
@@ -212,6 +212,10 @@ impl Ledger for Postgres {
 
     async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError> {
         with_connection!(self, |db| read::events(db, tenant, filter))
+    }
+
+    async fn tell(&self, tenant: &Tenant, sandbox: SandboxId, what: &Happened) -> Result<(), StoreError> {
+        self.told(with_connection!(self, |db| ledger::tell(db, tenant, sandbox, what)))
     }
 
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError> {

@@ -79,6 +79,15 @@ pub(crate) fn event(row: &impl Columns, tenant: &Tenant) -> Result<LifecycleEven
     read_event(row).ok_or_else(|| StoreError::Corrupt(format!("event {} of {tenant}", number())))
 }
 
+/// Name, reason and message of what is told without a change; none of anything else.
+pub(crate) fn told(what: &Happened) -> Option<(String, Option<String>, String)> {
+    match what {
+        Happened::Refused { destination, reason, message } => Some((destination.clone(), Some(reason.clone()), message.clone())),
+        Happened::Summary { start, egress } => Some((start.to_string(), None, egress.to_string())),
+        _ => None,
+    }
+}
+
 fn read_event(row: &impl Columns) -> Option<LifecycleEvent> {
     let kind: EventKind = row.parsed("kind")?;
     let what = match kind {
@@ -94,6 +103,12 @@ fn read_event(row: &impl Columns) -> Option<LifecycleEvent> {
             exit_code: row.small("exit_code")?,
             signal: row.small("signal")?,
         },
+        EventKind::EgressRefused => Happened::Refused {
+            destination: row.text("name")??,
+            reason: row.text("reason")??,
+            message: row.text("message")?.unwrap_or_default(),
+        },
+        EventKind::EgressSummary => Happened::Summary { start: row.parsed("name")?, egress: row.parsed("message")? },
     };
     Some(LifecycleEvent { number: row.number("number")??, at: row.moment("at")??, sandbox: row.parsed("sandbox")?, what })
 }

@@ -1,6 +1,6 @@
 //! What has happened, as the triggers of the schema have written it.
 
-use caisson_core::{EventFilter, Events, StoreError, Tenant};
+use caisson_core::{EventFilter, Events, Happened, SandboxId, StoreError, Tenant};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{read::one_of, statements::Failure};
@@ -30,6 +30,36 @@ pub(super) async fn events(pool: &SqlitePool, tenant: &Tenant, filter: &EventFil
         _ => last,
     };
     Ok(Events { data, until, kept_from })
+}
+
+/// Tells of something once, by its name.
+pub(super) async fn tell(db: &mut SqliteConnection, tenant: &Tenant, sandbox: SandboxId, what: &Happened) -> Result<(), Failure> {
+    let Some((name, reason, message)) = rows::told(what) else { return Ok(()) };
+    let kind = what.kind().as_str();
+    let known = sqlx::query("select 1 from events where tenant = ? and sandbox = ? and kind = ? and name = ?")
+        .bind(tenant.to_string())
+        .bind(sandbox.to_string())
+        .bind(kind)
+        .bind(name.clone())
+        .fetch_optional(&mut *db)
+        .await?;
+    if known.is_some() {
+        return Ok(());
+    }
+    sqlx::query("update tenants set last_event = last_event + 1 where name = ?").bind(tenant.to_string()).execute(&mut *db).await?;
+    sqlx::query(
+        "insert into events (tenant, number, at, kind, sandbox, name, reason, message) \
+         select name, last_event, cast(unixepoch('subsec') * 1000000 as integer), ?, ?, ?, ?, ? from tenants where name = ?",
+    )
+    .bind(kind)
+    .bind(sandbox.to_string())
+    .bind(name)
+    .bind(reason)
+    .bind(message)
+    .bind(tenant.to_string())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Removes some of those that are older; says whether there may be more.

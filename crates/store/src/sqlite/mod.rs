@@ -19,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use caisson_core::{
-    Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, KeptAnswer, Key, KeyId, Ledger, Outcome, Page,
-    Quotas, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
+    Delivery, Document, EventFilter, Events, Execution, ExecutionFilter, ExecutionId, Happened, KeptAnswer, Key, KeyId, Ledger, Outcome,
+    Page, Quotas, Sandbox, SandboxFilter, SandboxId, Store, StoreError, Tenant, Tombstone, Webhook, WebhookId,
 };
 use jiff::Timestamp;
 use sqlx::{
@@ -232,6 +232,11 @@ impl Ledger for Sqlite {
 
     async fn events(&self, tenant: &Tenant, filter: &EventFilter) -> Result<Events, StoreError> {
         events::events(&self.readers, tenant, filter).await
+    }
+
+    async fn tell(&self, tenant: &Tenant, sandbox: SandboxId, what: &Happened) -> Result<(), StoreError> {
+        self.writer.submit(Operation::Tell(tenant.clone(), sandbox, Box::new(what.clone()))).await?;
+        Ok(())
     }
 
     async fn forget_events(&self, before: Timestamp) -> Result<(), StoreError> {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use caisson_core::{Delivery, Document, ExecutionId, Key, KeyId, Quotas, SandboxId, StoreError, Tenant, Tombstone, Webhook, WebhookId};
+use caisson_core::{
+    Delivery, Document, ExecutionId, Happened, Key, KeyId, Quotas, SandboxId, StoreError, Tenant, Tombstone, Webhook, WebhookId,
+};
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -39,6 +41,7 @@ pub(super) enum Operation {
     KeepAnswer(Box<AnswerRow>),
     ForgetAnswers { before_us: i64, limit: u32 },
     ForgetEvents { before_us: i64, limit: u32 },
+    Tell(Tenant, SandboxId, Box<Happened>),
     InsertDocument(Box<Document>),
     ReplaceDocument(Box<Document>),
     ForgetDocuments { now_us: i64, limit: u32 },
@@ -213,6 +216,7 @@ async fn apply(db: &mut SqliteConnection, operation: &Operation) -> Result<Done,
         Operation::KeepAnswer(row) => answers::keep(db, row).await?,
         Operation::ForgetAnswers { before_us, limit } => return Ok(Done::Removed(answers::forget(db, *before_us, *limit).await?)),
         Operation::ForgetEvents { before_us, limit } => return Ok(Done::Removed(events::forget(db, *before_us, *limit).await?)),
+        Operation::Tell(tenant, sandbox, what) => events::tell(db, tenant, *sandbox, what).await?,
         Operation::InsertDocument(document) => return Ok(Done::Changed(documents::insert(db, document).await?)),
         Operation::ReplaceDocument(document) => return Ok(Done::Changed(documents::replace(db, document).await?)),
         Operation::RemoveDocument { kind, owner, id } => return Ok(Done::Removed(documents::remove(db, kind, owner, id).await?)),
@@ -240,11 +244,16 @@ impl Operation {
     fn makes_events(&self) -> bool {
         matches!(
             self,
-            Self::InsertSandbox(_) | Self::UpdateSandbox(_) | Self::InsertExecution(_) | Self::FinishExecution(..) | Self::Bury(..)
+            Self::InsertSandbox(_)
+                | Self::UpdateSandbox(_)
+                | Self::InsertExecution(_)
+                | Self::FinishExecution(..)
+                | Self::Bury(..)
+                | Self::Tell(..)
         )
     }
 
     fn is_one_statement(&self) -> bool {
-        !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(..) | Self::Purge { .. })
+        !matches!(self, Self::InsertKey(_) | Self::InsertWebhook(_) | Self::Bury(..) | Self::Purge { .. } | Self::Tell(..))
     }
 }

@@ -1,7 +1,8 @@
 //! Events: one for each change, none without, numbered for each tenant.
 
 use caisson_core::{
-    EventFilter, EventKind, ExecutionStatus, Happened, LifecycleEvent, Sandbox, Store, StoreError, TimeLimits, Tombstone, TombstoneReason,
+    EgressLimits, EgressTotals, EventFilter, EventKind, ExecutionStatus, Happened, Intercept, LifecycleEvent, Network, RequestRule, Rules,
+    Sandbox, SandboxId, Secret, SecretValue, Store, StoreError, TimeLimits, Tombstone, TombstoneReason,
 };
 
 use super::{at, ended, execution, mine, outcome, sandbox};
@@ -102,4 +103,58 @@ pub(crate) async fn events_have_no_gaps_in_a_burst(store: &dyn Store) {
     };
     let (_, seen) = tokio::join!(writing, following);
     assert_eq!(seen, (1..=2 * made.len() as u64).collect::<Vec<_>>());
+}
+
+pub(crate) async fn ways_out_are_told_once(store: &dyn Store) {
+    let ledger = store.ledger().unwrap();
+    let made = sandbox(1);
+    store.insert_sandbox(&made).await.unwrap();
+    let refused = |destination: &str| Happened::Refused {
+        destination: destination.to_owned(),
+        reason: "denied".to_owned(),
+        message: "rule `deny x`".to_owned(),
+    };
+    let egress = EgressTotals { allowed: 1, refused: 2, bytes_out: 3, bytes_in: u64::from(u32::MAX) * 5 };
+    let summary = |start| Happened::Summary { start, egress };
+    let mut written = ledger.written();
+    written.borrow_and_update();
+    for what in [refused("a:443"), refused("a:443"), refused("b"), summary(1), summary(1), summary(2)] {
+        ledger.tell(&made.tenant, made.id, &what).await.unwrap();
+    }
+    assert!(written.has_changed().unwrap());
+    ledger.tell(&made.tenant, made.id, &Happened::Updated).await.unwrap();
+    let what: Vec<Happened> = all(store).await.into_iter().skip(1).map(|event| event.what).collect();
+    assert_eq!(what, [refused("a:443"), refused("b"), summary(1), summary(2)]);
+}
+
+pub(crate) async fn networks_are_kept_with_their_secrets_sealed(store: &dyn Store) {
+    let rule = |host: &str, methods: &[String], path: Option<&str>, secret: Option<&str>| {
+        RequestRule::read(host, methods, path.map(str::to_owned), secret.map(str::to_owned)).unwrap()
+    };
+    let secret = |value| Secret { header: "Authorization".to_owned(), value };
+    let network = "allow:a.b:8080,10.0.0.0/8;deny:c.d".parse::<Network>().unwrap();
+    let network = network.with(|rules| {
+        rules.requests = vec![rule("*.e.f", &["GET".to_owned()], Some("/x"), Some("s")), rule("g.h:8443", &[], None, None)];
+        rules.intercept = Intercept::All;
+        rules.limits = EgressLimits { max_bytes: Some(5), bytes_per_second: Some(5000) };
+        rules.secrets = [("s".to_owned(), secret(SecretValue::Sealed("sealed".to_owned())))].into();
+        rules.refusal = Some("no\n".to_owned());
+    });
+    let mut made = sandbox(1);
+    for network in [network.unwrap(), Network::Public, "packages".parse().unwrap(), Network::None] {
+        made = Sandbox { id: SandboxId::random(), ..made };
+        made.spec.network = network;
+        store.insert_sandbox(&made).await.unwrap();
+        assert_eq!(store.sandbox(&made.tenant, made.id).await.unwrap().unwrap().spec.network, made.spec.network);
+    }
+    let given = secret(SecretValue::Given("never-written".to_owned()));
+    let rules = |rules: &mut Rules| {
+        rules.requests = vec![rule("a.b", &[], None, Some("s"))];
+        rules.secrets = [("s".to_owned(), given)].into();
+    };
+    made = Sandbox { id: SandboxId::random(), ..made };
+    made.spec.network = "allow:".parse::<Network>().unwrap().with(rules).unwrap();
+    store.insert_sandbox(&made).await.unwrap();
+    let read = store.sandbox(&made.tenant, made.id).await.unwrap().unwrap().spec.network;
+    assert_eq!(read.as_rules().unwrap().secrets["s"].value, SecretValue::Sealed(String::new()));
 }

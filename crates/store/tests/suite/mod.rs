@@ -23,6 +23,8 @@ macro_rules! every_test {
                 answers_are_kept_for_their_tenant,
                 every_change_has_its_event,
                 events_come_in_pieces_and_go,
+                ways_out_are_told_once,
+                networks_are_kept_with_their_secrets_sealed,
                 events_have_no_gaps_in_a_burst,
                 webhooks_come_back_as_far_as_they_came,
                 documents_are_found_by_kind_and_owner,

@@ -1,6 +1,6 @@
 //! What happens to sandboxes and executions.
 
-use caisson_core::{Happened, LifecycleEvent};
+use caisson_core::{EgressTotals, Happened, LifecycleEvent};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,7 +13,7 @@ pub struct EventBody {
     /// Counts what happens to the tenant's things from 1; a `cursor`.
     pub id: String,
     /// `sandbox.created`, `sandbox.updated` (time limits or metadata), `sandbox.stopped`, `sandbox.started` (again), `sandbox.ended`,
-    /// `execution.started`, `execution.ended`.
+    /// `execution.started`, `execution.ended`, `egress.refused`, `egress.summary`.
     pub r#type: String,
     /// When it was recorded.
     pub at: String,
@@ -24,10 +24,10 @@ pub struct EventBody {
     /// Of `sandbox.created`, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Of `sandbox.ended` and `sandbox.stopped`: why, as in its tombstone or `stop`.
+    /// Of `sandbox.ended` and `sandbox.stopped`: why, as in its tombstone or `stop`. Of `egress.refused`: the code of the refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Of `sandbox.ended`: the same for people.
+    /// Of `sandbox.ended` and `egress.refused`: the same for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Of `execution.ended`: how, as in its record.
@@ -39,6 +39,22 @@ pub struct EventBody {
     /// Of `execution.ended`: the number of the signal that ended it, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Of `egress.refused`: a host, with its port if it was a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// Of `egress.summary`: what went out and came in since the sandbox was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressTotalsBody>,
+}
+
+/// What a sandbox did with its ways out.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = EgressTotals)]
+pub struct EgressTotalsBody {
+    pub allowed: u64,
+    pub refused: u64,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
 }
 
 impl From<&LifecycleEvent> for EventBody {
@@ -55,6 +71,8 @@ impl From<&LifecycleEvent> for EventBody {
             status: None,
             exit_code: None,
             signal: None,
+            destination: None,
+            egress: None,
         };
         match &event.what {
             Happened::Created { name } => body.name.clone_from(name),
@@ -68,6 +86,15 @@ impl From<&LifecycleEvent> for EventBody {
                 body.status = Some(status.as_str().to_owned());
                 body.exit_code = *exit_code;
                 body.signal = *signal;
+            }
+            Happened::Refused { destination, reason, message } => {
+                body.destination = Some(destination.clone());
+                body.reason = Some(reason.clone());
+                body.message = Some(message.clone());
+            }
+            Happened::Summary { egress: EgressTotals { allowed, refused, bytes_out, bytes_in }, .. } => {
+                let (allowed, refused, bytes_out, bytes_in) = (*allowed, *refused, *bytes_out, *bytes_in);
+                body.egress = Some(EgressTotalsBody { allowed, refused, bytes_out, bytes_in });
             }
         }
         body
