@@ -169,7 +169,8 @@ impl Request {
         let name = put_in.field.map(|(name, _)| name.to_ascii_lowercase());
         without.extend(name.as_deref());
         if put_in.legible {
-            without.extend(["accept-encoding", "sec-websocket-extensions"]);
+            // Of an answer that comes in parts, each would have only a part of a secret.
+            without.extend(["accept-encoding", "range", "if-range", "sec-websocket-extensions"]);
         }
         self.fields.pass_on(&without, &mut out);
         if put_in.legible {

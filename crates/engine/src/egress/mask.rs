@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use memchr::memmem;
 
 /// Shorter parts of a value are too common to look for.
 const SHORTEST_PART: usize = 6;
@@ -48,7 +49,7 @@ impl Needles {
 
     /// Whether one of them is in it.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
-        self.0.iter().any(|needle| bytes.windows(needle.len()).any(|part| part == needle))
+        self.0.iter().any(|needle| memmem::find(bytes, needle).is_some())
     }
 
     /// From where on it may be the beginning of one that goes on later.
@@ -94,7 +95,7 @@ impl<'a> Masked<'a> {
     fn hide(&mut self) {
         for needle in &self.needles.0 {
             let mut at = 0;
-            while let Some(found) = self.held[at..].windows(needle.len()).position(|part| part == needle) {
+            while let Some(found) = memmem::find(&self.held[at..], needle) {
                 self.held[at + found..at + found + needle.len()].fill(MASK);
                 at += found + needle.len();
                 self.found = true;
