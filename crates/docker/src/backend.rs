@@ -47,7 +47,7 @@ const MOST_SURVEY: u64 = 8 << 20;
 /// How long after the end of a stream the daemon may take to say how its container ended.
 const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// How long after a program was killed for want of memory the daemon may take to say so.
-const KILL_IS_TOLD_WITHIN: Duration = Duration::from_millis(200);
+const KILL_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
 /// How long a container that is removed may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Names that it has for the architectures that Rust has others for.

@@ -58,8 +58,8 @@ pub(crate) struct Started {
     stream: Option<ExecStream>,
     stdin: Stdin,
     facts: Facts,
-    /// How often its sandbox had met its limits before; `None` when the backend did not say in time.
-    before: Option<Hits>,
+    /// How often its sandbox had met its limits before.
+    before: Hits,
     /// What the agent's figures cannot exceed counts from here.
     requested: Instant,
     /// The time-out counts from here.
@@ -146,14 +146,14 @@ pub(crate) async fn start_ready(
     }
 }
 
-/// What the agent answers to a start, within its time, and how often the sandbox had met its limits before; `None` when that was not
+/// What the agent answers to a start, within its time, and how often the sandbox had met its limits before, as far as that was
 /// known before the program ran.
 async fn answer<T>(
     core: &Core,
     living: &Living,
     timeout: Option<Duration>,
     starting: impl Future<Output = Result<T, AgentError>>,
-) -> (Result<T, AgentError>, Option<Hits>) {
+) -> (Result<T, AgentError>, Hits) {
     let within = match living.state() {
         // The agent itself is still being launched.
         State::Creating => LAUNCH_WITHIN,
@@ -163,12 +163,12 @@ async fn answer<T>(
     let (answer, before) = if living.has_been_out_of_memory() {
         // It may be so still, and then a program is killed sooner than it is counted what was before.
         let before = hits_before(core, living).await;
-        (answering.await, Some(before))
+        (answering.await, before)
     } else {
         match future::select(pin!(hits_before(core, living)), answering).await {
-            Either::Left((before, answering)) => (answering.await, Some(before)),
+            Either::Left((before, answering)) => (answering.await, before),
             // A backend that does not say holds nobody up.
-            Either::Right((answer, _)) => (answer, None),
+            Either::Right((answer, _)) => (answer, Hits::NONE_KNOWN),
         }
     };
     (answer.unwrap_or(Err(AgentError::Silent(within))), before)
@@ -180,7 +180,7 @@ struct Going {
     stream: ExecStream,
     /// The program that was found.
     found: String,
-    before: Option<Hits>,
+    before: Hits,
     requested: Instant,
 }
 
@@ -418,9 +418,10 @@ impl Started {
 
     async fn judge(&self, exit: &ExecExit) -> Result<Verdict, String> {
         let facts = self.facts_now();
-        let hits = match self.before {
-            Some(before) if outcome::may_have_met_a_limit(exit) => self.living.hits(&self.core.backend).await.since(before),
-            _ => Hits::default(),
+        let hits = if outcome::may_have_met_a_limit(exit) {
+            self.living.hits(&self.core.backend).await.since(self.before)
+        } else {
+            Hits::default()
         };
         outcome::of_exit(exit, &facts, hits)
     }

@@ -12,6 +12,9 @@ pub(crate) struct Hits {
 }
 
 impl Hits {
+    /// What a backend that did not say in time has counted as far as anybody knows; nobody knows it of starts.
+    pub(crate) const NONE_KNOWN: Self = Self { oom_kills: 0, refused_starts: u64::MAX };
+
     /// What has come since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {

@@ -73,7 +73,7 @@ impl CodeRun {
             signals_sent: AtomicU64::new(0),
             killed: CancellationToken::new(),
         });
-        let before = Some(hits_before(core, living).await);
+        let before = hits_before(core, living).await;
         let now = Instant::now();
         let started = Started {
             core: Arc::clone(core),
