@@ -14,8 +14,6 @@ const LONGEST_METHOD: usize = 32;
 const LONGEST_NAME: usize = 200;
 const LONGEST_PATH: usize = 1024;
 const LONGEST_VALUE: usize = 8192;
-/// The slowest rate. Below it no TLS comes about in time.
-const SLOWEST: u64 = 1024;
 
 /// Fields that say how a message is read, or are of one connection alone: none of them is a secret's.
 const NOT_FOR_SECRETS: [&str; 16] = [
@@ -48,6 +46,13 @@ pub struct RequestRule {
     pub path: Option<String>,
     /// The name of what is put in.
     pub secret: Option<String>,
+}
+
+impl EgressLimits {
+    /// The slowest rate. Below it no TLS comes about in time.
+    pub const SLOWEST: u64 = 1024;
+    /// The most of both.
+    pub const MAX: u64 = 1 << 50;
 }
 
 impl RequestRule {
@@ -197,11 +202,13 @@ pub(super) fn check(rules: &[RequestRule], secrets: &BTreeMap<String, Secret>, l
     if let Some(name) = secrets.keys().find(|name| !rules.iter().any(|rule| rule.secret.as_ref() == Some(name))) {
         return Err(invalid(format!("field `network.secrets`: no rule has secret `{}`; leave it out, or name it in `rules`", shown(name))));
     }
-    if limits.max_bytes == Some(0) {
-        return Err(invalid("field `network.limits.max_bytes` is 0; ask for network `none`, or leave it out for no limit".to_owned()));
+    let most = EgressLimits::MAX;
+    if let Some(max) = limits.max_bytes.filter(|max| !(1..=most).contains(max)) {
+        return Err(invalid(format!("field `network.limits.max_bytes` is {max}, allowed is 1 to {most}; leave it out for no limit")));
     }
-    if let Some(rate) = limits.bytes_per_second.filter(|rate| *rate < SLOWEST) {
-        return Err(invalid(format!("field `network.limits.bytes_per_second` is {rate}, below the least of {SLOWEST}")));
+    let slowest = EgressLimits::SLOWEST;
+    if let Some(rate) = limits.bytes_per_second.filter(|rate| !(slowest..=most).contains(rate)) {
+        return Err(invalid(format!("field `network.limits.bytes_per_second` is {rate}, allowed is {slowest} to {most}")));
     }
     Ok(())
 }

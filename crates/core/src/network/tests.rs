@@ -264,7 +264,10 @@ proptest! {
     }
 }
 
-fn requests(rules: &[(&str, &[&str], Option<&str>, Option<&str>)]) -> Network {
+/// Host, methods, path and secret.
+type Written<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
+
+fn requests(rules: &[Written<'_>]) -> Network {
     let rules: Vec<RequestRule> = rules
         .iter()
         .map(|(host, methods, path, secret)| {

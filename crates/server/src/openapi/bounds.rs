@@ -1,8 +1,8 @@
 //! What requests are held to, told from the constants and lists that hold them: a figure stands in one place.
 
 use caisson_core::{
-    BlobKey, ContextId, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Quotas, SandboxId, Scope, State, Storage, Stream,
-    Tenant, TimeLimits, UserSpec, WebhookId,
+    BlobKey, ContextId, EgressLimits, EventKind, ExecutionId, ExecutionStatus, Image, KeyId, Limits, Quotas, SandboxId, Scope, State,
+    Storage, Stream, Tenant, TimeLimits, UserSpec, WebhookId,
 };
 use caisson_engine::{
     Driver, GrepRequest, WindowSize,
@@ -167,6 +167,10 @@ fn choices(document: &mut OpenApi) {
         },
         _ => panic!("the document has no choice `Network`"),
     }
+    one_of(property(document, "NetworkRules", "intercept"), &["needed", "all"]);
+    let most = EgressLimits::MAX;
+    within(property(document, "EgressLimits", "max_bytes"), 1u32.into(), most.into(), Value::Null);
+    within(property(document, "EgressLimits", "bytes_per_second"), EgressLimits::SLOWEST.into(), most.into(), Value::Null);
     one_of(property(document, "CreateContext", "driver"), &Driver::ALL.map(Driver::as_str));
     let mut by_name = Object::with_type(Type::String);
     by_name.enum_values = Some(SignalName::all().map(Value::from).collect());
