@@ -14,6 +14,8 @@ const LONGEST_METHOD: usize = 32;
 const LONGEST_NAME: usize = 200;
 const LONGEST_PATH: usize = 1024;
 const LONGEST_VALUE: usize = 8192;
+/// All values of a policy together.
+const MOST_VALUES: usize = 16 << 10;
 
 /// Fields that say how a message is read, or are of one connection alone: none of them is a secret's.
 const NOT_FOR_SECRETS: [&str; 16] = [
@@ -109,14 +111,20 @@ impl RequestRule {
 #[must_use]
 pub fn is_plain(path: &str) -> bool {
     let small = path.to_ascii_lowercase();
-    // What is encoded twice is read by some.
-    let hidden = ["%2f", "%5c", "%00", "%252e", "%252f", "%255c", "\\"].iter().any(|hidden| small.contains(hidden));
     let leads_up = small.split('/').any(|segment| {
-        // What is behind a semicolon is no part of the name for some.
-        let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".");
-        matches!(name.as_str(), "." | "..")
+        // What is behind a semicolon is no part of the name for some, nor are blanks at its end.
+        let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".").replace("%20", " ");
+        matches!(name.trim(), "." | "..")
     });
-    !hidden && !leads_up
+    !leads_up && !small.contains('\\') && small.split('%').skip(1).all(is_one_character)
+}
+
+/// Whether what is behind a percent sign is a character that everybody reads alike: no separator, nothing that is encoded twice, none that is
+/// written longer than it has to be.
+fn is_one_character(rest: &str) -> bool {
+    let byte = rest.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    byte.and_then(|digits| u8::from_str_radix(digits, 16).ok())
+        .is_some_and(|byte| !(byte < b' ' || matches!(byte, b'#' | b'%' | b'/' | b';' | b'?' | b'\\' | 0x7f | 0xc0 | 0xc1 | 0xf5..)))
 }
 
 /// Whose TLS is taken apart.
@@ -187,6 +195,13 @@ impl Secret {
 
 /// What is wrong with rules about requests as a whole.
 pub(super) fn check(rules: &[RequestRule], secrets: &BTreeMap<String, Secret>, limits: EgressLimits) -> Result<(), Error> {
+    let given = secrets.values().map(|secret| match &secret.value {
+        SecretValue::Given(value) => value.len(),
+        SecretValue::Sealed(_) => 0,
+    });
+    if given.sum::<usize>() > MOST_VALUES {
+        return Err(invalid(format!("the values of field `network.secrets` have more than {MOST_VALUES} bytes together")));
+    }
     if secrets.len() > MOST_SECRETS {
         return Err(invalid(format!("field `network.secrets` has {} secrets, at most {MOST_SECRETS} are taken", secrets.len())));
     }

@@ -28,13 +28,18 @@ pub(super) struct Response {
 pub(super) struct Fields(Vec<(String, Vec<u8>)>);
 
 /// What is changed of a request on its way.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct PutIn<'a> {
     /// Goes in place of every other of its name.
     pub(super) field: Option<(&'a str, &'a str)>,
     /// Whether its answer has to be one that can be read.
     pub(super) legible: bool,
+    /// Whether its method and its path were judged: then no field says otherwise.
+    pub(super) judged: bool,
 }
+
+/// By these some hosts take another method or path than that of the request.
+const OTHERWISE: [&str; 5] = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// How long what comes behind a head is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +177,9 @@ impl Request {
             // Of an answer that comes in parts, each would have only a part of a secret.
             without.extend(["accept-encoding", "range", "if-range", "sec-websocket-extensions"]);
         }
+        if put_in.judged {
+            without.extend(OTHERWISE);
+        }
         self.fields.pass_on(&without, &mut out);
         if put_in.legible {
             out.extend_from_slice(b"Accept-Encoding: identity\r\n");
@@ -241,7 +249,11 @@ impl Response {
 
     /// Whether what comes behind it cannot be read as it is.
     pub(super) fn is_encoded(&self) -> bool {
-        self.fields.all("content-encoding").any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+        let is_other =
+            |name: &str, plain: &[u8]| self.fields.all(name).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain));
+        is_other("content-encoding", b"identity")
+            || is_other("transfer-encoding", b"chunked")
+            || self.fields.all("transfer-encoding").count() > 1
     }
 
     /// As it goes on; unless it is kept, nothing comes behind what it brings.

@@ -28,6 +28,8 @@ pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(60);
 const HEARS_WITHIN: Duration = Duration::from_secs(2);
 /// The longest line between chunks.
 const LINE: usize = 4096;
+/// Fields behind a body, in bytes.
+const TRAILERS: usize = 64 << 10;
 const CHUNK: usize = 32 << 10;
 
 /// A reader, and what was read and not taken.
@@ -174,12 +176,11 @@ pub(super) async fn serve(server: &Server, client: PortStream) {
         }
     };
     let host = asked.to_string();
-    let reached = match &target {
-        Some(target) => match server.judge_plain(&asked, port, &request.method, target) {
-            Ok(()) => server.reach(&asked, port).await,
-            Err(refused) => Err(refused.into()),
-        },
-        None => server.reach(&asked, port).await,
+    let judged = target.as_ref().map_or(Ok(false), |target| server.judge_plain(&asked, port, &request.method, target));
+    let is_judged = judged.as_ref().is_ok_and(|is_judged| *is_judged);
+    let reached = match judged {
+        Ok(_) => server.reach(&asked, port).await,
+        Err(refused) => Err(refused.into()),
     };
     let (upstream, grant) = match reached {
         Ok(reached) => reached,
@@ -200,7 +201,7 @@ pub(super) async fn serve(server: &Server, client: PortStream) {
         Some(target) => {
             let flow = Flow::default();
             let host = if port == 80 { host.clone() } else { format!("{host}:{port}") };
-            let exchange = Onward { request, target, host }.exchange(server, &flow, client, upstream.into_split());
+            let exchange = Onward { request, target, host, is_judged }.exchange(server, &flow, client, upstream.into_split());
             server.while_it_stands(&grant, &flow, exchange).await.and_then(|done| done)
         }
     };
@@ -238,8 +239,8 @@ pub(super) async fn relay_request(
                 target
             }
         };
-        server.judge_plain(&asked, port, &request.method, &target)?;
-        Ok(Onward { request, target, host })
+        let is_judged = server.judge_plain(&asked, port, &request.method, &target)?;
+        Ok(Onward { request, target, host, is_judged })
     };
     match checked.await {
         Ok(onward) => onward.exchange(server, flow, client, upstream).await,
@@ -330,6 +331,8 @@ struct Onward {
     request: Request,
     target: String,
     host: String,
+    /// Whether there are rules for requests to its host.
+    is_judged: bool,
 }
 
 impl Onward {
@@ -343,7 +346,7 @@ impl Onward {
     ) -> Result<(), No> {
         let Client { mut reader, mut writer } = client;
         let mut upstream = (Buffered::new(upstream_reads), upstream_writes);
-        let (put_in, needles) = (PutIn::default(), Needles::default());
+        let (put_in, needles) = (PutIn { judged: self.is_judged, ..PutIn::default() }, Needles::default());
         let exchange = Exchange { request: &self.request, target: &self.target, host: &self.host, put_in, needles: &needles, keep: false };
         let after = exchange.make(server.counts(flow), (&mut reader, &mut writer), (&mut upstream.0, &mut upstream.1)).await?;
         match after {
@@ -488,10 +491,23 @@ async fn pass_body<R: AsyncRead + Unpin>(
     };
     loop {
         if chunked && left == 0 {
-            left = head::chunk_size(&reader.line().await?)?;
+            let line = reader.line().await?;
+            counted.passed(line.len()).await;
+            left = head::chunk_size(&line)?;
             if left == 0 {
                 // Fields behind the body are of this connection alone.
-                while !reader.line().await?.is_empty() {}
+                let mut trailers = 0;
+                loop {
+                    let line = reader.line().await?;
+                    counted.passed(line.len()).await;
+                    trailers += line.len();
+                    if line.is_empty() {
+                        break;
+                    }
+                    if trailers > TRAILERS {
+                        return Err(No::Malformed("there are more than 64 KiB of fields behind a body"));
+                    }
+                }
             }
         }
         let piece = if left == 0 { Bytes::new() } else { reader.some(left).await? };
@@ -517,6 +533,8 @@ async fn pass_body<R: AsyncRead + Unpin>(
         to.write_all(if chunked { &framed } else { &ready }).await.map_err(broken)?;
         // Through TLS it may wait for more otherwise.
         to.flush().await.map_err(broken)?;
+        // What is there already is taken without waiting, and others want their turn.
+        tokio::task::consume_budget().await;
         if is_end {
             return Ok(());
         }

@@ -6,9 +6,14 @@
 //!         ◀═════════ mask ◀─ head without secrets ◀══════════════════════
 //! ```
 
-use std::{io::Cursor, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Cursor,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use caisson_core::{Asked, HostName};
+use caisson_core::{Asked, HostName, Secret};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, Chain, Join, ReadHalf, WriteHalf},
@@ -144,7 +149,7 @@ struct Judged {
     said: String,
     /// The field that is put in.
     field: Option<(String, String)>,
-    needles: Needles,
+    needles: Arc<Needles>,
 }
 
 impl Judged {
@@ -163,15 +168,25 @@ impl Judged {
         }
         let network = server.outlet.network();
         let put_in = network.request(host, port, &request.method, path_of(&request.target))?;
-        let (mut field, mut values) = (None, Vec::new());
-        for (name, secret) in network.secrets_of(host, port) {
-            let value = server.core.open_secret(name, secret).await.ok_or_else(|| No::Sealed(name.to_owned()))?;
-            if put_in == Some(name) {
-                field = Some((secret.header.clone(), value.clone()));
+        let secrets: BTreeMap<&str, &Secret> = network.secrets_of(host, port).collect();
+        let open = async |name: &str, secret| server.core.open_secret(name, secret).await.ok_or_else(|| No::Sealed(name.to_owned()));
+        let field = match put_in.and_then(|name| Some((name, *secrets.get(name)?))) {
+            Some((name, secret)) => Some((secret.header.clone(), open(name, secret).await?)),
+            None => None,
+        };
+        let known = server.outlet.needles.lock().unwrap_or_else(PoisonError::into_inner).get(&secrets);
+        let needles = match known {
+            Some(known) => known,
+            None => {
+                let mut values = Vec::new();
+                for (name, secret) in &secrets {
+                    values.push(open(name, secret).await?);
+                }
+                let needles = Arc::new(Needles::of(values.iter().map(String::as_str)));
+                server.outlet.needles.lock().unwrap_or_else(PoisonError::into_inner).add(&secrets, &needles);
+                needles
             }
-            values.push(value);
-        }
-        let needles = Needles::of(values.iter().map(String::as_str));
+        };
         Ok(Self { request, said, field, needles })
     }
 
@@ -181,7 +196,7 @@ impl Judged {
             request: &self.request,
             target: &self.request.target,
             host: &self.said,
-            put_in: PutIn { field, legible: !self.needles.is_empty() },
+            put_in: PutIn { field, legible: !self.needles.is_empty(), judged: true },
             needles: &self.needles,
             keep: self.request.keeps(),
         }

@@ -1,79 +1,167 @@
 //! Secrets on their way back: what a host says that has one in it does not come in as it is. No I/O.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    fmt,
+};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
-use memchr::memmem;
 
 /// Shorter parts of a value are too common to look for.
 const SHORTEST_PART: usize = 6;
 /// In place of each byte of a secret.
 const MASK: u8 = b'*';
+const START: u32 = 0;
 
-/// What is looked for, the longest first.
-#[derive(Debug, Default)]
-pub(super) struct Needles(Vec<Vec<u8>>);
+/// What is looked for: all of it at once, byte by byte, whatever it is (Aho and Corasick, "Efficient string matching", 1975).
+pub(super) struct Needles {
+    /// From the start, where most of what comes stays.
+    first: [u32; 256],
+    /// From other states by a byte.
+    ways: HashMap<(u32, u8), u32>,
+    states: Vec<State>,
+}
+
+impl Default for Needles {
+    fn default() -> Self {
+        Self { first: [START; 256], ways: HashMap::new(), states: Vec::new() }
+    }
+}
+
+/// How much of what is looked for has come.
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// The longest other beginning of something that ends here too.
+    fallback: u32,
+    /// The length of this one.
+    depth: u32,
+    /// The length of the longest that ends here as a whole.
+    ends: u32,
+}
+
+impl fmt::Debug for Needles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needles").finish_non_exhaustive()
+    }
+}
 
 impl Needles {
     /// Values as they are sent, and the forms in which hosts repeat them: what is behind the scheme, what that is in Base64, and both as they
-    /// stand in addresses.
+    /// stand in addresses, in JSON and in HTML.
     pub(super) fn of<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let mut forms = BTreeSet::new();
         for value in values.filter(|value| !value.is_empty()) {
-            forms.insert(value.as_bytes().to_vec());
+            forms.insert(value.to_owned());
             let mut parts = vec![value.to_owned()];
             if let Some((_, token)) = value.split_once(' ') {
                 parts.push(token.trim().to_owned());
-                if let Some(plain) = STANDARD.decode(token.trim()).ok().and_then(|plain| String::from_utf8(plain).ok()) {
+                let plain = STANDARD.decode(token.trim()).or_else(|_| STANDARD_NO_PAD.decode(token.trim()));
+                if let Some(plain) = plain.ok().and_then(|plain| String::from_utf8(plain).ok()) {
                     parts.extend(plain.split_once(':').map(|(_, password)| password.to_owned()));
                     parts.push(plain);
                 }
             }
             for part in parts {
-                for form in [in_address(&part), STANDARD.encode(&part), part] {
-                    if form.len() >= SHORTEST_PART {
-                        forms.insert(form.into_bytes());
-                    }
-                }
+                let address = in_address(&part);
+                let more = [
+                    address.to_ascii_lowercase(),
+                    address.replace("%20", "+"),
+                    address,
+                    part.replace('/', "\\/"),
+                    escaped(&part, "\"\\&+<>='/", |byte| format!("\\u{byte:04x}")),
+                    escaped(&part, "\"&<>'", |byte| format!("&#{byte};")),
+                    escaped(&part, "\"&+<>='/`", |byte| format!("&#x{byte:X};")),
+                    part.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;"),
+                    STANDARD.encode(&part),
+                    STANDARD_NO_PAD.encode(&part),
+                    URL_SAFE.encode(&part),
+                    URL_SAFE_NO_PAD.encode(&part),
+                    part,
+                ];
+                forms.extend(more.into_iter().filter(|form| form.len() >= SHORTEST_PART));
             }
         }
-        let mut forms: Vec<Vec<u8>> = forms.into_iter().collect();
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-        Self(forms)
+        Self::from(&forms)
+    }
+
+    fn from(forms: &BTreeSet<String>) -> Self {
+        let mut ways = HashMap::new();
+        let mut states = vec![State::default()];
+        let mut order = vec![Vec::new()];
+        for form in forms {
+            let mut at = START;
+            for byte in form.bytes() {
+                at = *ways.entry((at, byte)).or_insert_with(|| {
+                    let depth = states[at as usize].depth + 1;
+                    states.push(State { depth, ..State::default() });
+                    order.push(Vec::new());
+                    let new = u32::try_from(states.len() - 1).unwrap_or(u32::MAX);
+                    order[at as usize].push((byte, new));
+                    new
+                });
+            }
+            let state = &mut states[at as usize];
+            state.ends = state.depth;
+        }
+        let mut needles = Self { first: [START; 256], ways, states };
+        for &(byte, next) in &order[START as usize] {
+            needles.first[usize::from(byte)] = next;
+        }
+        // Shorter ones first, which longer ones fall back to.
+        let mut queue = VecDeque::from([START]);
+        while let Some(at) = queue.pop_front() {
+            for &(byte, next) in &order[at as usize] {
+                let fallback = if at == START { START } else { needles.step(needles.states[at as usize].fallback, byte) };
+                let ends = needles.states[fallback as usize].ends;
+                let state = &mut needles.states[next as usize];
+                state.fallback = fallback;
+                state.ends = state.ends.max(ends);
+                queue.push_back(next);
+            }
+        }
+        if forms.is_empty() { Self::default() } else { needles }
+    }
+
+    fn step(&self, mut at: u32, byte: u8) -> u32 {
+        while at != START {
+            match self.ways.get(&(at, byte)) {
+                Some(next) => return *next,
+                None => at = self.states[at as usize].fallback,
+            }
+        }
+        self.first[usize::from(byte)]
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.states.is_empty()
     }
 
     /// Whether one of them is in it.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
-        self.0.iter().any(|needle| memmem::find(bytes, needle).is_some())
-    }
-
-    /// From where on it may be the beginning of one that goes on later.
-    fn begun(&self, bytes: &[u8]) -> usize {
-        let longest = self.0.first().map_or(0, Vec::len);
-        let from = bytes.len().saturating_sub(longest.saturating_sub(1));
-        let may_begin = |at: &usize| self.0.iter().any(|needle| needle.len() > bytes.len() - at && needle.starts_with(&bytes[*at..]));
-        (from..bytes.len()).find(may_begin).unwrap_or(bytes.len())
+        let mut at = START;
+        !self.is_empty()
+            && bytes.iter().any(|byte| {
+                at = self.step(at, *byte);
+                self.states[at as usize].ends > 0
+            })
     }
 }
 
 /// What comes in of a body, piece by piece. It stays as long as it is.
-#[derive(Debug)]
 pub(super) struct Masked<'a> {
     needles: &'a Needles,
+    at: u32,
     /// What may be the beginning of a secret.
     held: Vec<u8>,
-    /// Whether there was one.
-    pub(super) found: bool,
 }
 
 impl<'a> Masked<'a> {
     pub(super) fn new(needles: &'a Needles) -> Self {
-        Self { needles, held: Vec::new(), found: false }
+        Self { needles, at: START, held: Vec::new() }
     }
 
     /// What may go on of what has come by now.
@@ -81,9 +169,14 @@ impl<'a> Masked<'a> {
         if self.needles.is_empty() {
             return piece;
         }
-        self.held.extend_from_slice(&piece);
-        self.hide();
-        let rest = self.held.split_off(self.needles.begun(&self.held));
+        for byte in piece {
+            self.at = self.needles.step(self.at, byte);
+            self.held.push(byte);
+            let end = self.held.len();
+            self.held[end - self.needles.states[self.at as usize].ends as usize..].fill(MASK);
+        }
+        let kept = self.needles.states[self.at as usize].depth as usize;
+        let rest = self.held.split_off(self.held.len() - kept);
         std::mem::replace(&mut self.held, rest).into()
     }
 
@@ -91,17 +184,11 @@ impl<'a> Masked<'a> {
     pub(super) fn end(&mut self) -> Bytes {
         std::mem::take(&mut self.held).into()
     }
+}
 
-    fn hide(&mut self) {
-        for needle in &self.needles.0 {
-            let mut at = 0;
-            while let Some(found) = memmem::find(&self.held[at..], needle) {
-                self.held[at + found..at + found + needle.len()].fill(MASK);
-                at += found + needle.len();
-                self.found = true;
-            }
-        }
-    }
+/// With some characters written otherwise.
+fn escaped(text: &str, which: &str, how: impl Fn(u32) -> String) -> String {
+    text.chars().map(|c| if which.contains(c) { how(c.into()) } else { c.to_string() }).collect()
 }
 
 /// As a text stands in an address or a form.
@@ -131,7 +218,7 @@ mod tests {
     #[test]
     fn r3_4_a_secret_is_hidden_in_whatever_pieces_it_comes() {
         let needles = Needles::of(["Bearer abc-12345/x", "Basic dXNlcjpwYXNzd29yZA=="].into_iter());
-        let text = "{\"a\": \"Bearer abc-12345/x\", \"b\": \"abc-12345/x\", \"c\": \"abc-12345%2Fx\", \"d\": \"user:password password\", \"e\": \"YWJjLTEyMzQ1L3g=\"}";
+        let text = "{\"a\": \"Bearer abc-12345/x\", \"b\": \"abc-12345/x\", \"c\": \"abc-12345%2Fx\", \"d\": \"user:password password\", \"e\": \"YWJjLTEyMzQ1L3g=\", \"f\": \"abc-12345\\/x\", \"g\": \"abc-12345&#x2F;x YWJjLTEyMzQ1L3g abc-12345%2fx\"}";
         for cut in 1..text.len() {
             let out = String::from_utf8(masked(&needles, text.as_bytes(), cut)).unwrap();
             assert_eq!(out.len(), text.len());

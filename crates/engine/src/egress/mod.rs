@@ -22,7 +22,7 @@ mod secrets;
 mod sniff;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
@@ -34,7 +34,8 @@ use std::{
 
 use bytes::Bytes;
 use caisson_core::{
-    AddressRange, Asked, BadHost, EgressTotals, Error, Happened, HostName, Network, Refused, Result, Rule, Rules, SandboxId, canonical,
+    AddressRange, Asked, BadHost, EgressTotals, Error, Happened, HostName, Network, Refused, Result, Rule, Rules, SandboxId, Secret,
+    canonical,
 };
 use caisson_wire::{
     egress::{Announced, MAX_CONNECTIONS, MAX_QUESTIONS, Message, Way, declined},
@@ -51,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{authority::Authority, resolver::Resolver};
 use self::{
     dns::{Code, Kind as Wanted},
+    mask::Needles,
     meter::Meter,
     resolver::NotFound,
 };
@@ -74,6 +76,8 @@ const ANSWERED: usize = 4096;
 const NAMES: usize = 16;
 /// Names that one sandbox may have looked up at one time: a few slow ones are not to hold up those of all others.
 const LOOKUPS: usize = 8;
+/// Sets of secrets of one policy for which it is known what to look for.
+const KNOWN: usize = 8;
 /// What waits for the agent.
 const FRAMES: usize = 64;
 
@@ -270,6 +274,25 @@ pub(crate) struct Outlet {
     decisions: Mutex<VecDeque<EgressDecision>>,
     /// Destinations whose refusal was told.
     told: Mutex<HashSet<String>>,
+    needles: Mutex<KnownNeedles>,
+}
+
+/// What is looked for in answers, by the secrets that it is of.
+#[derive(Debug, Default)]
+struct KnownNeedles(VecDeque<(Vec<Secret>, Arc<Needles>)>);
+
+impl KnownNeedles {
+    fn get(&self, secrets: &BTreeMap<&str, &Secret>) -> Option<Arc<Needles>> {
+        let is_of = |known: &[Secret]| known.iter().eq(secrets.values().copied());
+        self.0.iter().find(|(known, _)| is_of(known)).map(|(_, needles)| Arc::clone(needles))
+    }
+
+    fn add(&mut self, secrets: &BTreeMap<&str, &Secret>, needles: &Arc<Needles>) {
+        self.0.push_back((secrets.values().map(|secret| (*secret).clone()).collect(), Arc::clone(needles)));
+        if self.0.len() > KNOWN {
+            self.0.pop_front();
+        }
+    }
 }
 
 impl Outlet {
@@ -283,6 +306,7 @@ impl Outlet {
             figures: Figures::default(),
             decisions: Mutex::default(),
             told: Mutex::default(),
+            needles: Mutex::default(),
         }
     }
 
@@ -411,7 +435,8 @@ impl Grant {
         match (self.host(), &self.ground) {
             (Some(host), _) => network.inspects(host, port),
             (None, Ground::Names(names)) => names.iter().any(|name| network.inspects(name, port)),
-            (None, Ground::Address) => network.inspects_all(),
+            // It may be that of a host whose requests are judged.
+            (None, Ground::Address) => network.inspects_some(),
         }
     }
 }
@@ -665,13 +690,19 @@ impl Server {
         matches!(grant.ground, Ground::Names(_)) || network.denies_names() || network.inspects_some()
     }
 
-    /// Whether a plain request may be made.
-    fn judge_plain(&self, host: &Asked, port: u16, method: &str, target: &str) -> Result<(), Refused> {
-        let Asked::Name(host) = host else { return Ok(()) };
-        match self.outlet.network().request(host, port, method, path_of(target))? {
-            Some(_) => Err(Refused::NotTls),
-            None => Ok(()),
-        }
+    /// Whether a plain request may be made, and then whether there are rules for it.
+    fn judge_plain(&self, host: &Asked, port: u16, method: &str, target: &str) -> Result<bool, Refused> {
+        let network = self.outlet.network();
+        let host = match host {
+            Asked::Name(host) => host,
+            Asked::Address(address) => {
+                let names = self.outlet.answered.lock().unwrap_or_else(PoisonError::into_inner).names(*address);
+                return if names.iter().any(|name| network.inspects(name, port)) { Err(Refused::Opaque) } else { Ok(false) };
+            }
+        };
+        network.request(host, port, method, path_of(target))?;
+        // What one request has put in, another one could bring back.
+        if network.secrets_of(host, port).next().is_some() { Err(Refused::NotTls) } else { Ok(network.inspects(host, port)) }
     }
 
     /// The server's own addresses are nobody's but the operator's to open.
@@ -730,6 +761,11 @@ impl Server {
     }
 
     async fn answer(&self, question: &dns::Question) -> Bytes {
+        if let Err(refused) = self.outlet.check_spent() {
+            let name = question.name.as_ref().map_or("", HostName::as_str);
+            self.decided(EgressWay::Lookup, name, None, Some(&refused.into()));
+            return question.reply(Code::Refused, &[]);
+        }
         let name = match &question.name {
             Ok(name) => name,
             Err(bad) => {

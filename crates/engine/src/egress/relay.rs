@@ -111,7 +111,10 @@ async fn talk(server: &Server, flow: &Flow, client: PortStream, upstream: TcpStr
     let (out, into) = server.counts(flow);
     let mut first = already;
     if server.looks(grant) {
-        let speaks = first_said(into, &mut client_reads, &mut client_writes, &mut upstream_reads, &mut first).await?;
+        // Of a host whose answers are looked into nothing comes that nobody asked for.
+        let listening = !grant.is_opaque(&server.outlet.network());
+        let program = (&mut client_reads, &mut client_writes);
+        let speaks = first_said(into, program, &mut upstream_reads, listening, &mut first).await?;
         if let Speaks::Tls(Some(name)) = &speaks {
             server.may_say(grant, &Asked::Name(name.clone()))?;
         }
@@ -145,16 +148,16 @@ async fn talk(server: &Server, flow: &Flow, client: PortStream, upstream: TcpStr
     Ok(())
 }
 
-/// What the program says first, in `said`. What the other side says meanwhile is passed on: some speak first.
+/// What the program says first, in `said`. What the other side says meanwhile is passed on if it is listened to: some speak first.
 async fn first_said(
     into: Count<'_>,
-    client_reads: &mut (impl AsyncRead + Unpin),
-    client_writes: &mut (impl AsyncWrite + Unpin),
+    (client_reads, client_writes): (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
     upstream_reads: &mut (impl AsyncRead + Unpin),
+    mut listening: bool,
     said: &mut Vec<u8>,
 ) -> Result<Speaks, No> {
     let mut chunk = vec![0; CHUNK];
-    let (mut listening, mut heard) = (true, false);
+    let mut heard = false;
     let mut until = Instant::now() + FIRST_WITHIN;
     loop {
         if let Some(speaks) = sniff::look(said)? {
