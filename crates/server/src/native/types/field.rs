@@ -45,6 +45,19 @@ pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializ
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|object| object.0).collect())
 }
 
+/// A map of structures that names no key twice. What is wrong with one of them is told without anything of it.
+pub(super) fn unshown_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error> {
+    struct Unshown<T>(T);
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unshown<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let wrong = |_| de::Error::custom("expected an object with `header` and `value`, both texts, and nothing else");
+            Object::deserialize(deserializer).map(|object| Self(object.0)).map_err(wrong)
+        }
+    }
+    let map = unique_map::<Unshown<T>, D>(deserializer, "an object with secrets by their names")?;
+    Ok(map.into_iter().map(|(name, object)| (name, object.0)).collect())
+}
+
 /// A map that names no key twice.
 pub(super) fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     unique_map(deserializer, "an object with text values")

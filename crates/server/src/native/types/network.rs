@@ -10,7 +10,10 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use super::time;
+use super::{
+    field::{object, objects, unshown_objects},
+    time,
+};
 
 /// Values of `intercept`.
 const NEEDED: &str = "needed";
@@ -41,15 +44,15 @@ pub struct NetworkRulesBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// Rules about requests of HTTP. Hosts that they name may be reached by such requests alone, and the first that fits decides.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RequestRuleBody>,
     /// Whose TLS is taken apart: `needed`, that of hosts with a rule that has methods, a path or a secret, which is meant when absent; or `all`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intercept: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub limits: Option<EgressLimitsBody>,
     /// Secrets by the names that rules have for them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "unshown_objects", skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, EgressSecretBody>,
 }
 
@@ -95,16 +98,10 @@ pub struct EgressSecretBody {
     pub value: Option<Hidden>,
 }
 
-/// A text that is shown to nobody, not even in messages about what is wrong with it.
-#[derive(Clone, PartialEq, Serialize, ToSchema)]
+/// A text that is shown to nobody.
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = String, value_type = String)]
 pub struct Hidden(String);
-
-impl<'de> Deserialize<'de> for Hidden {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self).map_err(|_| serde::de::Error::custom("expected a text"))
-    }
-}
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -357,6 +354,10 @@ mod tests {
             json!({"rules": [{"host": "a.b", "secret": "x"}], "secrets": {"x": {"header": "A", "value": 123456789}}}),
             json!({"secrets": {"x": {"header": "A", "value": "123456789"}}}),
             json!({"intercept": "some"}),
+            json!({"rules": [["a.b"]]}),
+            json!({"limits": [1]}),
+            json!({"rules": [{"host": "a.b", "secret": "x"}], "secrets": {"x": "123456789"}}),
+            json!({"rules": [{"host": "a.b", "secret": "x"}], "secrets": {"x": ["A", "123456789"]}}),
             json!({"limits": {"max_bytes": 0}}),
             json!({"limits": {"bytes": 5}}),
         ] {
