@@ -13,7 +13,9 @@ use std::{
 use async_trait::async_trait;
 use bollard::{
     models::{ContainerUpdateBody, ImageInspect, SystemInfo},
-    query_parameters::{AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions, StatsOptionsBuilder},
+    query_parameters::{
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions, StatsOptionsBuilder,
+    },
 };
 use caisson_core::{
     About, AgentStream, Backend, BackendError, Death, Digest, Error, Feature, Files, Image, ImageConfig, Limits, Observed, SandboxId,
@@ -48,6 +50,8 @@ const MOST_SURVEY: u64 = 8 << 20;
 const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// How long after a program was killed for want of memory the daemon may take to say so.
 const KILL_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
+/// How long a container may take to be told what it is.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a container that is removed may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Names that it has for the architectures that Rust has others for.
@@ -88,6 +92,8 @@ pub struct Docker {
     shared: Arc<Shared>,
     mark: Arc<Mark>,
     entries: Mutex<HashMap<SandboxId, Entry>>,
+    /// Where images that were looked up want volumes, by their ids.
+    volumes: Mutex<HashMap<String, Vec<String>>>,
     listener: JoinHandle<()>,
 }
 
@@ -134,6 +140,7 @@ impl Docker {
             labels: mark.labels(),
             programs,
             empty,
+            processors: info.ncpu.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1),
             has_apparmor: says("apparmor"),
             maps_users: says("userns"),
         };
@@ -160,7 +167,19 @@ impl Docker {
             wall: "the host's kernel, behind the container's namespaces and a user namespace of the sandbox's own, dropped privileges, two seccomp \
                    filters and Landlock",
         };
-        Ok(Self { name, about, host, shared, mark, entries: Mutex::default(), listener })
+        Ok(Self { name, about, host, shared, mark, entries: Mutex::default(), volumes: Mutex::default(), listener })
+    }
+
+    /// Notes where an image wants volumes.
+    fn with_volumes(&self, image: StoredImage, volumes: Vec<String>) -> Result<StoredImage, Error> {
+        let is_in = |path: &str, of: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if let Some(path) = volumes.iter().find(|path| ["/dev", "/proc", "/sys"].iter().any(|of| is_in(path, of)) || path.contains("..")) {
+            let message = format!("image `{}` wants a volume at `{}`, where there is none to be had", image.name, tamed(path));
+            return Err(Error::invalid("invalid_image", message));
+        }
+        let mut known = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(image.id.to_string(), volumes);
+        Ok(image)
     }
 
     fn entry(&self, id: SandboxId) -> Option<Entry> {
@@ -220,7 +239,16 @@ fn suffices(info: &SystemInfo, runtime: Option<&str>) -> Result<(), BackendError
 /// Looks at the daemon's host, and tries whether the agent could serve there.
 async fn try_out(shared: &Shared, processors: usize) -> Result<Elsewhere, String> {
     let limits = Limits::default();
-    let looking = Cast { command: inside::SURVEY, image: None, limits, name: None, lent: vec!["/".to_owned()], is_survey: true };
+    let looking = Cast {
+        command: inside::SURVEY,
+        image: None,
+        limits,
+        name: None,
+        hostname: "sandbox".to_owned(),
+        lent: vec!["/".to_owned()],
+        volumes: Vec::new(),
+        is_survey: true,
+    };
     let said = shared.ask(looking, &[], MOST_SURVEY).await?;
     let survey = Survey::decode(&said).ok_or("it says nothing sensible of its host")?;
     let host = Elsewhere::new(survey, processors);
@@ -240,7 +268,19 @@ fn order<'a>(host: &Elsewhere, spec: &SandboxSpec, arguments: &[&str]) -> Result
         Image::Host | Image::Named { .. } => None,
     };
     let order = Order { plan, is_of_image: image.is_some(), arguments: arguments.iter().map(|word| (*word).to_owned()).collect() };
-    Ok((Cast { command: inside::COMMAND, image, limits: spec.limits, name: None, lent, is_survey: false }, order.encode()))
+    Ok((
+        Cast {
+            command: inside::COMMAND,
+            image,
+            limits: spec.limits,
+            name: None,
+            hostname: spec.hostname.clone(),
+            lent,
+            volumes: Vec::new(),
+            is_survey: false,
+        },
+        order.encode(),
+    ))
 }
 
 impl Shared {
@@ -249,7 +289,11 @@ impl Shared {
         let daemon = &self.daemon;
         let options = cast.name.as_deref().map(|name| CreateContainerOptionsBuilder::new().name(name).build());
         let body = self.mould.cast(cast);
-        let made = daemon.call("make a container", daemon.docker.create_container(options, body)).await?;
+        let made = daemon.call("make a container", daemon.docker.create_container(options, body)).await;
+        if let Err(Failed::Silent(_)) = made {
+            self.watched.is_unsure();
+        }
+        let made = made?;
         let container = Container { seen: self.watched.add(&made.id), id: made.id, failures: Arc::default(), heard: Arc::default() };
         let started = async {
             let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
@@ -266,7 +310,8 @@ impl Shared {
             Err(failed) => {
                 self.watched.forget(&container.id);
                 if let Err(failed) = container::remove(daemon, &container.id).await {
-                    tracing::error!("A container that did not start is left to the next start: {}", failed.text());
+                    self.watched.is_unsure();
+                    tracing::error!("A container that did not start is left until the Docker daemon answers: {}", failed.text());
                 }
                 Err(failed.into())
             }
@@ -310,11 +355,12 @@ impl Shared {
         if !is_lost {
             match container::remove(&self.daemon, &container.id).await {
                 Err(Failed::Silent(text)) if !self.daemon.answers().await => {
+                    self.watched.is_unsure();
                     tracing::error!("A container is left until the Docker daemon is back: {text}");
                 }
                 removed => {
                     removed?;
-                    if timeout(GONE_WITHIN, seen.wait_for(|seen| seen.is_removed)).await.is_err() {
+                    if timeout(GONE_WITHIN, seen.wait_for(|seen| seen.is_removed)).await.is_err() && self.is_there(container).await {
                         return Err(BackendError::Failed(format!("the container {} does not end", container.id)));
                     }
                 }
@@ -324,12 +370,24 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether the daemon has it, whatever it told.
+    async fn is_there(&self, container: &Container) -> bool {
+        let looked = self.daemon.docker.inspect_container(&container.id, None::<InspectContainerOptions>);
+        !matches!(self.daemon.call("look at a container", looked).await, Err(Failed::NotFound(_)))
+    }
+
     /// From an order to a container that has it.
     async fn launch(&self, cast: Cast<'_>, input: Vec<u8>) -> Result<(Container, Attached), BackendError> {
         let (container, mut attached) = self.begin(cast).await?;
         // Waits for the launcher only where it is longer than pipes hold. Whoever cannot take it has ended, which the stream tells next.
-        attached.write_all(&input).await.ok();
-        attached.flush().await.ok();
+        let given = async {
+            attached.write_all(&input).await.ok();
+            attached.flush().await.ok();
+        };
+        if timeout(TAKEN_WITHIN, given).await.is_err() {
+            self.end(&container).await?;
+            return Err(BackendError::Failed(format!("a container did not take its order within {} s", TAKEN_WITHIN.as_secs())));
+        }
         Ok((container, attached))
     }
 }
@@ -382,19 +440,25 @@ impl Backend for Docker {
         let daemon = &self.shared.daemon;
         let shown = tamed(name).escape_default().to_string();
         if !is_reference(name) {
-            let message = format!("`{shown}` is no name of an image: name:tag, name@sha256:…, or an id");
+            let message = format!("`{shown}` is no name of an image: name:tag or name@sha256:…");
             return Some(Err(Error::invalid("invalid_image", message)));
         }
         Some(match daemon.call("look up an image", daemon.docker.inspect_image(name)).await {
-            Ok(image) => stored(name, image).ok_or_else(|| {
-                Error::invalid("invalid_image", format!("the Docker daemon says of image `{shown}` what cannot be of an image"))
-            }),
+            Ok(image) => {
+                let volumes = image.config.as_ref().and_then(|config| config.volumes.clone()).unwrap_or_default();
+                let stored = stored(name, image).ok_or_else(|| {
+                    Error::invalid("invalid_image", format!("the Docker daemon says of image `{shown}` what cannot be of an image"))
+                });
+                stored.and_then(|stored| self.with_volumes(stored, volumes))
+            }
             Err(Failed::NotFound(_)) => Err(Error::invalid(
                 "unknown_image",
                 format!("the Docker daemon has no image `{shown}`; `docker pull {shown}` gets it, and `host` is always there"),
             )),
-            Err(Failed::Refused(text) | Failed::Conflict(text)) => Err(Error::invalid("invalid_image", text)),
-            Err(Failed::Silent(text)) => Err(Error::Unavailable { message: text, retry_after: Duration::from_secs(5), cause: None }),
+            Err(failed) => Err(match BackendError::from(failed) {
+                BackendError::Exhausted(message) => Error::Unavailable { message, retry_after: Duration::from_secs(5), cause: None },
+                other => Error::invalid("invalid_image", other.to_string()),
+            }),
         })
     }
 
@@ -402,6 +466,9 @@ impl Backend for Docker {
         self.refuse(spec, files)?;
         let (mut cast, mut input) = order(&self.host, spec, &[STANDARD])?;
         cast.name = Some(format!("caisson-{id}"));
+        if let Some(image) = &cast.image {
+            cast.volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner).get(image).cloned().unwrap_or_default();
+        }
         let configuration = parts::agent_config(spec)
             .encode()
             .map_err(|error| BackendError::Unsupported(format!("cannot tell the agent what to be: {error}")))?;
@@ -479,7 +546,7 @@ impl Backend for Docker {
         let daemon = &self.shared.daemon;
         let body = ContainerUpdateBody {
             pids_limit: Some(limits.pids.into()),
-            nano_cpus: Some(i64::from(limits.cpu_millis) * 1_000_000),
+            nano_cpus: Some(self.shared.mould.nano_cpus(limits)),
             ..ContainerUpdateBody::default()
         };
         Ok(daemon.call("change the limits of a container", daemon.docker.update_container(&container.id, body)).await?)
@@ -508,7 +575,9 @@ fn is_reference(name: &str) -> bool {
     let is_part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-:@".contains(c))
     };
-    name.split('/').all(is_part)
+    // What has nothing but digits may be an id, or its beginning: who can name that need not know a name.
+    let is_id = name.starts_with("sha256:") || name.chars().all(|c| c.is_ascii_hexdigit());
+    !is_id && name.split('/').all(is_part)
 }
 
 /// An image of the daemon as the store has them; its layers are the daemon's affair.
@@ -549,10 +618,29 @@ mod tests {
 
     #[test]
     fn names_of_images_lead_nowhere_else() {
-        for name in ["a", "a:1", "A/b_c/d.e-f:1.2-x", "localhost:5000/a@sha256:00", "sha256:00", "0123abcdef"] {
+        for name in ["x", "a:1", "A/b_c/d.e-f:1.2-x", "localhost:5000/a@sha256:00", "cafe:latest"] {
             assert!(is_reference(name), "{name}");
         }
-        for bad in ["", "..", "../containers/x", "a/../b", "/a", "a//b", "a/", "a?b", "a#b", "a%2fb", "a b", "a\n", "é", ".a", "-a"] {
+        for bad in [
+            "sha256:00",
+            "0123abcdef",
+            "a",
+            "",
+            "..",
+            "../containers/x",
+            "a/../b",
+            "/a",
+            "a//b",
+            "a/",
+            "a?b",
+            "a#b",
+            "a%2fb",
+            "a b",
+            "a\n",
+            "é",
+            ".a",
+            "-a",
+        ] {
             assert!(!is_reference(bad), "{bad}");
         }
     }

@@ -21,6 +21,8 @@ const CAPABILITIES: [&str; 10] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "MKNOD", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_PTRACE"];
 /// And to look at the host as if it were its own.
 const OF_SURVEY: &str = "SYS_CHROOT";
+/// In place of a volume.
+const VOLUME_BYTES: u32 = 4096;
 /// Before the rest of the host, and after user code.
 const OOM_SCORE: i64 = 900;
 /// The filter, as the build has made it of the tables.
@@ -35,6 +37,8 @@ pub(crate) struct Mould {
     pub(crate) programs: String,
     /// The image of those that bring none.
     pub(crate) empty: String,
+    /// Of the daemon's host.
+    pub(crate) processors: u32,
     /// What the daemon does with containers by itself.
     pub(crate) has_apparmor: bool,
     pub(crate) maps_users: bool,
@@ -49,12 +53,20 @@ pub(crate) struct Cast<'a> {
     pub(crate) limits: Limits,
     /// For people who look at the daemon.
     pub(crate) name: Option<String>,
+    pub(crate) hostname: String,
     /// What is lent, by its path on the host.
     pub(crate) lent: Vec<String>,
+    /// Where its image wants volumes, which the daemon would make on its disk.
+    pub(crate) volumes: Vec<String>,
     pub(crate) is_survey: bool,
 }
 
 impl Mould {
+    /// The daemon takes no more than it has processors for.
+    pub(crate) fn nano_cpus(&self, limits: &Limits) -> i64 {
+        i64::from(limits.cpu_millis.min(self.processors.saturating_mul(1000))) * 1_000_000
+    }
+
     pub(crate) fn cast(&self, cast: Cast<'_>) -> ContainerCreateBody {
         let mut mounts = vec![Mount {
             target: Some(PROGRAMS.to_owned()),
@@ -79,7 +91,7 @@ impl Mould {
         security.extend(self.has_apparmor.then(|| "apparmor=unconfined".to_owned()));
         let (memory, pids) = (number(cast.limits.memory_bytes), i64::from(cast.limits.pids));
         ContainerCreateBody {
-            hostname: Some("sandbox".to_owned()),
+            hostname: Some(cast.hostname),
             user: Some("0:0".to_owned()),
             attach_stdin: Some(true),
             attach_stdout: Some(true),
@@ -106,7 +118,9 @@ impl Mould {
                 memory: Some(memory),
                 memory_swap: Some(memory),
                 mounts: Some(mounts),
-                nano_cpus: Some(i64::from(cast.limits.cpu_millis) * 1_000_000),
+                nano_cpus: Some(self.nano_cpus(&cast.limits)),
+                // Nothing is seen of them: the root is copied without what is mounted in it.
+                tmpfs: Some(cast.volumes.into_iter().map(|path| (path, format!("size={VOLUME_BYTES},nr_inodes=1"))).collect()),
                 network_mode: Some("none".to_owned()),
                 oom_score_adj: Some(OOM_SCORE),
                 pids_limit: Some(pids),

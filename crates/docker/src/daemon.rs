@@ -43,11 +43,13 @@ impl Failed {
 
 impl From<Failed> for BackendError {
     fn from(failed: Failed) -> Self {
-        match failed {
-            // It may be back in a moment.
-            Failed::Silent(text) => Self::Exhausted(text),
-            other => Self::Failed(other.text()),
-        }
+        let is_silent = matches!(failed, Failed::Silent(_));
+        let text = failed.text();
+        tracing::warn!("{text}");
+        // What the daemon says has paths and addresses of its host in it.
+        let what = text.split_once(": ").map_or(text.as_str(), |(what, _)| what).to_owned();
+        // It may be back in a moment.
+        if is_silent { Self::Exhausted(what) } else { Self::Failed(what) }
     }
 }
 

@@ -1,14 +1,14 @@
 //! What the daemon tells of our containers, by one stream of events for all of them; and what it means when it tells nothing any more.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bollard::{models::EventMessage, query_parameters::EventsOptionsBuilder};
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{container, daemon::Daemon, places::Mark};
 
@@ -16,6 +16,8 @@ use crate::{container, daemon::Daemon, places::Mark};
 const REST: Duration = Duration::from_secs(1);
 /// How often it is tried to take away what the daemon had when it came back.
 const TRIES: usize = 60;
+/// Events that are known again.
+const REMEMBERED: usize = 1024;
 
 /// What is known of a container.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +41,7 @@ pub(crate) enum End {
 
 /// All containers, by their ids.
 #[derive(Debug, Default)]
-pub(crate) struct Watched(Mutex<HashMap<String, watch::Sender<Seen>>>);
+pub(crate) struct Watched(Mutex<HashMap<String, watch::Sender<Seen>>>, Notify);
 
 impl Watched {
     /// Begins to keep what is told of a container.
@@ -47,6 +49,11 @@ impl Watched {
         let (sender, receiver) = watch::channel(Seen::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), sender);
         receiver
+    }
+
+    /// A call had no answer, and may be carried out all the same: what comes of it is to be taken away.
+    pub(crate) fn is_unsure(&self) {
+        self.1.notify_one();
     }
 
     pub(crate) fn forget(&self, id: &str) {
@@ -77,10 +84,14 @@ impl Watched {
         }
     }
 
-    /// All that are not among these have ended so.
-    fn end_all_but(&self, living: &[String], end: &End) {
+    fn ids(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Those of these that are not among the living have ended so.
+    fn end_all_but(&self, these: &[String], living: &[String], end: &End) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, sender) in table.iter().filter(|(id, _)| !living.contains(id)) {
+        for (_, sender) in table.iter().filter(|(id, _)| these.contains(id) && !living.contains(id)) {
             sender.send_modify(|seen| {
                 seen.end.get_or_insert_with(|| end.clone());
                 seen.is_removed = true;
@@ -96,35 +107,76 @@ impl Watched {
 /// Listens for as long as the server lives. Nothing is missed: a daemon keeps events for a while, and nothing has this mark before.
 pub(crate) async fn listen(daemon: Daemon, mark: Arc<Mark>, watched: Arc<Watched>) {
     let mut last = 0;
+    let mut heard = VecDeque::new();
+    let away = Arc::new(tokio::sync::Mutex::new(()));
     loop {
         let mut filter = mark.filter();
         filter.insert("type".to_owned(), vec!["container".to_owned()]);
         filter.insert("event".to_owned(), ["oom", "die", "destroy"].map(str::to_owned).to_vec());
         let since = format!("{}.{:09}", last / 1_000_000_000, last % 1_000_000_000);
         let mut events = daemon.docker.events(Some(EventsOptionsBuilder::new().since(&since).filters(&filter).build()));
-        while let Some(Ok(event)) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = watched.1.notified() => {
+                    spawn_take_away(&daemon, &mark, &watched, &away);
+                    continue;
+                }
+            };
+            let event = match event {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "The Docker daemon tells no more events");
+                    break;
+                }
+                None => break,
+            };
             let time = event.time_nano.unwrap_or(0);
-            // What was last heard comes again.
-            if time > last {
-                last = time;
-                watched.hear(&event);
+            last = last.max(time);
+            // What was last heard comes again, and not all come in the order of their times.
+            let this = (time, event.action.clone(), event.actor.as_ref().and_then(|actor| actor.id.clone()));
+            if heard.contains(&this) {
+                continue;
             }
+            heard.push_back(this);
+            if heard.len() > REMEMBERED {
+                heard.pop_front();
+            }
+            watched.hear(&event);
         }
         if !daemon.answers().await {
             tracing::error!("The Docker daemon does not answer any more ({}); its sandboxes are lost", daemon.endpoint);
-            watched.end_all_but(&[], &End::Lost);
+            watched.end_all_but(&watched.ids(), &[], &End::Lost);
             while !daemon.answers().await {
                 tokio::time::sleep(REST).await;
             }
             tracing::info!("The Docker daemon answers again ({})", daemon.endpoint);
         }
         // What ended while nobody listened, and what nobody wants any more.
+        let known = watched.ids();
         if let Ok(there) = mark.containers(&daemon).await {
-            watched.end_all_but(&there, &End::Vanished);
-            take_away(&daemon, &mark, &watched, there).await;
+            watched.end_all_but(&known, &there, &End::Vanished);
+            spawn_take_away(&daemon, &mark, &watched, &away);
         }
         tokio::time::sleep(REST / 10).await;
     }
+}
+
+/// Takes away what nobody wants, as soon as the daemon answers; once at a time.
+fn spawn_take_away(daemon: &Daemon, mark: &Arc<Mark>, watched: &Arc<Watched>, away: &Arc<tokio::sync::Mutex<()>>) {
+    let Ok(turn) = Arc::clone(away).try_lock_owned() else { return };
+    let (daemon, mark, watched) = (daemon.clone(), Arc::clone(mark), Arc::clone(watched));
+    tokio::spawn(async move {
+        let _turn = turn;
+        while !daemon.answers().await {
+            tokio::time::sleep(REST).await;
+        }
+        // What was asked for before is done by then.
+        tokio::time::sleep(REST).await;
+        if let Ok(there) = mark.containers(&daemon).await {
+            take_away(&daemon, &mark, &watched, there).await;
+        }
+    });
 }
 
 /// Whatever the daemon does with them at the same time.
@@ -168,9 +220,9 @@ mod tests {
         let seen = one.borrow().clone();
         assert_eq!((seen.oom_kills, seen.end, seen.is_removed), (1, Some(End::Exited(137)), true));
         assert_eq!(two.borrow().end, None);
-        watched.end_all_but(&["2".to_owned()], &End::Lost);
+        watched.end_all_but(&watched.ids(), &["2".to_owned()], &End::Lost);
         assert_eq!(two.borrow().end, None);
-        watched.end_all_but(&[], &End::Lost);
+        watched.end_all_but(&watched.ids(), &[], &End::Lost);
         assert_eq!(two.borrow().end, Some(End::Lost));
         assert_eq!(one.borrow().end, Some(End::Exited(137)));
     }

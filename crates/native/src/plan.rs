@@ -20,8 +20,9 @@ use crate::{
 };
 
 /// Parts of `/proc` that tell about the host and that nobody inside needs.
-pub(crate) const MASKED: [&str; 37] = [
+pub(crate) const MASKED: [&str; 43] = [
     "acpi",
+    "allocinfo",
     "asound",
     "buddyinfo",
     "cgroups",
@@ -39,17 +40,22 @@ pub(crate) const MASKED: [&str; 37] = [
     "kcore",
     "key-users",
     "keys",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
     "latency_stats",
     "locks",
     "mdstat",
     "misc",
     "modules",
+    "mtrr",
     "pagetypeinfo",
     "partitions",
     "pressure",
     "sched_debug",
     "schedstat",
     "scsi",
+    "slabinfo",
     "softirqs",
     "sysrq-trigger",
     "timer_list",
