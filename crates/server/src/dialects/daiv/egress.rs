@@ -79,15 +79,26 @@ fn network(block: &mut Check<'_>, whole: &Value) -> Option<Network> {
     made.inspect_err(|error| block.wrong(&[], &without_values(whole), value_error(&error.to_string()))).ok()
 }
 
-/// A block as it is shown.
+/// A block as it is shown: of its secrets the names, and their fields where they are well-formed.
 fn without_values(block: &Value) -> Value {
     let mut shown = block.clone();
-    for secret in shown.get_mut("secrets").and_then(Value::as_object_mut).into_iter().flat_map(|secrets| secrets.values_mut()) {
-        if let Some(value) = secret.get_mut("value") {
-            *value = UNSHOWN.into();
-        }
+    match shown.get_mut("secrets") {
+        Some(Value::Object(secrets)) => secrets.values_mut().for_each(hide),
+        Some(other) => *other = UNSHOWN.into(),
+        None => {}
     }
     shown
+}
+
+fn hide(secret: &mut Value) {
+    match secret {
+        Value::Object(fields) => {
+            for (_, value) in fields.iter_mut().filter(|(name, _)| *name != "header") {
+                *value = UNSHOWN.into();
+            }
+        }
+        other => *other = UNSHOWN.into(),
+    }
 }
 
 fn missing() -> Wrong {
