@@ -164,6 +164,10 @@ fn r3_2_requests_are_judged_by_method_and_path() {
             ("http://web.example/", "403"),
             ("http://web.example/open/../x", "403"),
             ("http://web.example/open/%2e%2e/x", "403"),
+            ("http://web.example/open/%25%32%65%25%32%65/x", "403"),
+            ("http://web.example/open/%c0%ae%c0%ae/x", "403"),
+            ("http://web.example/open/..%20/x", "403"),
+            ("http://web.example/open/a%20b%C3%A4", "200"),
             ("https://other.secure.example/open?x", "200"),
             ("https://other.secure.example/opened", "403"),
             ("-d 5 https://other.secure.example/open", "403"),
@@ -305,6 +309,37 @@ fn r3_4_a_secret_leaves_to_its_host_alone_and_never_comes_in() {
             assert!(!contains(&std::fs::read(&path).unwrap(), TOKEN.as_bytes()), "it is in {}", path.display());
         }
     }
+}
+
+#[test]
+fn r3_4_what_one_request_has_put_in_no_other_brings_back() {
+    let secure = Secure::new();
+    let server = secure.setup().start();
+    let network = json!({
+        "allow": [WEB],
+        "rules": [{"host": "secure.example", "methods": ["POST"], "secret": "token"}, {"host": "secure.example", "methods": ["GET"]}],
+        "secrets": {"token": {"header": "Authorization", "value": SECRET}},
+    });
+    let sandbox = server.sandbox(&json!({"network": network}));
+    let curl = |arguments: &str| sandbox.shell(&format!("curl -sS {arguments} 2>&1 || true"));
+    for way in ["", "--noproxy '*' "] {
+        assert!(curl(&format!("{way}http://secure.example/x")).contains("over TLS alone"), "{way}");
+    }
+    assert_eq!(curl("https://secure.example/x"), "GET /x 0");
+    // A part of an answer would have a part of the secret; fields that say another method would pass the rules by.
+    let echo = curl("-d 5 -H 'Range: bytes=0-9' -H 'X-HTTP-Method-Override: DELETE' -H 'X-Original-URL: /y' https://secure.example/echo");
+    assert!(echo.contains("Authorization: ***"), "{echo}");
+    for gone in ["Range", "Override", "Original", TOKEN] {
+        assert!(!echo.contains(gone), "{gone}: {echo}");
+    }
+    // By its address, without its name, its requests could not be judged.
+    let before = secure.requests().len();
+    for way in ["", "--noproxy '*' "] {
+        let said = curl(&format!("{way}-k https://{WEB}/x -o /dev/null -w '%{{http_code}}'"));
+        assert!(!said.contains("200"), "{way}: {said}");
+    }
+    assert_eq!(secure.requests().len(), before);
+    server.finish();
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
@@ -509,6 +544,8 @@ fn what_goes_has_an_end_and_a_rate() {
     assert!((2_000_000..2_200_000).contains(&bytes), "{told:#}");
     assert!(sandbox.shell("curl -sS http://web.example/").contains("the 2000000 bytes that this policy lets through are used up"));
     assert_eq!(direct(&sandbox, WEB, 80, "x"), "cut");
+    let lookup = "import socket\ntry: socket.getaddrinfo('plain.example', 80); print('found')\nexcept OSError: print('refused')";
+    assert_eq!(sandbox.python(lookup), "refused\n", "names would carry something out, too");
     sandbox.request("PATCH", "").json(&json!({"network": limited(json!({"max_bytes": 20_000_000}))})).send().expect(200);
     assert_eq!(sandbox.shell(large), "200 0\n", "more is let through");
     let slow = limited(json!({"bytes_per_second": 1_000_000}));
