@@ -23,8 +23,8 @@ use caisson_sys::kernel::adopt_fd;
 use caisson_wire::{
     Refusal, RefusalCode,
     egress::{
-        Announced, DNS_FD, DNS_STREAM_FD, MAX_CONNECTIONS, MAX_QUESTION, MAX_QUESTIONS, Message, PROXY_FD, REDIRECTED_FD, REDIRECTION_FD,
-        Way, WaysOut, read_declined,
+        ADDRESS, Announced, DNS_FD, DNS_PORT, DNS_STREAM_FD, MAX_CONNECTIONS, MAX_QUESTION, MAX_QUESTIONS, Message, PROXY_FD, PROXY_PORT,
+        REDIRECTED_FD, REDIRECTION_FD, Way, WaysOut, read_declined,
     },
     frame::{Decoder, Frame, FrameError, Kind},
 };
@@ -85,14 +85,23 @@ enum Asker {
 }
 
 impl Outlet {
-    /// Takes over what the launcher has left open.
+    /// Takes over what the launcher has left open, or makes it where the network namespace is somebody else's work.
     pub(crate) fn adopt(ways_out: Option<WaysOut>) -> io::Result<Self> {
-        let Some(WaysOut { redirected }) = ways_out else { return Ok(Self::default()) };
-        let ways = Ways {
-            proxy: adopt_fd(PROXY_FD)?,
-            dns: adopt_fd(DNS_FD)?,
-            dns_stream: adopt_fd(DNS_STREAM_FD)?,
-            redirected: if redirected { Some((adopt_fd(REDIRECTED_FD)?, adopt_fd(REDIRECTION_FD)?)) } else { None },
+        let Some(WaysOut { redirected, own }) = ways_out else { return Ok(Self::default()) };
+        let ways = if own {
+            Ways {
+                proxy: std::net::TcpListener::bind((ADDRESS, PROXY_PORT))?.into(),
+                dns: std::net::UdpSocket::bind((ADDRESS, DNS_PORT))?.into(),
+                dns_stream: std::net::TcpListener::bind((ADDRESS, DNS_PORT))?.into(),
+                redirected: None,
+            }
+        } else {
+            Ways {
+                proxy: adopt_fd(PROXY_FD)?,
+                dns: adopt_fd(DNS_FD)?,
+                dns_stream: adopt_fd(DNS_STREAM_FD)?,
+                redirected: if redirected { Some((adopt_fd(REDIRECTED_FD)?, adopt_fd(REDIRECTION_FD)?)) } else { None },
+            }
         };
         Ok(Self { ways: Mutex::new(Some(ways)), waiting: Mutex::default() })
     }

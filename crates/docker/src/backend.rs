@@ -196,9 +196,6 @@ impl Docker {
         if spec.storage != Storage::Memory || files != Files::Passing {
             return Err(BackendError::Unsupported(format!("backend `{name}` has no storage `disk`; use backend `native`")));
         }
-        if !spec.network.is_none() {
-            return Err(BackendError::Unsupported(format!("backend `{name}` has no network but `none`; use backend `native`")));
-        }
         Ok(())
     }
 }
@@ -433,7 +430,7 @@ impl Backend for Docker {
     }
 
     fn features(&self) -> &'static [Feature] {
-        &[]
+        &[Feature::Network]
     }
 
     async fn image(&self, name: &str) -> Option<Result<StoredImage, Error>> {

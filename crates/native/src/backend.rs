@@ -207,8 +207,7 @@ impl Backend for Native {
         let agent = AgentConfig {
             instead_of_cgroup: (self.cgroups == Cgroups::Absent)
                 .then(|| InsteadOfCgroup { processes: spec.limits.pids.into(), data_bytes: spec.limits.memory_bytes }),
-            ways_out: (!spec.network.is_none()).then_some(wire::egress::WaysOut { redirected: ways == WaysOut::Redirected }),
-            trusts: spec.certificate.as_deref().filter(|_| !spec.network.is_none()).map(str::to_owned),
+            ways_out: (!spec.network.is_none()).then_some(wire::egress::WaysOut { redirected: ways == WaysOut::Redirected, own: false }),
             ..parts::agent_config(spec)
         };
         let configuration =

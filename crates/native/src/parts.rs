@@ -47,8 +47,8 @@ pub fn agent_config(spec: &SandboxSpec) -> AgentConfig {
         of_runtime: None,
         of_image: plan::left_to_agent(spec),
         places: spec.recipe.places.iter().map(told).collect(),
-        ways_out: None,
-        trusts: None,
+        ways_out: (!spec.network.is_none()).then_some(wire::egress::WaysOut { redirected: false, own: true }),
+        trusts: spec.certificate.as_deref().filter(|_| !spec.network.is_none()).map(str::to_owned),
     }
 }
 
@@ -90,10 +90,11 @@ impl Elsewhere {
         Self { host: HostImage(lent), machine: Machine::of(&processors, allowed.max(1)) }
     }
 
-    /// The plan for a sandbox without a network whose limits are its container's. What lies below the root of an image is not said.
+    /// The plan for a sandbox whose limits are its container's, and whose ways out the agent makes. What lies below the root of an image is not said.
     pub fn plan(&self, spec: &SandboxSpec) -> Result<Plan, BackendError> {
         let found = (&self.machine, &Names::Own, WaysOut::Proxy);
-        plan::plan(spec, &Cgroups::Absent, &self.host, Path::new("/"), found, None, Files::Passing)
+        let plan = plan::plan(spec, &Cgroups::Absent, &self.host, Path::new("/"), found, None, Files::Passing)?;
+        Ok(Plan { ways_out: None, ..plan })
     }
 }
 
@@ -112,9 +113,10 @@ impl Parts {
         Ok(Self { cgroups: Cgroups::prepare()?, host: HostImage::find(), machine: Machine::find()?, layers_dir })
     }
 
-    /// What lies below the root of a sandbox without a network, and what is made in it.
+    /// What lies below the root of a sandbox whose network is not the host's, and what is made in it.
     pub fn root(&self, spec: &SandboxSpec) -> Result<(Option<Layers>, Vec<Step>), BackendError> {
-        plan::root(spec, &self.host, &self.layers_dir, &Names::Own)
+        let names = if spec.network.is_none() { Names::Own } else { Names::Asked };
+        plan::root(spec, &self.host, &self.layers_dir, &names)
     }
 
     /// What is said of processors and memory: files by their names in `/proc`, and steps for `/sys`.

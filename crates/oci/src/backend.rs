@@ -196,9 +196,6 @@ impl Oci {
         if spec.storage != Storage::Memory || files != Files::Passing {
             return Err(BackendError::Unsupported(format!("backend `{name}` has no storage `disk`; use backend `native`")));
         }
-        if !spec.network.is_none() {
-            return Err(BackendError::Unsupported(format!("backend `{name}` has no network but `none`; use backend `native`")));
-        }
         Ok(())
     }
 }
@@ -553,7 +550,7 @@ impl Backend for Oci {
     }
 
     fn features(&self) -> &'static [Feature] {
-        &[]
+        &[Feature::Network]
     }
 
     async fn launch(&self, id: SandboxId, spec: &SandboxSpec, files: Files) -> Result<AgentStream, BackendError> {

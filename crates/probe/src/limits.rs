@@ -13,7 +13,7 @@ use crate::{
 
 /// Attempts end here where no limit does. More than any sandbox that is probed has, less than hurts a machine.
 const ENOUGH_PROCESSES: usize = 2_000;
-const ENOUGH_FILES: usize = 100_000;
+const ENOUGH_FILES: [(&str, usize); 2] = [("/tmp", 100_000), ("/dev/shm", 10_000)];
 const ENOUGH_BYTES: u64 = 3 << 30;
 
 pub fn attack(report: &mut Report) {
@@ -73,7 +73,7 @@ fn descriptors(report: &mut Report) {
 
 /// 4.4: empty files until there may be no more.
 pub fn files(report: &mut Report) {
-    for directory in ["/tmp", "/dev/shm"] {
+    for (directory, enough) in ENOUGH_FILES {
         let place = format!("{directory}/probe-files");
         if let Err(error) = fs::create_dir(&place) {
             report.note("4.4", format!("files without end in {directory}"), false, format!("not tried: {error}"));
@@ -85,7 +85,7 @@ pub fn files(report: &mut Report) {
                 Ok(_) => count += 1,
                 Err(error) => break error.raw_os_error(),
             }
-            if count >= ENOUGH_FILES {
+            if count >= enough {
                 break None;
             }
         };

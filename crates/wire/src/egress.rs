@@ -42,6 +42,8 @@ pub const ANNOUNCED: usize = 27;
 pub struct WaysOut {
     /// Whether connections are redirected that programs make to addresses of others.
     pub redirected: bool,
+    /// Whether nobody has made them before, so that the agent does.
+    pub own: bool,
 }
 
 /// Where to take over a connection.
