@@ -98,7 +98,10 @@ fn a_proc_that_shows_the_host_is_noticed() {
 
 #[test]
 fn missing_limits_are_noticed() {
-    notices(Weakness::Limits, "limits", &["4.1", "4.2", "4.4"]);
+    notices(Weakness::Limits, "limits", &["4.4"]);
+    notices(Weakness::Limits, "processes", &["4.2"]);
+    notices(Weakness::Limits, "files", &["4.4"]);
+    notices(Weakness::Limits, "memory", &["4.1"]);
 }
 
 /// The sandbox shares a network namespace that was made for this test and leads nowhere, but has an address and a service on it.

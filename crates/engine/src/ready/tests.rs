@@ -76,10 +76,10 @@ impl World {
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        // A `/tmp` of its own, and descriptor 3 by way of the shell's standard input.
+        // A `/tmp` of its own, which the agent itself may be below, and descriptor 3 by way of the shell's standard input.
         let unshare = Command::new("unshare")
             .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup", "--", "sh", "-c"])
-            .arg("mount -t tmpfs -o mode=1777 tmpfs /tmp && exec \"$0\" 3<&0 </dev/null")
+            .arg("exec 4<\"$0\" && mount -t tmpfs -o mode=1777 tmpfs /tmp && exec /proc/self/fd/4 3<&0 </dev/null")
             .arg(agent::agent_binary())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
