@@ -95,9 +95,22 @@ fn mount_table() -> Vec<(String, String, String, String)> {
     let line = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
         let fields: Vec<&str> = before.split(' ').collect();
+        if is_covered(fields.get(4)?, fields.first()?) {
+            return None;
+        }
         Some(((*fields.get(4)?).to_owned(), (*fields.get(5)?).to_owned(), fields.get(6..)?.join(" "), after.to_owned()))
     };
     text.lines().filter_map(line).collect()
+}
+
+/// Whether another mount is seen at this place, so that nobody gets at the one of this number (`STATX_MNT_ID` of `statx(2)`).
+fn is_covered(point: &str, number: &str) -> bool {
+    let Ok(point) = std::ffi::CString::new(point) else { return false };
+    // SAFETY: plain numbers, of which none is no valid one.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a live C string, and a place for the answer that outlives the call.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, point.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MNT_ID, &raw mut found) };
+    result == 0 && found.stx_mask & libc::STATX_MNT_ID != 0 && number.parse() != Ok(found.stx_mnt_id)
 }
 
 fn mount_options_of(path: &str) -> Option<String> {
